@@ -1,0 +1,109 @@
+//! `shoal module`: what nodes are told to be.
+
+use std::collections::BTreeMap;
+
+use comfy_table::Table;
+use node_api::{
+    Route,
+    types::{AssignRequest, ModuleView},
+};
+
+use crate::{
+    context::Context,
+    failure::{Exit, Failure},
+    table::{pairs, table},
+    values,
+};
+
+/// What nodes are told to be, such as Docker hosts
+#[derive(Debug, clap::Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(crate) enum Module {
+    /// List all modules and where they are assigned
+    Ls,
+    /// Assign a module to a node, or to every node with certain labels
+    Assign(Assignment),
+    /// Take an assignment back
+    Unassign(Assignment),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct Assignment {
+    /// The node's name or id; left out with --selector
+    #[arg(
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        required_unless_present = "selector",
+        conflicts_with = "selector"
+    )]
+    node: Option<String>,
+    /// The module's name, such as docker-engine
+    #[arg(required = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    module: String,
+    /// Every node that has all these labels, now and later
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = values::selector)]
+    selector: Option<BTreeMap<String, String>>,
+}
+
+impl Module {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
+        match self {
+            Self::Ls => context.list(context.client.get(&Route::to(&["modules"])).await, list),
+            Self::Assign(assignment) => assignment.run(context, "assign", "assigned to").await,
+            Self::Unassign(assignment) => {
+                assignment.run(context, "unassign", "no longer assigned to").await
+            }
+        }
+    }
+}
+
+impl Assignment {
+    async fn run(self, context: &Context<'_>, verb: &str, said: &str) -> Result<Exit, Failure> {
+        let target = match (&self.node, &self.selector) {
+            (Some(node), _) => node.clone(),
+            (None, selector) => {
+                format!("nodes with {}", selector.as_ref().map(pairs).unwrap_or_default())
+            }
+        };
+        let said = format!("{} is {said} {target}", self.module);
+        let request = AssignRequest {
+            module: self.module,
+            node: self.node,
+            selector: self.selector,
+        };
+        let route = Route::to(&["modules", verb]);
+        context.changed(context.client.post(&route, &request).await, &said)
+    }
+}
+
+fn list(modules: &[ModuleView]) -> Table {
+    let rows = modules.iter().map(|module| {
+        vec![
+            module.name.clone(),
+            module.variety.clone(),
+            module.assigned_to.join(" "),
+            module.nodes.join(" "),
+        ]
+    });
+    table(&["MODULE", "VARIETY", "ASSIGNED TO", "NODES"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_tells_assignments_from_the_nodes_they_come_to() {
+        let module = |name: &str, assigned_to: &[&str], nodes: &[&str]| ModuleView {
+            name: name.into(),
+            variety: "subscription".into(),
+            assigned_to: assigned_to.iter().map(ToString::to_string).collect(),
+            nodes: nodes.iter().map(ToString::to_string).collect(),
+        };
+        let modules = [
+            module("docker-engine", &["n1", "zone=a"], &["n1", "n2", "n3"]),
+            module("k3s-server", &[], &[]),
+        ];
+        insta::assert_snapshot!(list(&modules).trim_fmt(), @"");
+    }
+}

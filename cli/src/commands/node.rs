@@ -1,0 +1,271 @@
+//! `shoal node`: the machines of the mesh.
+
+use comfy_table::Table;
+use node_api::{
+    Route,
+    types::{LabelRequest, NodeView, RoleRequest},
+};
+
+use crate::{
+    context::Context,
+    failure::{self, Exit, Explained, Failure},
+    table::{facts, or_nothing, pairs, span, table},
+    values::{self, LabelChange},
+};
+
+/// The machines of the mesh
+#[derive(Debug, clap::Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(crate) enum Node {
+    /// List all nodes
+    Ls,
+    /// Show everything about one node
+    Show(One),
+    /// Set or remove labels of a node
+    Label(Label),
+    /// Make an agent a server
+    Promote(One),
+    /// Make a server an agent
+    Demote(One),
+    /// Remove a node from the mesh for good
+    Remove(Remove),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// The node's name or id
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    node: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Label {
+    /// The node's name or id
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    node: String,
+    /// KEY=VALUE to set a label, KEY- to remove it
+    #[arg(required = true, value_name = "CHANGE", value_parser = values::label_change)]
+    changes: Vec<LabelChange>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Remove {
+    /// The node's name or id
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    node: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Why a node was not removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RemoveError {
+    #[error("removing a node needs consent, and there is no terminal to ask at")]
+    ConfirmationRequired,
+    #[error("the node was not removed")]
+    NotConfirmed,
+}
+
+impl Explained for RemoveError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::ConfirmationRequired => "ConfirmationRequiredError",
+            Self::NotConfirmed => "NotConfirmedError",
+        }
+    }
+
+    fn hint(&self) -> String {
+        "give --yes to remove without being asked".into()
+    }
+}
+
+impl Node {
+    pub(crate) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
+        match self {
+            Self::Ls => context.list(context.client.get(&Route::to(&["nodes"])).await, list),
+            Self::Show(one) => {
+                let route = Route::to(&["nodes", &one.node]);
+                context.show(context.client.get(&route).await, show)
+            }
+            Self::Label(label) => label.run(context).await,
+            Self::Promote(one) => set_role(context, &one.node, "server").await,
+            Self::Demote(one) => set_role(context, &one.node, "agent").await,
+            Self::Remove(remove) => remove.run(context).await,
+        }
+    }
+}
+
+impl Label {
+    async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
+        let request = label_request(self.changes)
+            .map_err(|error| failure::usage(error.to_string(), "give each label once"))?;
+        let route = Route::to(&["nodes", &self.node, "labels"]);
+        let answer = context.client.post(&route, &request).await;
+        context.changed(answer, &format!("labels of {} changed", self.node))
+    }
+}
+
+fn label_request(changes: Vec<LabelChange>) -> Result<LabelRequest, values::InvalidValue> {
+    let mut set = Vec::new();
+    let mut unset = Vec::new();
+    for change in changes {
+        match change {
+            LabelChange::Set(key, value) => set.push((key, value)),
+            LabelChange::Unset(key) => unset.push(key),
+        }
+    }
+    let set = values::labels(set)?;
+    match unset.iter().find(|key| set.contains_key(*key)) {
+        Some(key) => Err(values::InvalidValue::LabelTwice(key.clone())),
+        None => Ok(LabelRequest { set, unset }),
+    }
+}
+
+async fn set_role(context: &Context<'_>, node: &str, role: &str) -> Result<Exit, Failure> {
+    let request = RoleRequest { role: role.into() };
+    let route = Route::to(&["nodes", node, "role"]);
+    let answer = context.client.post(&route, &request).await;
+    context.changed(answer, &format!("{node} becomes a {role}"))
+}
+
+impl Remove {
+    async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
+        if !self.yes {
+            let question = format!(
+                "Remove {} from the mesh? Its certificates are revoked and its addresses freed.",
+                self.node
+            );
+            match context.terminal.consent(&question)? {
+                Some(true) => {}
+                Some(false) => return Err(RemoveError::NotConfirmed.into()),
+                None => return Err(RemoveError::ConfirmationRequired.into()),
+            }
+        }
+        let answer = context.client.delete(&Route::to(&["nodes", &self.node])).await;
+        context.changed(answer, &format!("{} is removed", self.node))
+    }
+}
+
+/// The node's state, and whether it is heard of.
+fn state(node: &NodeView) -> String {
+    match node.silent {
+        true => format!("{}, silent", node.state),
+        false => node.state.clone(),
+    }
+}
+
+fn seen(node: &NodeView) -> String {
+    match node.last_seen_ms {
+        None => "never".into(),
+        Some(0) => "now".into(),
+        Some(ms) => format!("{} ago", span(ms)),
+    }
+}
+
+/// Milliseconds with the first decimal, out of microseconds.
+fn round_trip(rtt_us: u64) -> String {
+    format!("{}.{} ms", rtt_us / 1000, rtt_us % 1000 / 100)
+}
+
+fn list(nodes: &[NodeView]) -> Table {
+    let headings = ["NAME", "ROLE", "STATE", "SEEN", "RTT", "OVERLAY IPV6", "OVERLAY IPV4", "LABELS"];
+    let rows = nodes.iter().map(|node| {
+        vec![
+            node.name.clone(),
+            node.role.clone(),
+            state(node),
+            seen(node),
+            or_nothing(node.rtt_us.map(round_trip).as_ref()),
+            or_nothing(node.overlay_ipv6.as_ref()),
+            or_nothing(node.overlay_ipv4.as_ref()),
+            pairs(&node.labels),
+        ]
+    });
+    table(&headings, rows)
+}
+
+fn show(node: &NodeView) -> String {
+    let mut known = facts(&[
+        ("Name", node.name.clone()),
+        ("Id", node.id.clone()),
+        ("Role", node.role.clone()),
+        ("State", state(node)),
+        ("Last seen", seen(node)),
+        ("Round trip", or_nothing(node.rtt_us.map(round_trip).as_ref())),
+        ("Overlay IPv6", or_nothing(node.overlay_ipv6.as_ref())),
+        ("Overlay IPv4", or_nothing(node.overlay_ipv4.as_ref())),
+        ("Labels", pairs(&node.labels)),
+        ("Modules", node.modules.join(", ")),
+        ("Addresses", node.addresses.join(", ")),
+        ("Lifecycle class", node.lifecycle_class.clone()),
+        ("Network profile", node.network_profile.clone()),
+        ("Data in memory", if node.tmpfs_store { "yes" } else { "no" }.into()),
+    ]);
+    if !node.metadata.is_empty() {
+        known += "Metadata:\n";
+        for (key, value) in &node.metadata {
+            known += &format!("  {key}={value}\n");
+        }
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeView {
+        NodeView {
+            id: "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm".into(),
+            name: name.into(),
+            role: "server".into(),
+            state: "running".into(),
+            silent: false,
+            labels: [("disk".into(), "ssd".into()), ("zone".into(), "a".into())].into(),
+            overlay_ipv6: Some("fd00::1".parse().unwrap()),
+            overlay_ipv4: Some("100.96.0.1".parse().unwrap()),
+            last_seen_ms: Some(0),
+            rtt_us: None,
+            lifecycle_class: "persistent".into(),
+            network_profile: "heavyweight".into(),
+            tmpfs_store: false,
+            metadata: [("arch".into(), "x86_64".into())].into(),
+            addresses: vec!["192.0.2.1:7440".into()],
+            modules: vec!["docker-engine".into()],
+        }
+    }
+
+    fn silent() -> NodeView {
+        NodeView {
+            silent: true,
+            labels: [].into(),
+            overlay_ipv4: None,
+            last_seen_ms: Some(12_340),
+            rtt_us: Some(480),
+            ..node("n2")
+        }
+    }
+
+    #[test]
+    fn the_list_tells_silence_from_state() {
+        insta::assert_snapshot!(list(&[node("n1"), silent()]).trim_fmt(), @"");
+    }
+
+    #[test]
+    fn a_node_is_shown_with_all_that_is_known() {
+        insta::assert_snapshot!(show(&node("n1")), @"");
+    }
+
+    #[test]
+    fn a_label_is_not_set_and_removed_at_once() {
+        let parse = |changes: &[&str]| {
+            label_request(changes.iter().map(|c| values::label_change(c).unwrap()).collect())
+        };
+        let request = parse(&["a=1", "b-"]).unwrap();
+        assert_eq!(request.set, [("a".into(), "1".into())].into());
+        assert_eq!(request.unset, ["b"]);
+        assert!(parse(&["a=1", "a-"]).is_err());
+        assert!(parse(&["a=1", "a=2"]).is_err());
+    }
+}

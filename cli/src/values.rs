@@ -1,0 +1,181 @@
+//! The values that operators write: times, labels, ports.
+//!
+//! Decides: which texts are such values, before any daemon is asked. Never: whether the mesh
+//! accepts them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Why a text is no such value. The message is shown by the argument parser, which names the
+/// argument itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidValue {
+    #[error("a time is a number and s, m, h or d, such as 24h")]
+    Duration,
+    #[error("a time must be longer than nothing")]
+    DurationZero,
+    #[error("the time is too long")]
+    DurationTooLong,
+    #[error("a label is KEY=VALUE")]
+    Label,
+    #[error("a change of labels is KEY=VALUE to set one, or KEY- to remove one")]
+    LabelChange,
+    #[error("label {0:?} is given twice")]
+    LabelTwice(String),
+    #[error("a port is HOST:CONTAINER or HOST:CONTAINER/udp, with numbers from 1 to 65535")]
+    Port,
+    #[error("an environment variable is KEY=VALUE")]
+    Variable,
+}
+
+/// `30s`, `15m`, `24h`, `7d`
+pub(crate) fn duration(text: &str) -> Result<Duration, InvalidValue> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_s: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(InvalidValue::Duration),
+    };
+    if number.is_empty() {
+        return Err(InvalidValue::Duration);
+    }
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_s));
+    match seconds {
+        Some(0) => Err(InvalidValue::DurationZero),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(InvalidValue::DurationTooLong),
+    }
+}
+
+/// `KEY=VALUE`. The value may be empty and may contain `=`.
+pub(crate) fn label(text: &str) -> Result<(String, String), InvalidValue> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(InvalidValue::Label),
+    }
+}
+
+/// Labels by key; each only once, so that none is silently overridden.
+pub(crate) fn labels(
+    pairs: impl IntoIterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, String>, InvalidValue> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in pairs {
+        if labels.insert(key.clone(), value).is_some() {
+            return Err(InvalidValue::LabelTwice(key));
+        }
+    }
+    Ok(labels)
+}
+
+/// `KEY=VALUE,KEY=VALUE`
+pub(crate) fn selector(text: &str) -> Result<BTreeMap<String, String>, InvalidValue> {
+    let pairs: Vec<_> = text.split(',').map(label).collect::<Result<_, _>>()?;
+    labels(pairs)
+}
+
+/// One argument of `node label`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LabelChange {
+    /// `KEY=VALUE`
+    Set(String, String),
+    /// `KEY-`
+    Unset(String),
+}
+
+/// `KEY=VALUE` or `KEY-`
+pub(crate) fn label_change(text: &str) -> Result<LabelChange, InvalidValue> {
+    if let Ok((key, value)) = label(text) {
+        return Ok(LabelChange::Set(key, value));
+    }
+    match text.strip_suffix('-') {
+        Some(key) if !key.is_empty() && !key.contains('=') => {
+            Ok(LabelChange::Unset(key.to_owned()))
+        }
+        _ => Err(InvalidValue::LabelChange),
+    }
+}
+
+/// `HOST:CONTAINER`, `HOST:CONTAINER/tcp` or `HOST:CONTAINER/udp`, unchanged.
+pub(crate) fn port(text: &str) -> Result<String, InvalidValue> {
+    let is_port = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits && text.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    match ports.split_once(':') {
+        Some((host, container))
+            if is_port(host) && is_port(container) && matches!(protocol, "tcp" | "udp") =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(InvalidValue::Port),
+    }
+}
+
+/// `KEY=VALUE`, unchanged.
+pub(crate) fn variable(text: &str) -> Result<String, InvalidValue> {
+    match label(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(InvalidValue::Variable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_number_and_one_unit() {
+        for (text, seconds) in [("30s", 30), ("15m", 900), ("24h", 86_400), ("7d", 604_800)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "h", "24", "24 h", "-1h", "1.5h", "1h30m", "24H", "1w", "ä"] {
+            assert_eq!(duration(bad), Err(InvalidValue::Duration), "{bad}");
+        }
+        assert_eq!(duration("0s"), Err(InvalidValue::DurationZero));
+        assert_eq!(duration("99999999999999999999s"), Err(InvalidValue::DurationTooLong));
+        assert_eq!(duration("9999999999999999999d"), Err(InvalidValue::DurationTooLong));
+    }
+
+    #[test]
+    fn a_label_has_a_key_and_a_value() {
+        assert_eq!(label("zone=a"), Ok(("zone".into(), "a".into())));
+        assert_eq!(label("zone="), Ok(("zone".into(), String::new())));
+        for bad in ["", "zone", "=a"] {
+            assert_eq!(label(bad), Err(InvalidValue::Label), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_label_change_sets_or_removes() {
+        let set = LabelChange::Set("a".into(), "b-".into());
+        assert_eq!(label_change("a=b-"), Ok(set));
+        assert_eq!(label_change("a-b-"), Ok(LabelChange::Unset("a-b".into())));
+        for bad in ["", "-", "a", "=b", "=-"] {
+            assert_eq!(label_change(bad), Err(InvalidValue::LabelChange), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_selector_names_each_label_once() {
+        let both = [("a".into(), "1".into()), ("b".into(), "2".into())];
+        assert_eq!(selector("a=1,b=2"), Ok(both.into()));
+        assert_eq!(selector("a=1,a=2"), Err(InvalidValue::LabelTwice("a".into())));
+        for bad in ["", "a=1,", ",a=1", "a"] {
+            assert_eq!(selector(bad), Err(InvalidValue::Label), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_published_port_has_two_sides() {
+        for good in ["80:8080", "53:53/udp", "1:65535/tcp"] {
+            assert_eq!(port(good).as_deref(), Ok(good));
+        }
+        for bad in ["80", "80:", ":80", "0:80", "80:65536", "80:80/x", "a:b", "1:2:3", "+1:80"] {
+            assert_eq!(port(bad), Err(InvalidValue::Port), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The address plan of the overlay.
+//!
+//! Decides: a network's /64 (RFC 4193: `fd`, a 40-bit global id out of the mesh, a 16-bit subnet
+//! out of the network) and a node's host part (64 bits out of its identity). Whether two nodes
+//! collide is for `apply` to refuse. IPv4 host numbers are handed out by `apply`, lowest first.
+//! Never: draws randomness; the same mesh, network and node always give the same address.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InvalidId, MeshId, NetworkId, NodeId};
+
+/// The part of the IPv4 space that overlays may use (RFC 6598, shared address space).
+pub const OVERLAY_IPV4_SPACE: Ipv4Prefix = Ipv4Prefix {
+    network: Ipv4Addr::new(100, 64, 0, 0),
+    bits: 10,
+};
+
+/// The first network's IPv4 prefix unless the operator names another: room for 65,534 nodes.
+pub const DEFAULT_IPV4_PREFIX: Ipv4Prefix = Ipv4Prefix {
+    network: Ipv4Addr::new(100, 96, 0, 0),
+    bits: 16,
+};
+
+/// An IPv4 prefix with a zero host part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ipv4Prefix {
+    network: Ipv4Addr,
+    bits: u8,
+}
+
+impl Ipv4Prefix {
+    /// The prefix's first address.
+    pub const fn network(self) -> Ipv4Addr {
+        self.network
+    }
+
+    /// The prefix's length in bits.
+    pub const fn bits(self) -> u8 {
+        self.bits
+    }
+
+    fn mask(self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0)
+    }
+
+    /// Whether `address` lies inside.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask() == self.network.to_bits()
+    }
+
+    /// Whether any address lies in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
+    /// Usable host addresses, lowest first: neither the network's own nor the broadcast address.
+    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
+        let first = self.network.to_bits() + 1;
+        let last = self.network.to_bits() | !self.mask();
+        (first..last).map(Ipv4Addr::from_bits)
+    }
+}
+
+impl fmt::Display for Ipv4Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.bits)
+    }
+}
+
+impl FromStr for Ipv4Prefix {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let refuse = |rule| InvalidId {
+            what: "IPv4 overlay prefix",
+            text: text.to_owned(),
+            rule,
+        };
+        let (network, bits) = text
+            .split_once('/')
+            .ok_or_else(|| refuse("address/length"))?;
+        let network: Ipv4Addr = network.parse().map_err(|_| refuse("address/length"))?;
+        let bits: u8 = bits.parse().map_err(|_| refuse("address/length"))?;
+        if !(10..=29).contains(&bits) {
+            return Err(refuse("a length from 10 to 29"));
+        }
+        let prefix = Self { network, bits };
+        if prefix.network.to_bits() & !prefix.mask() != 0 {
+            return Err(refuse("a zero host part"));
+        }
+        if !OVERLAY_IPV4_SPACE.contains(network) {
+            return Err(refuse("inside 100.64.0.0/10"));
+        }
+        Ok(prefix)
+    }
+}
+
+/// A /64 of the unique local space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ipv6Prefix64(u64);
+
+impl Ipv6Prefix64 {
+    /// The /64 of one network of one mesh.
+    pub fn of(mesh: MeshId, network: NetworkId) -> Self {
+        let global = blake3::derive_key("shoal v1 overlay global id", mesh.as_bytes());
+        let mut both = [0; 32];
+        both[..16].copy_from_slice(mesh.as_bytes());
+        both[16..].copy_from_slice(network.as_bytes());
+        let subnet = blake3::derive_key("shoal v1 overlay subnet", &both);
+        let [a, b, c, d, e, ..] = global;
+        let [f, g, ..] = subnet;
+        Self(u64::from_be_bytes([0xfd, a, b, c, d, e, f, g]))
+    }
+
+    /// The prefix's first address.
+    pub fn network(self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(u128::from(self.0) << 64)
+    }
+
+    /// The address of `node` in this network.
+    pub fn host(self, node: &NodeId) -> Ipv6Addr {
+        let hash = blake3::derive_key("shoal v1 overlay host part", node.as_str().as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        let host = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        Ipv6Addr::from_bits((u128::from(self.0) << 64) | u128::from(host))
+    }
+
+    /// Whether `address` lies inside.
+    pub fn contains(self, address: Ipv6Addr) -> bool {
+        address.to_bits() >> 64 == u128::from(self.0)
+    }
+}
+
+impl fmt::Display for Ipv6Prefix64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/64", self.network())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_networks_of_a_mesh_share_the_global_id_and_differ_in_the_subnet() {
+        let mesh = MeshId::from_bytes([1; 16]);
+        let a = Ipv6Prefix64::of(mesh, NetworkId::from_bytes([2; 16]));
+        let b = Ipv6Prefix64::of(mesh, NetworkId::from_bytes([3; 16]));
+        assert_eq!(a.0 >> 16, b.0 >> 16);
+        assert_ne!(a, b);
+        assert_eq!(a.network().octets()[0], 0xfd);
+    }
+
+    #[test]
+    fn a_prefix_outside_the_shared_space_or_with_host_bits_is_refused() {
+        for bad in [
+            "10.0.0.0/16",
+            "100.96.0.1/16",
+            "100.96.0.0/30",
+            "100.96.0.0",
+            "x/16",
+        ] {
+            assert!(bad.parse::<Ipv4Prefix>().is_err(), "{bad}");
+        }
+        assert_eq!("100.96.0.0/16".parse(), Ok(DEFAULT_IPV4_PREFIX));
+    }
+
+    #[test]
+    fn hosts_leave_out_the_network_and_the_broadcast_address() {
+        let prefix: Ipv4Prefix = "100.64.0.0/29".parse().unwrap();
+        let hosts: Vec<_> = prefix.hosts().collect();
+        assert_eq!(hosts.first(), Some(&Ipv4Addr::new(100, 64, 0, 1)));
+        assert_eq!(hosts.last(), Some(&Ipv4Addr::new(100, 64, 0, 6)));
+    }
+}

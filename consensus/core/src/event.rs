@@ -1,0 +1,90 @@
+//! What happened, for operators and for programs that follow.
+//!
+//! Events are written by `apply` alone, into a bounded log inside the state, so that every
+//! server tells the same story in the same order. The kinds are SPEC 7.3's.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{LogIndex, WallMs};
+
+/// How many events the log keeps: about a megabyte, weeks of a quiet mesh.
+pub const EVENTS_KEPT: usize = 4096;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
+        /// What kind of thing happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum EventKind {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl EventKind {
+            /// The stable, dotted name.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The mesh was made.
+    MeshCreated = "mesh.created",
+    /// A bootstrap token was made.
+    TokenCreated = "token.created",
+    /// A node was admitted.
+    NodeJoined = "node.joined",
+    /// A node is up: overlay and all.
+    NodeRunning = "node.running",
+    /// A node has not been heard of.
+    NodeSilent = "node.silent",
+    /// A silent node is heard again.
+    NodeRecovered = "node.recovered",
+    /// A node became a server or an agent.
+    NodeRoleChanged = "node.role_changed",
+    /// A node left the mesh for good.
+    NodeRemoved = "node.removed",
+    /// A node got a place in a network.
+    PeerAttached = "system.sdwan.peer.attached",
+    /// A node lost its place in a network.
+    PeerDetached = "system.sdwan.peer.detached",
+    /// `docker-engine` was assigned to a node.
+    DockerAssigned = "system.docker.module.assigned",
+    /// The engine is being looked for or installed.
+    DockerInstalling = "system.docker.runtime.installing",
+    /// The node asks for dockerd's certificate.
+    DockerWantsCert = "system.docker.handshake.wants_cert",
+    /// The issuer signed it.
+    DockerCertSigned = "system.docker.handshake.cert_signed",
+    /// dockerd listens.
+    DockerReady = "system.docker.handshake.ready",
+    /// The Docker host is connected for the first time since it was assigned.
+    DockerProvisioned = "system.docker.provisioned",
+    /// dockerd was stopped.
+    DockerStopped = "system.docker.stopped",
+    /// A step failed and is tried again.
+    DockerFailed = "system.docker.failed",
+    /// A Docker host's row is gone.
+    DockerDecommissioned = "system.docker.decommissioned",
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The log entry that caused it.
+    pub index: LogIndex,
+    /// Its place among that entry's events.
+    pub ordinal: u32,
+    /// When the command was given.
+    pub time: WallMs,
+    /// What kind.
+    pub kind: EventKind,
+    /// The node it concerns, by name (the node may be gone when it is read).
+    pub node: Option<String>,
+    /// More, as plain values.
+    pub payload: BTreeMap<String, String>,
+}

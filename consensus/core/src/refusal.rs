@@ -1,0 +1,190 @@
+//! Why a command was refused, in the words an operator sees.
+//!
+//! A refusal changes nothing. Codes are stable: programs match on them, so a code is never
+//! renamed or reused. Sources of the inherited codes (`BootstrapTokenExpiredError`,
+//! `MissingSdwanPeerError`): SPEC 1.2 and 4.2.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{NodeId, WallMs};
+
+/// A valid request that the agreed state does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each variant's message says what it is")]
+pub enum Refusal {
+    #[error("this node has no mesh yet")]
+    NoMesh,
+    #[error("the mesh exists already")]
+    MeshExists,
+    #[error("no bootstrap token with id {id} exists in this mesh")]
+    TokenUnknown { id: String },
+    #[error("the bootstrap token expired at {expired_at:?} ms since 1970")]
+    TokenExpired { expired_at: WallMs },
+    #[error("the bootstrap token was used already, by node {by}")]
+    TokenUsed { by: String },
+    #[error("the bootstrap token's secret is wrong")]
+    TokenSecretWrong,
+    #[error("no node called {node:?} in this mesh")]
+    NodeUnknown { node: String },
+    #[error("the node name {name:?} is taken by {by}")]
+    NodeNameTaken { name: String, by: NodeId },
+    #[error("node {node} is enrolled already")]
+    NodeEnrolled { node: NodeId },
+    #[error("{text:?} is not a valid {what}: {rule}")]
+    Invalid {
+        what: String,
+        text: String,
+        rule: String,
+    },
+    #[error("{node} is the last server of the mesh")]
+    LastServer { node: String },
+    #[error("{node} holds the key that signs the mesh's certificates")]
+    IssuerNeeded { node: String },
+    #[error("{node} is a {role} already")]
+    RoleUnchanged { node: String, role: String },
+    #[error("no network called {network:?} in this mesh")]
+    NetworkUnknown { network: String },
+    #[error("node {node} is a peer of network {network} already")]
+    PeerExists { node: String, network: String },
+    #[error("node {node} is no peer of network {network}")]
+    PeerUnknown { node: String, network: String },
+    #[error("the overlay address {address} of {node} is taken by {by}")]
+    AddressCollision {
+        address: String,
+        node: String,
+        by: String,
+    },
+    #[error("network {network} has no free IPv4 address in {prefix}")]
+    AddressesExhausted { network: String, prefix: String },
+    #[error("node {node} has no overlay peer, so dockerd would have no address to listen on")]
+    MissingSdwanPeer { node: String },
+    #[error("no module called {module:?}")]
+    ModuleUnknown { module: String },
+    #[error("module {module} is assigned to {target} already")]
+    ModuleAssigned { module: String, target: String },
+    #[error("module {module} is not assigned to {target}")]
+    ModuleNotAssigned { module: String, target: String },
+    #[error("node {node} still gets {module} through the selector {selector}")]
+    ModuleBySelector {
+        node: String,
+        module: String,
+        selector: String,
+    },
+    #[error("a running Docker host on {node} uses its peer in network {network}")]
+    PeerInUse { node: String, network: String },
+    #[error("no Docker host on {node}")]
+    DockerHostUnknown { node: String },
+    #[error("a Docker host called {name:?} is listed already")]
+    DockerHostExists { name: String },
+    #[error("node {actor} may not do this for node {node}")]
+    NotYours { actor: NodeId, node: NodeId },
+    #[error("only the mesh's issuer may do this, and {actor} is not it")]
+    NotIssuer { actor: NodeId },
+    #[error("{what} is limited to {limit}")]
+    TooLarge { what: String, limit: u64 },
+}
+
+impl Refusal {
+    /// The stable code that programs match on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoMesh => "NoMeshError",
+            Self::MeshExists => "MeshExistsError",
+            Self::TokenUnknown { .. } => "BootstrapTokenUnknownError",
+            Self::TokenExpired { .. } => "BootstrapTokenExpiredError",
+            Self::TokenUsed { .. } => "BootstrapTokenUsedError",
+            Self::TokenSecretWrong => "BootstrapTokenInvalidError",
+            Self::NodeUnknown { .. } => "NodeNotFoundError",
+            Self::NodeNameTaken { .. } => "NodeNameTakenError",
+            Self::NodeEnrolled { .. } => "NodeEnrolledError",
+            Self::Invalid { .. } => "InvalidInputError",
+            Self::LastServer { .. } => "LastServerError",
+            Self::IssuerNeeded { .. } => "IssuerNeededError",
+            Self::RoleUnchanged { .. } => "RoleUnchangedError",
+            Self::NetworkUnknown { .. } => "NetworkNotFoundError",
+            Self::PeerExists { .. } => "SdwanPeerExistsError",
+            Self::PeerUnknown { .. } => "SdwanPeerNotFoundError",
+            Self::AddressCollision { .. } => "AddressCollisionError",
+            Self::AddressesExhausted { .. } => "AddressesExhaustedError",
+            Self::MissingSdwanPeer { .. } => "MissingSdwanPeerError",
+            Self::ModuleUnknown { .. } => "ModuleNotFoundError",
+            Self::ModuleAssigned { .. } => "ModuleAssignedError",
+            Self::ModuleNotAssigned { .. } => "ModuleNotAssignedError",
+            Self::ModuleBySelector { .. } => "ModuleBySelectorError",
+            Self::PeerInUse { .. } => "SdwanPeerInUseError",
+            Self::DockerHostUnknown { .. } => "DockerHostNotFoundError",
+            Self::DockerHostExists { .. } => "DockerHostExistsError",
+            Self::NotYours { .. } => "NotYoursError",
+            Self::NotIssuer { .. } => "NotIssuerError",
+            Self::TooLarge { .. } => "TooLargeError",
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoMesh => {
+                "make one with `shoal init`, or join one with `shoal join --token-file FILE`".into()
+            }
+            Self::MeshExists => {
+                "a node belongs to one mesh; use another data directory for a second one".into()
+            }
+            Self::TokenUnknown { .. } | Self::TokenSecretWrong => {
+                "make a new one with `shoal token create` and copy the whole file".into()
+            }
+            Self::TokenExpired { .. } | Self::TokenUsed { .. } => {
+                "make a new one with `shoal token create` on any node of the mesh".into()
+            }
+            Self::NodeUnknown { .. } => "`shoal node ls` lists the nodes".into(),
+            Self::NodeNameTaken { .. } => "start the daemon with another `--name`".into(),
+            Self::NodeEnrolled { .. } => {
+                "it needs no second join; `shoal status` on it shows its mesh".into()
+            }
+            Self::Invalid { rule, .. } => format!("it must be {rule}"),
+            Self::LastServer { .. } => {
+                "promote another node first: `shoal node promote NODE`".into()
+            }
+            Self::IssuerNeeded { .. } => {
+                "it has to stay: without it no node could join and no certificate be renewed".into()
+            }
+            Self::RoleUnchanged { .. } => "nothing to do".into(),
+            Self::NetworkUnknown { .. } => "`shoal network ls` lists the networks".into(),
+            Self::PeerExists { .. } => "nothing to do".into(),
+            Self::PeerUnknown { node, network }
+            | Self::AddressesExhausted {
+                network,
+                prefix: node,
+            } => {
+                format!("`shoal network show {network}` lists its peers ({node} concerned)")
+            }
+            Self::AddressCollision { .. } => {
+                "make a new node key: empty the data directory and join again".into()
+            }
+            Self::MissingSdwanPeer { node } => {
+                format!("attach one: `shoal network attach {node} default`")
+            }
+            Self::ModuleUnknown { .. } => "`shoal module ls` lists the modules".into(),
+            Self::ModuleAssigned { .. } => {
+                "nothing to do; `shoal docker ls` shows how far it is".into()
+            }
+            Self::ModuleNotAssigned { .. } => "`shoal module ls` lists the assignments".into(),
+            Self::ModuleBySelector {
+                module, selector, ..
+            } => {
+                format!("unassign it there: `shoal module unassign --selector {selector} {module}`")
+            }
+            Self::PeerInUse { node, .. } => {
+                format!("unassign it first: `shoal module unassign {node} docker-engine`")
+            }
+            Self::DockerHostUnknown { node } => {
+                format!(
+                    "`shoal docker ls` lists the hosts; `shoal docker provision {node}` makes one"
+                )
+            }
+            Self::DockerHostExists { .. } => "`shoal docker ls` lists the hosts".into(),
+            Self::NotYours { .. } => "give the command on the node that it concerns".into(),
+            Self::NotIssuer { .. } => "`shoal status` names the issuer".into(),
+            Self::TooLarge { .. } => "make it smaller".into(),
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! The replicated state: what every server holds alike.
+//!
+//! Decides nothing; `apply` alone changes it. Everything is ordered (BTreeMap), so that equal
+//! states have equal bytes. Split in two: [`Agreed`] may be shown to every node and is pushed to
+//! agents; [`State`] adds what only servers hold (token hashes, answers, the event log).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Applied, Event, Ipv4Prefix, Ipv6Prefix64, LogIndex, MeshId, NetworkId, NodeId, RaftId,
+    RequestId, TokenId, WallMs,
+};
+
+/// The whole replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// What every node may know. Shared, because it is published after every change.
+    #[serde(with = "shared")]
+    pub agreed: Arc<Agreed>,
+    /// Bootstrap tokens by id.
+    pub tokens: BTreeMap<TokenId, Token>,
+    /// The event log, oldest first, bounded.
+    pub events: VecDeque<Event>,
+    /// Answers to recent requests, so that a repeated command answers alike; oldest first, bounded.
+    pub answers: VecDeque<(RequestId, Applied)>,
+    /// The last applied log index.
+    pub applied: LogIndex,
+}
+
+/// What every node may know of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Agreed {
+    /// The mesh itself; none before `init`.
+    pub mesh: Option<Mesh>,
+    /// Enrolled nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Overlay networks.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// Who has a place in which network.
+    pub peers: BTreeMap<(NetworkId, NodeId), Peer>,
+    /// Which module goes where.
+    pub assignments: BTreeSet<Assignment>,
+    /// Docker hosts that the mesh runs.
+    pub docker_hosts: BTreeMap<NodeId, DockerHost>,
+    /// Docker hosts that somebody else runs, by name.
+    pub external_docker_hosts: BTreeMap<String, String>,
+    /// Certificates by serial number (hexadecimal).
+    pub certificates: BTreeMap<String, CertificateRecord>,
+    /// Serial numbers that no verifier accepts any more.
+    pub revoked: BTreeSet<String>,
+}
+
+/// The trust domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mesh {
+    /// Its id.
+    pub id: MeshId,
+    /// Its name, for people.
+    pub name: String,
+    /// The root certificate, DER.
+    pub root_certificate: Vec<u8>,
+    /// The node that holds the sealed root key and signs.
+    pub issuer: NodeId,
+    /// When it was made.
+    pub created_at: WallMs,
+}
+
+/// What a node does for the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// Votes in Raft.
+    Server,
+    /// Does not vote.
+    Agent,
+}
+
+impl Role {
+    /// The word in tables, flags and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// How long a node means to stay (SPEC 1.4). Fixed once the node has joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LifecycleClass {
+    /// Never pruned.
+    #[default]
+    Persistent,
+    /// Pruned after an hour's silence.
+    Ephemeral,
+    /// Pruned after ten minutes' silence.
+    Spot,
+}
+
+impl LifecycleClass {
+    /// The word in tables, flags and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Persistent => "persistent",
+            Self::Ephemeral => "ephemeral",
+            Self::Spot => "spot",
+        }
+    }
+}
+
+/// What the machine can carry (SPEC 1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkProfile {
+    /// At least 4 GiB of memory and x86-64 or server-class Arm.
+    #[default]
+    Heavyweight,
+    /// Anything smaller.
+    Lightweight,
+}
+
+impl NetworkProfile {
+    /// The word in tables, flags and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Heavyweight => "heavyweight",
+            Self::Lightweight => "lightweight",
+        }
+    }
+}
+
+/// A node's agreed state (SPEC 1.5). Silence is an observation beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NodeState {
+    /// Enrolled, not heard of yet.
+    Joining,
+    /// Its daemon has the state and brings up the overlay.
+    Bootstrapping,
+    /// Does its work.
+    Running,
+}
+
+impl NodeState {
+    /// The word in tables and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Bootstrapping => "bootstrapping",
+            Self::Running => "running",
+        }
+    }
+}
+
+/// One enrolled machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique in the mesh.
+    pub name: String,
+    /// Server or agent.
+    pub role: Role,
+    /// Its name inside Raft while it is a server.
+    pub raft_id: Option<RaftId>,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// The operator's marks on it.
+    pub labels: BTreeMap<String, String>,
+    /// Facts about the machine.
+    pub metadata: BTreeMap<String, String>,
+    /// How long it means to stay.
+    pub lifecycle_class: LifecycleClass,
+    /// Whether its data directory is in memory and lost at reboot.
+    pub tmpfs_store: bool,
+    /// What the machine can carry.
+    pub network_profile: NetworkProfile,
+    /// Where its daemon said it can be reached when it last told; gossip has newer ones.
+    pub addresses: Vec<SocketAddr>,
+    /// Its WireGuard public key.
+    pub wireguard_public_key: [u8; 32],
+    /// When it was admitted.
+    pub joined_at: WallMs,
+}
+
+/// One isolated overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Unique in the mesh, and what interfaces are called: `shoal-<handle>`.
+    pub handle: String,
+    /// Its /64.
+    pub ipv6: Ipv6Prefix64,
+    /// Its IPv4 prefix.
+    pub ipv4: Ipv4Prefix,
+    /// The UDP port of its WireGuard interfaces.
+    pub wireguard_port: u16,
+}
+
+/// A node's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its /128.
+    pub ipv6: Ipv6Addr,
+    /// Its /32.
+    pub ipv4: Ipv4Addr,
+}
+
+/// Where a module goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// One node.
+    Node(NodeId),
+    /// Every node that has all these labels.
+    Selector(BTreeMap<String, String>),
+}
+
+/// What may be assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Module {
+    /// Makes the node a Docker host.
+    DockerEngine,
+}
+
+impl Module {
+    /// Every module of this version.
+    pub const ALL: [Self; 1] = [Self::DockerEngine];
+
+    /// Its name in commands and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DockerEngine => "docker-engine",
+        }
+    }
+
+    /// The module of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|module| module.as_str() == name)
+    }
+}
+
+/// A module and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Assignment {
+    /// What.
+    pub module: Module,
+    /// Where.
+    pub target: Target,
+}
+
+/// How far a Docker host is (SPEC 4.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DockerPhase {
+    /// The node has not answered yet.
+    Assigned,
+    /// The engine is being looked for or installed.
+    Installing,
+    /// The node made a key and asks for a certificate.
+    WantsCert {
+        /// PKCS#10, DER.
+        csr: Vec<u8>,
+    },
+    /// The certificate is there; configuration and TLS files come next.
+    WantsConfig,
+    /// dockerd listens.
+    Ready {
+        /// dockerd's version.
+        version: String,
+    },
+    /// Unassigned; dockerd is being stopped.
+    Stopping,
+    /// Unassigned and stopped.
+    Stopped,
+    /// A step failed; it is tried again.
+    Failed {
+        /// What went wrong, in words.
+        reason: String,
+        /// The stable code of it.
+        code: String,
+        /// When it is tried again.
+        retry_at: WallMs,
+    },
+}
+
+impl DockerPhase {
+    /// The word in tables and JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Installing => "installing",
+            Self::WantsCert { .. } => "wants_cert",
+            Self::WantsConfig => "wants_config",
+            Self::Ready { .. } => "ready",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// A certificate as its owner needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedCertificate {
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// The leaf, DER.
+    pub leaf: Vec<u8>,
+    /// The request it answers, so that an answer to an older key is not mistaken.
+    pub csr: Vec<u8>,
+    /// When it ends.
+    pub not_after: WallMs,
+}
+
+/// A Docker host that the mesh runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerHost {
+    /// How far it is.
+    pub phase: DockerPhase,
+    /// Since when.
+    pub since: WallMs,
+    /// Where dockerd listens.
+    pub listen: Option<Ipv6Addr>,
+    /// dockerd's version when it was last ready.
+    pub version: Option<String>,
+    /// Its present server certificate.
+    pub certificate: Option<IssuedCertificate>,
+    /// Whether it was ready since it was assigned.
+    pub provisioned: bool,
+}
+
+/// The port of dockerd's mutual-TLS listener (IANA: docker-s).
+pub const DOCKER_TLS_PORT: u16 = 2376;
+
+impl DockerHost {
+    /// pending, connected or disconnected (SPEC 4.6).
+    pub fn status(&self) -> &'static str {
+        match self.phase {
+            DockerPhase::Ready { .. } => "connected",
+            DockerPhase::Stopping | DockerPhase::Stopped => "disconnected",
+            DockerPhase::Assigned
+            | DockerPhase::Installing
+            | DockerPhase::WantsCert { .. }
+            | DockerPhase::WantsConfig
+            | DockerPhase::Failed { .. } => "pending",
+        }
+    }
+
+    /// `tcp://[address]:2376`, once an address is known.
+    pub fn api_endpoint(&self) -> Option<String> {
+        self.listen
+            .map(|address| format!("tcp://[{address}]:{DOCKER_TLS_PORT}"))
+    }
+}
+
+/// What a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum CertificateProfile {
+    /// A node's own identity.
+    Node,
+    /// dockerd's listener.
+    DockerServer,
+    /// A plain docker CLI.
+    DockerClient,
+}
+
+impl CertificateProfile {
+    /// The organizational unit that tells profiles apart in a certificate's subject.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::DockerServer => "docker-server",
+            Self::DockerClient => "docker-client",
+        }
+    }
+}
+
+/// A certificate as the mesh remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// The node that holds its key.
+    pub node: NodeId,
+    /// What it is for.
+    pub profile: CertificateProfile,
+    /// When it ends.
+    pub not_after: WallMs,
+}
+
+/// A bootstrap token as the mesh remembers it: never its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// BLAKE3 of the secret (256 random bits, so a plain hash is enough).
+    pub secret_hash: [u8; 32],
+    /// What the node becomes.
+    pub role: Role,
+    /// When it ends.
+    pub expires_at: WallMs,
+    /// Whether more than one node may use it.
+    pub reusable: bool,
+    /// Who used it last.
+    pub used_by: Option<NodeId>,
+}
+
+impl Agreed {
+    /// The node called so, by name or id.
+    pub fn find_node(&self, name_or_id: &str) -> Option<(&NodeId, &Node)> {
+        self.nodes
+            .iter()
+            .find(|(id, node)| node.name == name_or_id || id.as_str() == name_or_id)
+    }
+
+    /// A node's name, or its id when it is no member.
+    pub fn name_of(&self, id: &NodeId) -> String {
+        self.nodes
+            .get(id)
+            .map_or_else(|| id.to_string(), |node| node.name.clone())
+    }
+
+    /// The network called so.
+    pub fn find_network(&self, handle: &str) -> Option<(&NetworkId, &Network)> {
+        self.networks
+            .iter()
+            .find(|(_, network)| network.handle == handle)
+    }
+
+    /// A node's first place in any network.
+    pub fn first_peer(&self, node: &NodeId) -> Option<(&NetworkId, &Peer)> {
+        self.peers
+            .iter()
+            .find(|((_, id), _)| id == node)
+            .map(|((network, _), peer)| (network, peer))
+    }
+
+    /// Whether an assignment's target covers the node.
+    pub fn covers(&self, target: &Target, id: &NodeId) -> bool {
+        match target {
+            Target::Node(node) => node == id,
+            Target::Selector(labels) => self.nodes.get(id).is_some_and(|node| {
+                labels
+                    .iter()
+                    .all(|(key, value)| node.labels.get(key) == Some(value))
+            }),
+        }
+    }
+
+    /// Whether the node gets the module, directly or through a selector.
+    pub fn assigned(&self, id: &NodeId, module: Module) -> bool {
+        self.assignments
+            .iter()
+            .any(|a| a.module == module && self.covers(&a.target, id))
+    }
+
+    /// The servers and their names inside Raft.
+    pub fn servers(&self) -> impl Iterator<Item = (&NodeId, RaftId)> {
+        self.nodes
+            .iter()
+            .filter_map(|(id, node)| match (node.role, node.raft_id) {
+                (Role::Server, Some(raft_id)) => Some((id, raft_id)),
+                (Role::Server | Role::Agent, _) => None,
+            })
+    }
+}
+
+impl Target {
+    /// As an operator writes it: the node's name, or `key=value,…`.
+    pub fn describe(&self, agreed: &Agreed) -> String {
+        match self {
+            Self::Node(id) => agreed.name_of(id),
+            Self::Selector(labels) => {
+                let pairs: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                pairs.join(",")
+            }
+        }
+    }
+}
+
+/// A shared value is written as the value.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        T::serialize(value, to)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(from).map(Arc::new)
+    }
+}

@@ -1,0 +1,211 @@
+//! Changing who takes part: learners, voters, the leader.
+//!
+//! Decides when a change counts as done. Never decides whom to add or remove, and never makes a
+//! voter of a server that is not a learner yet.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use consensus_core::{NodeId, RaftId};
+use openraft::{
+    ChangeMembers,
+    errors::{ChangeMembershipError, ClientWriteError, RaftError},
+};
+use tokio::time::timeout;
+
+use crate::{
+    agreement::{Agreement, Late},
+    errors::{ChangeError, TransferError},
+    machine::Machine,
+    raft_types::{Member, Types},
+    status::{RaftStatus, Role},
+};
+
+/// How long a new learner may take to catch up before its adder is told to wait elsewhere.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(30);
+/// A learner this close to the leader catches up within one append request.
+const CAUGHT_UP_LAG: u64 = 64;
+
+/// What becomes of voters that are not in the new set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// They leave the group.
+    Leave,
+    /// They go on following as learners.
+    BecomeLearners,
+}
+
+type Changed = Option<Result<Result<(), RaftError<Types, ClientWriteError<Types>>>, Late>>;
+
+impl<M: Machine> Agreement<M> {
+    /// Adds a learner and waits until it has caught up.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; after [`ChangeError::NotCaughtUp`] it is a learner all the same.
+    pub async fn add_learner(&self, id: RaftId, node: NodeId) -> Result<(), ChangeError> {
+        let raft = self.raft();
+        let member = Member(Some(node));
+        let add = async move { raft.add_learner(id.0, member, false).await.map(drop) };
+        self.outcome(self.on_raft(self.in_commit_time(add)).await)?;
+        let leader = self.settings().raft_id;
+        let level = move |status: &RaftStatus| {
+            let goal = status.last_log.unwrap_or_default();
+            let near = |at: &consensus_core::LogIndex| at.0 + CAUGHT_UP_LAG >= goal.0;
+            id == leader || status.matched.get(&id).is_some_and(near)
+        };
+        self.wait_as_leader(CATCH_UP_WAIT, level)
+            .await
+            .map_err(|unmet| match unmet {
+                Unmet::Late => ChangeError::NotCaughtUp(id),
+                Unmet::NotLeader(leader) => ChangeError::NotLeader { leader },
+                Unmet::Stopped => ChangeError::Stopped(self.failure()),
+            })
+    }
+
+    /// Removes learners.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]. A voter cannot be removed this way.
+    pub async fn remove_learners(&self, ids: BTreeSet<RaftId>) -> Result<(), ChangeError> {
+        let ids = ids.into_iter().map(|id| id.0).collect();
+        self.change(ChangeMembers::RemoveNodes(ids), true).await
+    }
+
+    /// Makes `voters` the voters; new ones must be learners. The old and the new set agree on
+    /// it together. A leader that is not among them steps down a moment later.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn change_voters(
+        &self,
+        voters: BTreeSet<RaftId>,
+        removed: Removed,
+    ) -> Result<(), ChangeError> {
+        let ids = voters.into_iter().map(|id| id.0).collect();
+        let retain = removed == Removed::BecomeLearners;
+        self.change(ChangeMembers::ReplaceAllVoters(ids), retain)
+            .await
+    }
+
+    async fn change(
+        &self,
+        changes: ChangeMembers<u64, Member>,
+        retain: bool,
+    ) -> Result<(), ChangeError> {
+        let raft = self.raft();
+        let change = async move { raft.change_membership(changes, retain).await.map(drop) };
+        self.outcome(self.on_raft(self.in_commit_time(change)).await)
+    }
+
+    /// Hands leadership to another voter and waits until it leads.
+    ///
+    /// # Errors
+    /// See [`TransferError`]; after [`TransferError::NotTaken`] it may still happen.
+    pub async fn transfer_leader(&self, to: RaftId) -> Result<(), TransferError> {
+        let status = self.status().borrow().clone();
+        if status.role != Role::Leader {
+            return Err(TransferError::NotLeader {
+                leader: status.leader,
+            });
+        }
+        if !status.voters.contains_key(&to) {
+            return Err(TransferError::NotAVoter(to));
+        }
+        let raft = self.raft();
+        let stopped = || TransferError::Stopped(self.failure());
+        let hand = async move { raft.trigger().transfer_leader(to.0).await };
+        self.on_raft(hand)
+            .await
+            .and_then(Result::ok)
+            .ok_or_else(stopped)?;
+        let limit = self.settings().timers.commit_wait();
+        let taken = move |status: &RaftStatus| status.leader_id == Some(to);
+        match self.wait(limit, taken).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(Late)) => Err(TransferError::NotTaken(to)),
+            None => Err(stopped()),
+        }
+    }
+
+    /// Waits for a status; nothing if Raft ends first.
+    async fn wait(
+        &self,
+        limit: Duration,
+        mut done: impl FnMut(&RaftStatus) -> bool + Send + 'static,
+    ) -> Option<Result<(), Late>> {
+        let mut status = self.status();
+        let waited = self.on_raft(async move {
+            let done = |status: &RaftStatus| status.role == Role::Stopped || done(status);
+            match timeout(limit, status.wait_for(done)).await {
+                Ok(Ok(status)) if status.role != Role::Stopped => Some(Ok(())),
+                Ok(Ok(_) | Err(_)) => None,
+                Err(_) => Some(Err(Late)),
+            }
+        });
+        waited.await.flatten()
+    }
+
+    /// Waits for a status that only a leader can see.
+    async fn wait_as_leader(
+        &self,
+        limit: Duration,
+        mut done: impl FnMut(&RaftStatus) -> bool + Send + 'static,
+    ) -> Result<(), Unmet> {
+        let over = move |status: &RaftStatus| status.role != Role::Leader || done(status);
+        match self.wait(limit, over).await {
+            Some(Ok(())) => {
+                let status = self.status().borrow().clone();
+                if status.role == Role::Leader {
+                    Ok(())
+                } else {
+                    Err(Unmet::NotLeader(status.leader))
+                }
+            }
+            Some(Err(Late)) => Err(Unmet::Late),
+            None => Err(Unmet::Stopped),
+        }
+    }
+
+    fn outcome(&self, changed: Changed) -> Result<(), ChangeError> {
+        match changed.ok_or_else(|| ChangeError::Stopped(self.failure()))? {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(ChangeError::Stopped(fatal.to_string())),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Err(self.elsewhere(to).map_or_else(
+                    |(reachable, needed)| ChangeError::NoMajority { reachable, needed },
+                    |leader| ChangeError::NotLeader { leader },
+                ))
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => {
+                Err(refusal(&error))
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::PreconditionFailed(error)))) => {
+                Err(ChangeError::Refused(error.to_string()))
+            }
+            Err(Late) | Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
+                Err(ChangeError::OutcomeUnknown)
+            }
+        }
+    }
+}
+
+/// Why a leader could not see what it waited for.
+enum Unmet {
+    Late,
+    NotLeader(Option<NodeId>),
+    Stopped,
+}
+
+fn refusal(error: &openraft::alias::ChangeMembershipErrorOf<Types>) -> ChangeError {
+    match error {
+        // The leader's own first entry must be agreed before it may change anything.
+        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
+            ChangeError::InProgress
+        }
+        ChangeMembershipError::LearnerNotFound(missing) => {
+            ChangeError::NotALearner(RaftId(missing.node_id))
+        }
+        ChangeMembershipError::EmptyMembership(_)
+        | ChangeMembershipError::UnsupportedMembershipTransition(_)
+        | ChangeMembershipError::NodeMetadataChanged(_) => ChangeError::Refused(error.to_string()),
+    }
+}

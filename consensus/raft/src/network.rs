@@ -1,0 +1,315 @@
+//! Raft's requests over the [`Carrier`].
+//!
+//! Decides how long a request may take and which failure makes Raft wait before the next try.
+//! Never retries on its own.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use consensus_core::{NodeId, RaftId};
+use openraft::{
+    RPCTypes, RaftNetworkFactory, RaftNetworkV2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+
+use crate::{
+    carrier::{Carrier, CarrierError, Lane},
+    raft_types::{Member, Snapshot, Types, Vote},
+    timers::Timers,
+    wire::v1::{self, EnvelopeV1, LogIdV1, ReplyV1, RequestV1},
+};
+
+/// Makes one [`Link`] per server.
+pub(crate) struct Links {
+    pub(crate) own: u64,
+    pub(crate) carrier: Arc<dyn Carrier>,
+    pub(crate) timers: Timers,
+}
+
+impl RaftNetworkFactory<Types> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Link {
+        Link {
+            own: self.own,
+            target,
+            node: node.0.clone(),
+            carrier: Arc::clone(&self.carrier),
+            append_ttl: self.timers.election_min,
+        }
+    }
+}
+
+/// The way to one server.
+pub(crate) struct Link {
+    own: u64,
+    target: u64,
+    node: Option<NodeId>,
+    carrier: Arc<dyn Carrier>,
+    /// For requests with entries: their answer waits for the other server's disk, and openraft's
+    /// own limit (one heartbeat) would repeat them all the time when that disk is slow.
+    append_ttl: Duration,
+}
+
+impl Link {
+    async fn call(
+        &self,
+        kind: RPCTypes,
+        request: RequestV1,
+        ttl: Duration,
+    ) -> Result<ReplyV1, RPCError<Types>> {
+        let Some(node) = &self.node else {
+            return Err(Unreachable::from_string("the server has no name").into());
+        };
+        let lane = match kind {
+            RPCTypes::InstallSnapshot => Lane::Snapshot,
+            RPCTypes::Vote | RPCTypes::AppendEntries | RPCTypes::TransferLeader => Lane::Rpc,
+        };
+        let envelope = EnvelopeV1 {
+            to: RaftId(self.target),
+            request,
+        };
+        let exchange = self.carrier.call(node, lane, v1::message(&envelope), ttl);
+        let body = match tokio::time::timeout(ttl, exchange).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error @ CarrierError::Unreachable(_))) => {
+                return Err(Unreachable::new(&error).into());
+            }
+            Ok(Err(error @ CarrierError::Broken(_))) => {
+                return Err(NetworkError::new(&error).into());
+            }
+            Err(_) => {
+                let (id, target) = (self.own, self.target);
+                return Err(Timeout {
+                    action: kind,
+                    id,
+                    target,
+                    timeout: ttl,
+                }
+                .into());
+            }
+        };
+        v1::open_message(&body).map_err(|error| NetworkError::from_string(error).into())
+    }
+
+    async fn ask_vote(
+        &self,
+        request: RequestV1,
+        ttl: Duration,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(RPCTypes::Vote, request, ttl).await? {
+            ReplyV1::Vote {
+                vote,
+                granted,
+                last,
+            } => Ok(VoteResponse::new(
+                Vote::from(vote),
+                LogIdV1::back(last),
+                granted,
+            )),
+            ReplyV1::Append(_) | ReplyV1::Transfer(_) | ReplyV1::Snapshot { .. } => Err(misfit()),
+        }
+    }
+}
+
+fn misfit() -> RPCError<Types> {
+    NetworkError::from_string("the answer does not fit the request").into()
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let ttl = if rpc.entries.is_empty() {
+            option.soft_ttl()
+        } else {
+            option.soft_ttl().max(self.append_ttl)
+        };
+        match self
+            .call(RPCTypes::AppendEntries, RequestV1::from(&rpc), ttl)
+            .await?
+        {
+            ReplyV1::Append(reply) => Ok(reply.into()),
+            ReplyV1::Vote { .. } | ReplyV1::Transfer(_) | ReplyV1::Snapshot { .. } => Err(misfit()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(RequestV1::vote(&rpc), option.soft_ttl())
+            .await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(RequestV1::pre_vote(&rpc), option.soft_ttl())
+            .await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let request = RequestV1::transfer(&req);
+        match self
+            .call(RPCTypes::TransferLeader, request, option.soft_ttl())
+            .await?
+        {
+            ReplyV1::Transfer(reply) => Ok(reply.into()),
+            ReplyV1::Append(_) | ReplyV1::Vote { .. } | ReplyV1::Snapshot { .. } => Err(misfit()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let request = RequestV1::Snapshot {
+            vote: (&vote).into(),
+            meta: (&snapshot.meta).into(),
+            state: snapshot.snapshot,
+        };
+        let exchange = self.call(RPCTypes::InstallSnapshot, request, option.soft_ttl());
+        // Both arms end the transfer for good, so nothing is lost when the other is dropped.
+        let reply = tokio::select! {
+            reply = exchange => reply?,
+            closed = cancel => return Err(closed.into()),
+        };
+        match reply {
+            ReplyV1::Snapshot { vote } => Ok(SnapshotResponse::new(vote.into())),
+            ReplyV1::Append(_) | ReplyV1::Vote { .. } | ReplyV1::Transfer(_) => {
+                Err(misfit().into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::raft_types::LeaderId;
+
+    type Calls = Arc<Mutex<Vec<(Lane, Duration)>>>;
+    type Outcome = Option<Result<Vec<u8>, CarrierError>>;
+
+    /// Answers every call in one way, or never.
+    struct Fixed {
+        outcome: Outcome,
+        calls: Calls,
+    }
+
+    impl Carrier for Fixed {
+        fn call(
+            &self,
+            _: &NodeId,
+            lane: Lane,
+            _: Vec<u8>,
+            ttl: Duration,
+        ) -> BoxFuture<'static, Result<Vec<u8>, CarrierError>> {
+            self.calls.lock().unwrap().push((lane, ttl));
+            match self.outcome.clone() {
+                Some(outcome) => Box::pin(async { outcome }),
+                None => Box::pin(futures::future::pending()),
+            }
+        }
+    }
+
+    fn vote() -> Vote {
+        Vote {
+            leader_id: LeaderId {
+                term: 1,
+                node_id: 1,
+            },
+            committed: true,
+        }
+    }
+
+    async fn link(outcome: Outcome) -> (Link, Calls) {
+        let calls = Calls::default();
+        let carrier = Arc::new(Fixed {
+            outcome,
+            calls: Arc::clone(&calls),
+        });
+        let mut links = Links {
+            own: 1,
+            carrier,
+            timers: Timers::SAFE,
+        };
+        let node = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
+            .parse()
+            .unwrap();
+        (links.new_client(2, &Member(Some(node))).await, calls)
+    }
+
+    async fn ask(outcome: Outcome) -> RPCError<Types> {
+        let (mut link, _) = link(outcome).await;
+        let option = RPCOption::new(Duration::from_millis(40));
+        link.vote(VoteRequest::new(vote(), None), option)
+            .await
+            .unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn failures_make_raft_wait_only_when_there_is_no_way() {
+        let gone = Some(Err(CarrierError::Unreachable("refused".to_owned())));
+        assert!(matches!(ask(gone).await, RPCError::Unreachable(_)));
+        let broken = Some(Err(CarrierError::Broken("reset".to_owned())));
+        assert!(matches!(ask(broken).await, RPCError::Network(_)));
+        assert!(matches!(ask(None).await, RPCError::Timeout(_)));
+        assert!(matches!(ask(Some(Ok(vec![9]))).await, RPCError::Network(_)));
+        let misfit = v1::message(&ReplyV1::Snapshot {
+            vote: (&vote()).into(),
+        });
+        assert!(matches!(ask(Some(Ok(misfit))).await, RPCError::Network(_)));
+    }
+
+    #[tokio::test]
+    async fn heartbeats_are_impatient_and_entries_wait_for_the_disk() {
+        let (mut link, calls) = link(Some(Err(CarrierError::Broken(String::new())))).await;
+        let option = RPCOption::new(Timers::SAFE.heartbeat);
+        let mut request = AppendEntriesRequest {
+            vote: vote(),
+            prev_log_id: None,
+            entries: vec![],
+            leader_commit: None,
+        };
+        drop(link.append_entries(request.clone(), option.clone()).await);
+        let at = crate::raft_types::LogId {
+            leader_id: vote().leader_id,
+            index: 1,
+        };
+        let payload = crate::raft_types::Payload::Blank;
+        request.entries.push(crate::raft_types::LogEntry {
+            log_id: at,
+            payload,
+        });
+        drop(link.append_entries(request, option.clone()).await);
+        let expected = [
+            (Lane::Rpc, option.soft_ttl()),
+            (Lane::Rpc, Timers::SAFE.election_min),
+        ];
+        assert_eq!(*calls.lock().unwrap(), expected);
+    }
+}

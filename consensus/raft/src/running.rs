@@ -1,0 +1,139 @@
+//! The Raft thread: its own runtime, from opening the store to closing it.
+//!
+//! Decides the order in which things end: Raft, its tasks, the writer, the lock. Never shares
+//! its runtime: a busy daemon must not delay a heartbeat.
+
+use std::{sync::Arc, thread};
+
+use openraft::{Raft, async_runtime::watch::WatchReceiver as _};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    agreement::Settings,
+    carrier::Carrier,
+    errors::OpenError,
+    machine::{Machine, Published},
+    network::Links,
+    raft_types::{Metrics, Types},
+    status::RaftStatus,
+    store::{Applied, Store},
+};
+
+/// Raft as the handle talks to it.
+pub(crate) type Group<M> = Raft<Types, Applied<M>>;
+
+/// What the thread hands out once it runs.
+pub(crate) struct Running<M: Machine> {
+    pub(crate) raft: Group<M>,
+    pub(crate) runtime: Handle,
+    pub(crate) published: watch::Receiver<Published<M>>,
+    pub(crate) status: watch::Receiver<RaftStatus>,
+    /// Dropped by the thread when the store is closed.
+    pub(crate) closed: watch::Receiver<()>,
+}
+
+/// Starts the thread and waits until Raft runs. Raft ends when `stop` is dropped or sent.
+pub(crate) async fn start<M: Machine>(
+    settings: Settings,
+    initial: M,
+    carrier: Arc<dyn Carrier>,
+    stop: oneshot::Receiver<()>,
+) -> Result<Running<M>, OpenError> {
+    let (ready, started) = oneshot::channel();
+    thread::Builder::new()
+        .name("raft".to_owned())
+        .spawn(move || live(&settings, initial, carrier, stop, ready))
+        .map_err(OpenError::Io)?;
+    let died = || OpenError::Raft("its thread died while starting".to_owned());
+    started.await.unwrap_or_else(|_| Err(died()))
+}
+
+fn live<M: Machine>(
+    settings: &Settings,
+    initial: M,
+    carrier: Arc<dyn Carrier>,
+    stop: oneshot::Receiver<()>,
+    ready: oneshot::Sender<Result<Running<M>, OpenError>>,
+) {
+    let opened = Store::open(&settings.dir, settings.raft_id, &settings.node);
+    let mut store = match opened {
+        Ok(store) => store,
+        Err(error) => return drop(ready.send(Err(error))),
+    };
+    // Lives until the store is closed, whoever ends first.
+    let (closing, closed) = watch::channel(());
+    match Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => {
+            runtime.block_on(async {
+                match assemble(settings, initial, carrier, &mut store, closed).await {
+                    Ok(running) => {
+                        let raft = running.raft.clone();
+                        if ready.send(Ok(running)).is_ok() {
+                            // An error means that the last handle is gone: the same wish.
+                            drop(stop.await);
+                        }
+                        if let Err(error) = raft.shutdown().await {
+                            tracing::error!(%error, "Raft did not end cleanly");
+                        }
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+            // Ends every task, and with them every clone of the store.
+            drop(runtime);
+        }
+        Err(error) => drop(ready.send(Err(OpenError::Io(error)))),
+    }
+    store.close();
+    drop(closing);
+}
+
+async fn assemble<M: Machine>(
+    settings: &Settings,
+    initial: M,
+    carrier: Arc<dyn Carrier>,
+    store: &mut Store,
+    closed: watch::Receiver<()>,
+) -> Result<Running<M>, OpenError> {
+    let config = settings.timers.config()?;
+    let own = settings.raft_id.0;
+    let links = Links {
+        own,
+        carrier,
+        timers: settings.timers,
+    };
+    let applied = Applied::open(initial, store.snapshot.take(), store.log.clone())
+        .map_err(OpenError::Damaged)?;
+    let published = applied.published();
+    let raft = Raft::new(own, config, links, store.log.clone(), applied).await;
+    let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
+    let status = follow(&raft);
+    Ok(Running {
+        raft,
+        runtime: Handle::current(),
+        published,
+        status,
+        closed,
+    })
+}
+
+/// Translates Raft's metrics for as long as Raft runs.
+fn follow<M: Machine>(raft: &Group<M>) -> watch::Receiver<RaftStatus> {
+    let mut metrics = raft.metrics();
+    let translate = |metrics: &Metrics| RaftStatus::from_metrics(metrics);
+    let (told, status) = watch::channel(translate(&metrics.borrow_watched()));
+    tokio::spawn(async move {
+        while metrics.changed().await.is_ok() {
+            let now = translate(&metrics.borrow_watched());
+            told.send_if_modified(|last| {
+                let changed = *last != now;
+                *last = now;
+                changed
+            });
+        }
+    });
+    status
+}

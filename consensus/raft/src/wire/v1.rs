@@ -1,0 +1,484 @@
+//! Format 1 of records and messages.
+//!
+//! A record on disk is `[1][CRC32 of the rest, little endian][postcard]`; a message is
+//! `[1][postcard]`. Structures here mirror openraft's and are ours, so that a new openraft
+//! cannot change what is on disk. Never change one: add a format 2.
+//!
+//! Specification of the body: <https://postcard.jamesmunns.com/wire-format.html>.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use consensus_core::{NodeId, RaftId};
+use openraft::{
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+        VoteRequest, VoteResponse,
+    },
+    vote::RaftLeaderId as _,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    errors::StoreDamage,
+    raft_types::{
+        Entry, LeaderId, LogEntry, LogId, Member, Membership, Payload, SnapshotMeta,
+        StoredMembership, Types, Vote,
+    },
+};
+
+/// This format's number.
+const FORMAT: u8 = 1;
+/// Format byte and checksum.
+const RECORD_HEAD_BYTES: usize = 5;
+
+/// A log position with the leader that wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogIdV1 {
+    term: u64,
+    leader: u64,
+    index: u64,
+}
+
+/// A vote, or a leader's claim once committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteV1 {
+    term: u64,
+    candidate: u64,
+    committed: bool,
+}
+
+/// Voter sets (two while a change is under way) and everyone's names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembershipV1 {
+    voters: Vec<BTreeSet<u64>>,
+    nodes: BTreeMap<u64, Option<NodeId>>,
+}
+
+/// What an entry holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum PayloadV1 {
+    Blank,
+    Normal(Vec<u8>),
+    Membership(MembershipV1),
+}
+
+/// One log entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EntryV1 {
+    at: LogIdV1,
+    payload: PayloadV1,
+}
+
+/// What a snapshot covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotMetaV1 {
+    last: Option<LogIdV1>,
+    membership_at: Option<LogIdV1>,
+    membership: MembershipV1,
+}
+
+/// Where a stored snapshot's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotHeadV1 {
+    pub(crate) meta: SnapshotMetaV1,
+    pub(crate) generation: u64,
+    pub(crate) bytes: u64,
+    pub(crate) crc: u32,
+}
+
+/// Whose store this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnerV1 {
+    pub(crate) raft_id: RaftId,
+    pub(crate) node: NodeId,
+}
+
+/// A message and the Raft id that it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EnvelopeV1 {
+    pub(crate) to: RaftId,
+    pub(crate) request: RequestV1,
+}
+
+/// What one server asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RequestV1 {
+    Append {
+        vote: VoteV1,
+        prev: Option<LogIdV1>,
+        entries: Vec<EntryV1>,
+        commit: Option<LogIdV1>,
+    },
+    Vote {
+        vote: VoteV1,
+        last: Option<LogIdV1>,
+        transfer: bool,
+    },
+    PreVote {
+        vote: VoteV1,
+        last: Option<LogIdV1>,
+        transfer: bool,
+    },
+    Transfer {
+        from: VoteV1,
+        to: u64,
+        last: Option<LogIdV1>,
+    },
+    Snapshot {
+        vote: VoteV1,
+        meta: SnapshotMetaV1,
+        state: Vec<u8>,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ReplyV1 {
+    Append(AppendReplyV1),
+    Vote {
+        vote: VoteV1,
+        granted: bool,
+        last: Option<LogIdV1>,
+    },
+    Transfer(TransferReplyV1),
+    Snapshot {
+        vote: VoteV1,
+    },
+}
+
+/// The answer to an append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AppendReplyV1 {
+    Success,
+    Partial(Option<LogIdV1>),
+    Conflict,
+    HigherVote(VoteV1),
+}
+
+/// The answer to a transfer of leadership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TransferReplyV1 {
+    Taken,
+    VoteChanged {
+        expected: VoteV1,
+        actual: VoteV1,
+    },
+    LogNotFlushed {
+        expected: Option<LogIdV1>,
+        actual: Option<LogIdV1>,
+    },
+}
+
+/// Seals a record for the disk.
+pub(crate) fn record<T: Serialize>(body: &T) -> Vec<u8> {
+    let mut bytes = vec![0; RECORD_HEAD_BYTES];
+    bytes[0] = FORMAT;
+    bytes = postcard::to_extend(body, bytes).expect("writing to a Vec cannot fail");
+    let crc = crc32fast::hash(&bytes[RECORD_HEAD_BYTES..]);
+    bytes[1..RECORD_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Opens a record from the disk; `what` names it in the error.
+pub(crate) fn open_record<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreDamage> {
+    let Some((head, body)) = bytes.split_at_checked(RECORD_HEAD_BYTES) else {
+        return Err(StoreDamage::Undecodable(what.to_owned()));
+    };
+    if head[0] != FORMAT {
+        return Err(StoreDamage::Format {
+            what: what.to_owned(),
+            format: head[0],
+        });
+    }
+    if head[1..] != crc32fast::hash(body).to_le_bytes() {
+        return Err(StoreDamage::Checksum(what.to_owned()));
+    }
+    exactly(body).ok_or_else(|| StoreDamage::Undecodable(what.to_owned()))
+}
+
+/// Writes a message.
+pub(crate) fn message<T: Serialize>(body: &T) -> Vec<u8> {
+    postcard::to_extend(body, vec![FORMAT]).expect("writing to a Vec cannot fail")
+}
+
+/// Reads a message.
+pub(crate) fn open_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match bytes.split_first() {
+        Some((&FORMAT, body)) => {
+            exactly(body).ok_or_else(|| "the body cannot be decoded".to_owned())
+        }
+        Some((format, _)) => Err(format!("format {format} is unknown")),
+        None => Err("the message is empty".to_owned()),
+    }
+}
+
+/// Decodes all of `body`, or nothing: trailing bytes mean that it is something else.
+fn exactly<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(body).ok()?;
+    rest.is_empty().then_some(value)
+}
+
+impl From<&LogId> for LogIdV1 {
+    fn from(id: &LogId) -> Self {
+        Self {
+            term: id.leader_id.term,
+            leader: id.leader_id.node_id,
+            index: id.index,
+        }
+    }
+}
+
+impl From<LogIdV1> for LogId {
+    fn from(id: LogIdV1) -> Self {
+        Self {
+            leader_id: LeaderId::new(id.term, id.leader),
+            index: id.index,
+        }
+    }
+}
+
+impl LogIdV1 {
+    pub(crate) fn of(id: Option<&LogId>) -> Option<Self> {
+        id.map(Into::into)
+    }
+
+    pub(crate) fn back(id: Option<Self>) -> Option<LogId> {
+        id.map(Into::into)
+    }
+}
+
+impl From<&Vote> for VoteV1 {
+    fn from(vote: &Vote) -> Self {
+        Self {
+            term: vote.leader_id.term,
+            candidate: vote.leader_id.node_id,
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<VoteV1> for Vote {
+    fn from(vote: VoteV1) -> Self {
+        Self {
+            leader_id: LeaderId::new(vote.term, vote.candidate),
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<&Membership> for MembershipV1 {
+    fn from(membership: &Membership) -> Self {
+        Self {
+            voters: membership.get_joint_config().clone(),
+            nodes: membership
+                .nodes()
+                .map(|(id, node)| (*id, node.0.clone()))
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<MembershipV1> for Membership {
+    type Error = String;
+
+    fn try_from(membership: MembershipV1) -> Result<Self, String> {
+        let nodes = membership
+            .nodes
+            .into_iter()
+            .map(|(id, node)| (id, Member(node)));
+        let nodes: BTreeMap<_, _> = nodes.collect();
+        if membership.voters.is_empty() && nodes.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::new(membership.voters, nodes).map_err(|error| error.to_string())
+    }
+}
+
+impl From<&LogEntry> for EntryV1 {
+    fn from(entry: &LogEntry) -> Self {
+        let payload = match &entry.payload {
+            Payload::Blank => PayloadV1::Blank,
+            Payload::Normal(entry) => PayloadV1::Normal(entry.0.clone()),
+            Payload::Membership(membership) => PayloadV1::Membership(membership.into()),
+        };
+        Self {
+            at: (&entry.log_id).into(),
+            payload,
+        }
+    }
+}
+
+impl EntryV1 {
+    pub(crate) fn into_entry(self) -> Result<LogEntry, String> {
+        let payload = match self.payload {
+            PayloadV1::Blank => Payload::Blank,
+            PayloadV1::Normal(bytes) => Payload::Normal(Entry(bytes)),
+            PayloadV1::Membership(membership) => Payload::Membership(membership.try_into()?),
+        };
+        Ok(LogEntry {
+            log_id: self.at.into(),
+            payload,
+        })
+    }
+}
+
+impl From<&SnapshotMeta> for SnapshotMetaV1 {
+    fn from(meta: &SnapshotMeta) -> Self {
+        Self {
+            last: LogIdV1::of(meta.last_log_id.as_ref()),
+            membership_at: LogIdV1::of(meta.last_membership.log_id().as_ref()),
+            membership: meta.last_membership.membership().into(),
+        }
+    }
+}
+
+impl TryFrom<SnapshotMetaV1> for SnapshotMeta {
+    type Error = String;
+
+    fn try_from(meta: SnapshotMetaV1) -> Result<Self, String> {
+        Ok(Self {
+            last_log_id: LogIdV1::back(meta.last),
+            last_membership: StoredMembership::new(
+                LogIdV1::back(meta.membership_at),
+                meta.membership.try_into()?,
+            ),
+        })
+    }
+}
+
+impl From<&AppendEntriesRequest<Types>> for RequestV1 {
+    fn from(request: &AppendEntriesRequest<Types>) -> Self {
+        Self::Append {
+            vote: (&request.vote).into(),
+            prev: LogIdV1::of(request.prev_log_id.as_ref()),
+            entries: request.entries.iter().map(Into::into).collect(),
+            commit: LogIdV1::of(request.leader_commit.as_ref()),
+        }
+    }
+}
+
+impl RequestV1 {
+    pub(crate) fn vote(request: &VoteRequest<Types>) -> Self {
+        Self::Vote {
+            vote: (&request.vote).into(),
+            last: LogIdV1::of(request.last_log_id.as_ref()),
+            transfer: request.leadership_transfer,
+        }
+    }
+
+    pub(crate) fn pre_vote(request: &VoteRequest<Types>) -> Self {
+        Self::PreVote {
+            vote: (&request.vote).into(),
+            last: LogIdV1::of(request.last_log_id.as_ref()),
+            transfer: request.leadership_transfer,
+        }
+    }
+
+    pub(crate) fn transfer(request: &TransferLeaderRequest<Types>) -> Self {
+        Self::Transfer {
+            from: request.from_leader().into(),
+            to: *request.to_node_id(),
+            last: LogIdV1::of(request.last_log_id()),
+        }
+    }
+}
+
+/// An append's parts as openraft takes them.
+pub(crate) fn append_request(
+    vote: VoteV1,
+    prev: Option<LogIdV1>,
+    entries: Vec<EntryV1>,
+    commit: Option<LogIdV1>,
+) -> Result<AppendEntriesRequest<Types>, String> {
+    Ok(AppendEntriesRequest {
+        vote: vote.into(),
+        prev_log_id: LogIdV1::back(prev),
+        entries: entries
+            .into_iter()
+            .map(EntryV1::into_entry)
+            .collect::<Result<_, _>>()?,
+        leader_commit: LogIdV1::back(commit),
+    })
+}
+
+/// A vote's parts as openraft takes them.
+pub(crate) fn vote_request(
+    vote: VoteV1,
+    last: Option<LogIdV1>,
+    transfer: bool,
+) -> VoteRequest<Types> {
+    let mut request = VoteRequest::new(vote.into(), LogIdV1::back(last));
+    request.leadership_transfer = transfer;
+    request
+}
+
+impl From<&AppendEntriesResponse<Types>> for AppendReplyV1 {
+    fn from(reply: &AppendEntriesResponse<Types>) -> Self {
+        match reply {
+            AppendEntriesResponse::Success => Self::Success,
+            AppendEntriesResponse::PartialSuccess(at) => Self::Partial(LogIdV1::of(at.as_ref())),
+            AppendEntriesResponse::Conflict => Self::Conflict,
+            AppendEntriesResponse::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+impl From<AppendReplyV1> for AppendEntriesResponse<Types> {
+    fn from(reply: AppendReplyV1) -> Self {
+        match reply {
+            AppendReplyV1::Success => Self::Success,
+            AppendReplyV1::Partial(at) => Self::PartialSuccess(LogIdV1::back(at)),
+            AppendReplyV1::Conflict => Self::Conflict,
+            AppendReplyV1::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+impl From<&VoteResponse<Types>> for ReplyV1 {
+    fn from(reply: &VoteResponse<Types>) -> Self {
+        Self::Vote {
+            vote: (&reply.vote).into(),
+            granted: reply.vote_granted,
+            last: LogIdV1::of(reply.last_log_id.as_ref()),
+        }
+    }
+}
+
+impl From<&Result<(), TransferLeaderError<Types>>> for TransferReplyV1 {
+    fn from(reply: &Result<(), TransferLeaderError<Types>>) -> Self {
+        match reply {
+            Ok(()) => Self::Taken,
+            Err(TransferLeaderError::VoteChanged { expected, actual }) => Self::VoteChanged {
+                expected: expected.into(),
+                actual: actual.into(),
+            },
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Self::LogNotFlushed {
+                expected: LogIdV1::of(expected.as_ref()),
+                actual: LogIdV1::of(actual.as_ref()),
+            },
+        }
+    }
+}
+
+impl From<TransferReplyV1> for Result<(), TransferLeaderError<Types>> {
+    fn from(reply: TransferReplyV1) -> Self {
+        match reply {
+            TransferReplyV1::Taken => Ok(()),
+            TransferReplyV1::VoteChanged { expected, actual } => {
+                Err(TransferLeaderError::VoteChanged {
+                    expected: expected.into(),
+                    actual: actual.into(),
+                })
+            }
+            TransferReplyV1::LogNotFlushed { expected, actual } => {
+                Err(TransferLeaderError::LogNotFlushed {
+                    expected: LogIdV1::back(expected),
+                    actual: LogIdV1::back(actual),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Claims about format 1. The bytes are a promise: a test that fails here means that old stores
+//! and old servers are no longer understood.
+
+use std::fmt::Debug;
+
+use super::*;
+
+fn node() -> NodeId {
+    "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
+        .parse()
+        .unwrap()
+}
+
+const NODE_HEX: &str = "313244334b6f6f57475255564c4a705138734a7462544e47584a\
+                        467642566e454b6447424163516e7a487150564b71474e66636d";
+
+fn at(index: u64) -> LogIdV1 {
+    LogIdV1 {
+        term: 3,
+        leader: 7,
+        index,
+    }
+}
+
+fn vote() -> VoteV1 {
+    VoteV1 {
+        term: 300,
+        candidate: 7,
+        committed: true,
+    }
+}
+
+fn membership() -> MembershipV1 {
+    let voters = vec![BTreeSet::from([7])];
+    MembershipV1 {
+        voters,
+        nodes: BTreeMap::from([(7, Some(node())), (9, None)]),
+    }
+}
+
+/// The record is exactly these bytes, and these bytes are exactly the record.
+fn promised_record<T>(value: &T, hexadecimal: &str)
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    assert_eq!(hex::encode(record(value)), hexadecimal);
+    let bytes = hex::decode(hexadecimal).unwrap();
+    assert_eq!(open_record::<T>("it", &bytes).as_ref(), Ok(value));
+}
+
+/// The message is exactly these bytes, and these bytes are exactly the message.
+fn promised_message<T>(value: &T, hexadecimal: &str)
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    assert_eq!(hex::encode(message(value)), hexadecimal);
+    let bytes = hex::decode(hexadecimal).unwrap();
+    assert_eq!(open_message::<T>(&bytes).as_ref(), Ok(value));
+}
+
+#[test]
+fn records_are_the_promised_bytes() {
+    promised_record(
+        &EntryV1 {
+            at: at(200),
+            payload: PayloadV1::Blank,
+        },
+        "01cd43f29a0307c80100",
+    );
+    let payload = PayloadV1::Normal(b"hello".to_vec());
+    promised_record(
+        &EntryV1 { at: at(1), payload },
+        "01be75fea6030701010568656c6c6f",
+    );
+    let payload = PayloadV1::Membership(membership());
+    promised_record(
+        &EntryV1 { at: at(2), payload },
+        &["01cca754b60307020201010702070134", NODE_HEX, "0900"].concat(),
+    );
+    promised_record(&vote(), "019e0b3b1dac020701");
+    promised_record(&at(5), "0103052cc2030705");
+    promised_record(
+        &OwnerV1 {
+            raft_id: RaftId(7),
+            node: node(),
+        },
+        &["01f0646da20734", NODE_HEX].concat(),
+    );
+    let meta = SnapshotMetaV1 {
+        last: Some(at(9)),
+        membership_at: None,
+        membership: membership(),
+    };
+    let head = SnapshotHeadV1 {
+        meta,
+        generation: 4,
+        bytes: 1000,
+        crc: 0xdead_beef,
+    };
+    promised_record(
+        &head,
+        &[
+            "01f53dd226010307090001010702070134",
+            NODE_HEX,
+            "090004e807effdb6f50d",
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn requests_are_the_promised_bytes() {
+    let to = RaftId(9);
+    let entries = vec![EntryV1 {
+        at: at(2),
+        payload: PayloadV1::Normal(vec![1, 2]),
+    }];
+    let request = RequestV1::Append {
+        vote: vote(),
+        prev: Some(at(1)),
+        entries,
+        commit: None,
+    };
+    promised_message(
+        &EnvelopeV1 { to, request },
+        "010900ac02070101030701010307020102010200",
+    );
+    let request = RequestV1::Vote {
+        vote: vote(),
+        last: None,
+        transfer: true,
+    };
+    promised_message(&EnvelopeV1 { to, request }, "010901ac0207010001");
+    let request = RequestV1::PreVote {
+        vote: vote(),
+        last: Some(at(1)),
+        transfer: false,
+    };
+    promised_message(&EnvelopeV1 { to, request }, "010902ac0207010103070100");
+    let request = RequestV1::Transfer {
+        from: vote(),
+        to: 9,
+        last: None,
+    };
+    promised_message(&EnvelopeV1 { to, request }, "010903ac0207010900");
+    let meta = SnapshotMetaV1 {
+        last: Some(at(9)),
+        membership_at: Some(at(0)),
+        membership: MembershipV1 {
+            voters: vec![],
+            nodes: BTreeMap::new(),
+        },
+    };
+    let request = RequestV1::Snapshot {
+        vote: vote(),
+        meta,
+        state: vec![5],
+    };
+    promised_message(
+        &EnvelopeV1 { to, request },
+        "010904ac020701010307090103070000000105",
+    );
+}
+
+#[test]
+fn answers_are_the_promised_bytes() {
+    promised_message(&ReplyV1::Append(AppendReplyV1::Success), "010000");
+    promised_message(
+        &ReplyV1::Append(AppendReplyV1::Partial(Some(at(1)))),
+        "01000101030701",
+    );
+    promised_message(&ReplyV1::Append(AppendReplyV1::Conflict), "010002");
+    promised_message(
+        &ReplyV1::Append(AppendReplyV1::HigherVote(vote())),
+        "010003ac020701",
+    );
+    promised_message(
+        &ReplyV1::Vote {
+            vote: vote(),
+            granted: true,
+            last: None,
+        },
+        "0101ac0207010100",
+    );
+    promised_message(&ReplyV1::Transfer(TransferReplyV1::Taken), "010200");
+    let changed = TransferReplyV1::VoteChanged {
+        expected: vote(),
+        actual: vote(),
+    };
+    promised_message(&ReplyV1::Transfer(changed), "010201ac020701ac020701");
+    let unflushed = TransferReplyV1::LogNotFlushed {
+        expected: Some(at(1)),
+        actual: None,
+    };
+    promised_message(&ReplyV1::Transfer(unflushed), "0102020103070100");
+    promised_message(&ReplyV1::Snapshot { vote: vote() }, "0103ac020701");
+}
+
+#[test]
+fn every_single_changed_bit_of_a_record_is_noticed() {
+    let sealed = record(&EntryV1 {
+        at: at(1),
+        payload: PayloadV1::Normal(vec![7; 40]),
+    });
+    for bit in 0..sealed.len() * 8 {
+        let mut torn = sealed.clone();
+        torn[bit / 8] ^= 1 << (bit % 8);
+        assert!(open_record::<EntryV1>("it", &torn).is_err(), "bit {bit}");
+    }
+    for length in 0..sealed.len() {
+        assert!(
+            open_record::<EntryV1>("it", &sealed[..length]).is_err(),
+            "length {length}"
+        );
+    }
+}
+
+#[test]
+fn trailing_bytes_are_not_ignored() {
+    let mut bytes = message(&ReplyV1::Snapshot { vote: vote() });
+    bytes.push(0);
+    assert!(open_message::<ReplyV1>(&bytes).is_err());
+}
+
+#[test]
+fn what_openraft_makes_comes_back_the_same() {
+    let entry = EntryV1 {
+        at: at(2),
+        payload: PayloadV1::Membership(membership()),
+    };
+    let raft = entry.clone().into_entry().unwrap();
+    assert_eq!(EntryV1::from(&raft), entry);
+    assert_eq!(VoteV1::from(&Vote::from(vote())), vote());
+    let meta = SnapshotMetaV1 {
+        last: Some(at(3)),
+        membership_at: Some(at(2)),
+        membership: membership(),
+    };
+    assert_eq!(
+        SnapshotMetaV1::from(&SnapshotMeta::try_from(meta.clone()).unwrap()),
+        meta
+    );
+}
+
+#[test]
+fn a_voter_without_a_name_makes_no_membership() {
+    let voters = vec![BTreeSet::from([1])];
+    let nameless = MembershipV1 {
+        voters,
+        nodes: BTreeMap::new(),
+    };
+    assert!(Membership::try_from(nameless).is_err());
+}

@@ -1,0 +1,71 @@
+//! What an operator is told when something is refused or fails.
+
+use serde::{Deserialize, Serialize};
+
+/// An error as the API answers it and the CLI prints it with `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Stable; programs match on it.
+    pub code: String,
+    /// What was wrong, and where.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+    /// What lies behind it, outermost first.
+    #[serde(default)]
+    pub caused_by: Vec<String>,
+}
+
+impl ApiError {
+    /// An error without anything behind it.
+    pub fn new(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+            hint: hint.into(),
+            caused_by: Vec::new(),
+        }
+    }
+
+    /// Adds an error and its sources.
+    #[must_use]
+    pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.caused_by.push(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// The HTTP status that goes with the code.
+    pub fn http_status(&self) -> u16 {
+        match self.code.as_str() {
+            code if code.ends_with("NotFoundError") => 404,
+            "BootstrapTokenUnknownError" => 404,
+            "NoMajorityError"
+            | "NotReadyError"
+            | "NodeUnreachableError"
+            | "DockerUnreachableError" => 503,
+            "InternalError" => 500,
+            code if code.ends_with("ExistsError")
+                || code.ends_with("TakenError")
+                || code.ends_with("InUseError") =>
+            {
+                409
+            }
+            _ => 422,
+        }
+    }
+}
+
+impl From<consensus_core::Refusal> for ApiError {
+    fn from(refusal: consensus_core::Refusal) -> Self {
+        Self::new(refusal.code(), refusal.to_string(), refusal.hint())
+    }
+}

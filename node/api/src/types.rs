@@ -1,0 +1,399 @@
+//! The shapes of the operator API's requests and answers. Keys are stable: programs rely on them.
+//!
+//! Ids and addresses are text here; units are in the names. Lists are plain JSON arrays; how
+//! fresh an answer is travels in the [`FRESHNESS_HEADER`](crate::FRESHNESS_HEADER).
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The mesh's id; none before `init` or `join`.
+    pub mesh_id: Option<String>,
+    /// The mesh's name.
+    pub mesh: Option<String>,
+    /// This node's name.
+    pub node: String,
+    /// This node's id.
+    pub node_id: String,
+    /// `server`, `agent`, or none without a mesh.
+    pub role: Option<String>,
+    /// The Raft leader's name, if this node knows of one.
+    pub leader: Option<String>,
+    /// The last log index that this node's view contains.
+    pub raft_index: u64,
+    /// The voters' names.
+    pub voters: Vec<String>,
+    /// How many members this node can hear now, itself included.
+    pub reachable: u64,
+    /// How many members there are.
+    pub members: u64,
+    /// The name of the node that signs certificates.
+    pub issuer: Option<String>,
+    /// `raft, index N` or `gossip, 0.4 s old`.
+    pub freshness: String,
+    /// The version of the daemon.
+    pub version: String,
+    /// Where its libp2p listens.
+    pub listen: Vec<String>,
+    /// `kernel`, `userspace`, or none without an overlay interface.
+    pub wireguard: Option<String>,
+    /// When this node's certificate ends, milliseconds since 1970.
+    pub certificate_expires_ms: Option<u64>,
+    /// What is not as it should be, in words.
+    pub conditions: Vec<String>,
+}
+
+/// `POST /v1/init`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRequest {
+    /// The mesh's name.
+    pub name: Option<String>,
+    /// The first network's IPv4 prefix; `100.96.0.0/16` unless given.
+    pub ipv4_prefix: Option<String>,
+}
+
+/// The answer to `init` and `join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The mesh's id.
+    pub mesh_id: String,
+    /// The mesh's name.
+    pub mesh: String,
+    /// This node's name.
+    pub node: String,
+    /// What it became.
+    pub role: String,
+    /// Its /128 in the first network.
+    pub overlay_ipv6: Option<Ipv6Addr>,
+    /// Its /32 in the first network.
+    pub overlay_ipv4: Option<Ipv4Addr>,
+    /// BLAKE3 of the root certificate, hexadecimal.
+    pub root_fingerprint: String,
+    /// The same as words, to be compared by voice.
+    pub root_words: String,
+    /// What the operator should know, such as a mesh of two servers.
+    pub warnings: Vec<String>,
+}
+
+/// `POST /v1/tokens`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// `server` or `agent`.
+    pub role: String,
+    /// How long it may be used; 24 h unless given.
+    pub ttl_s: Option<u64>,
+    /// Whether several nodes may use it.
+    #[serde(default)]
+    pub reusable: bool,
+}
+
+/// The answer to `token create`. Holds the secret: it is shown once and kept nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The token's text, as a token file contains it.
+    pub token: String,
+    /// The token's public id.
+    pub id: String,
+    /// `server` or `agent`.
+    pub role: String,
+    /// When it ends, RFC 3339.
+    pub expires: String,
+    /// The finished command.
+    pub join_command: String,
+    /// BLAKE3 of the root certificate, hexadecimal.
+    pub root_fingerprint: String,
+    /// The same as words, to be compared by voice.
+    pub root_words: String,
+}
+
+/// `POST /v1/join`
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The token's text.
+    pub token: String,
+    /// Labels to start with.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `persistent` (default), `ephemeral` or `spot`.
+    pub lifecycle_class: Option<String>,
+    /// `heavyweight` or `lightweight`; detected unless given.
+    pub network_profile: Option<String>,
+    /// Whether the data directory is in memory.
+    pub tmpfs_store: Option<bool>,
+}
+
+/// A node, as `node ls` and `node show` give it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `server` or `agent`.
+    pub role: String,
+    /// `joining`, `bootstrapping` or `running`.
+    pub state: String,
+    /// Whether it has not been heard of lately. An observation of the node that answers.
+    pub silent: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its /128 in the first network.
+    pub overlay_ipv6: Option<Ipv6Addr>,
+    /// Its /32 in the first network.
+    pub overlay_ipv4: Option<Ipv4Addr>,
+    /// How long ago it was last heard of, in milliseconds; none if never. Zero for the node itself.
+    pub last_seen_ms: Option<u64>,
+    /// The round-trip time to it, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// `persistent`, `ephemeral` or `spot`.
+    pub lifecycle_class: String,
+    /// `heavyweight` or `lightweight`.
+    pub network_profile: String,
+    /// Whether its data directory is in memory.
+    pub tmpfs_store: bool,
+    /// Facts about the machine.
+    pub metadata: BTreeMap<String, String>,
+    /// Where its daemon is reached.
+    pub addresses: Vec<String>,
+    /// Modules assigned to it.
+    pub modules: Vec<String>,
+}
+
+/// `POST /v1/nodes/{node}/labels`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelRequest {
+    /// Labels to set.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Keys to remove.
+    #[serde(default)]
+    pub unset: Vec<String>,
+}
+
+/// `POST /v1/nodes/{node}/role`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleRequest {
+    /// `server` or `agent`.
+    pub role: String,
+}
+
+/// A change that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Changed {
+    /// The log index of the change.
+    pub raft_index: u64,
+    /// What the operator should know, such as a mesh of two servers.
+    pub warnings: Vec<String>,
+}
+
+/// A network, as `network ls` and `network show` give it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// Its id.
+    pub id: String,
+    /// Its name, and the end of its interfaces' names.
+    pub name: String,
+    /// The interface on every node: `shoal-<name>`.
+    pub interface: String,
+    /// Its /64.
+    pub ipv6_prefix: String,
+    /// Its IPv4 prefix.
+    pub ipv4_prefix: String,
+    /// The UDP port of its WireGuard interfaces.
+    pub wireguard_port: u16,
+    /// Who has a place in it.
+    pub peers: Vec<PeerView>,
+}
+
+/// A node's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// The node's name.
+    pub node: String,
+    /// Its /128.
+    pub ipv6: Ipv6Addr,
+    /// Its /32.
+    pub ipv4: Ipv4Addr,
+    /// Its WireGuard public key, base64.
+    pub public_key: String,
+    /// Where this node's WireGuard sends its packets.
+    pub endpoint: Option<String>,
+    /// Seconds since the last handshake with this node.
+    pub handshake_s: Option<u64>,
+}
+
+/// A module, as `module ls` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleView {
+    /// Its name.
+    pub name: String,
+    /// `subscription` or `config`.
+    pub variety: String,
+    /// Nodes and selectors that it is assigned to.
+    pub assigned_to: Vec<String>,
+    /// The nodes that this comes to.
+    pub nodes: Vec<String>,
+}
+
+/// `POST /v1/modules/assign` and `/v1/modules/unassign`: exactly one of `node` and `selector`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignRequest {
+    /// The module's name.
+    pub module: String,
+    /// One node, by name or id.
+    pub node: Option<String>,
+    /// Every node with all these labels.
+    pub selector: Option<BTreeMap<String, String>>,
+}
+
+/// A Docker host, as `docker ls` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerHostView {
+    /// The node's name, or the external host's.
+    pub node: String,
+    /// `pending`, `connected`, `disconnected`, or `external`.
+    pub status: String,
+    /// `tcp://[address]:2376`
+    pub api_endpoint: Option<String>,
+    /// dockerd's version.
+    pub version: Option<String>,
+    /// Whether the mesh runs it.
+    pub managed: bool,
+    /// How far it is: `installing`, `wants_cert`, … ; none for external hosts.
+    pub phase: Option<String>,
+    /// Why it failed, if it did.
+    pub reason: Option<String>,
+}
+
+/// `PUT /v1/docker/external/{name}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterRequest {
+    /// `tcp://…`, `unix://…` or `ssh://…`.
+    pub endpoint: String,
+}
+
+/// A container, as `docker ps` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// `running`, `exited`, …
+    pub state: String,
+    /// Published ports, as `[host]:port->port/tcp`.
+    pub ports: Vec<String>,
+}
+
+/// `POST /v1/docker/hosts/{node}/containers`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// The image.
+    pub image: String,
+    /// The container's name.
+    pub name: Option<String>,
+    /// `HOST:CONTAINER` or `HOST:CONTAINER/udp`; published on the overlay addresses only.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// The command; the image's own unless given.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// `KEY=VALUE`
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// `no` (default), `always`, `unless-stopped`, `on-failure`.
+    pub restart: Option<String>,
+}
+
+/// The answer to `docker run` and `docker import`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// The container's or image's id.
+    pub id: String,
+}
+
+/// An image, as `docker images` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Its id.
+    pub id: String,
+    /// Its names, as `repository:tag`; none for an image that lost its last one.
+    pub tags: Vec<String>,
+    /// Its size on disk.
+    pub size_bytes: u64,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: Option<u64>,
+}
+
+/// `POST /v1/docker/hosts/{node}/pull`. The answer is a stream of lines of [`PullProgress`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PullRequest {
+    /// The image.
+    pub image: String,
+}
+
+/// One line of a pull's progress; the last one has `error` if it failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    /// The layer, if the line is about one.
+    pub id: Option<String>,
+    /// What happens.
+    pub status: Option<String>,
+    /// Bytes so far.
+    pub current_bytes: Option<u64>,
+    /// Bytes in all.
+    pub total_bytes: Option<u64>,
+    /// Why it failed.
+    pub error: Option<crate::ApiError>,
+}
+
+/// `POST /v1/docker/client-certificate`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificateRequest {
+    /// PKCS#10, PEM. The key stays with the asker.
+    pub csr_pem: String,
+}
+
+/// The answer: what the plain docker CLI needs besides its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// The mesh's root certificate, PEM.
+    pub ca_pem: String,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+/// An event, as `events` gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// The log index that caused it.
+    pub index: u64,
+    /// RFC 3339, UTC, with milliseconds.
+    pub time: String,
+    /// Its kind, dotted.
+    pub kind: String,
+    /// The node it concerns.
+    pub node: Option<String>,
+    /// More.
+    pub payload: BTreeMap<String, String>,
+}

@@ -1,0 +1,240 @@
+//! Where the API listens: a unix socket, and this node's overlay address with mutual TLS.
+//!
+//! Decides who gets in on the overlay: a certificate of this mesh, of profile `node`, not revoked.
+//! On the socket the file's mode decides: root only.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use node_api::OVERLAY_API_PORT;
+use overlay_net::serial_hex;
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::{mesh::Mesh, node::Node};
+
+/// Connections served at once, per listener.
+const CONNECTIONS_MAX: usize = 256;
+/// A client that does not finish its handshake is let go.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two attempts to listen on an overlay address that is not there yet.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the socket can't be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenerError {
+    #[error("the socket {path:?} can't be made")]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("another shoald listens on the socket {path:?}")]
+    InUse { path: PathBuf },
+}
+
+impl ListenerError {
+    /// Stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Socket { .. } => "SocketUnusableError",
+            Self::InUse { .. } => "SocketInUseError",
+        }
+    }
+
+    /// What to do.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Socket { .. } => "run shoald as root, or give another path with --socket",
+            Self::InUse { .. } => "stop that one first, or give this one its own --socket",
+        }
+    }
+}
+
+/// Binds the unix socket; one left behind by a daemon that was killed is replaced.
+pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, ListenerError> {
+    let failed = |source| ListenerError::Socket { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+    }
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(ListenerError::InUse { path: path.to_owned() });
+        }
+        fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves the unix socket until cancelled.
+pub(crate) async fn serve_unix(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        // Accepting is cancel-safe: a connection is taken or stays in the backlog.
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        tokio::spawn(async move {
+            serve_connection(TokioIo::new(stream), router, stop).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn serve_connection<S>(stream: S, router: Router, stop: CancellationToken)
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(router);
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
+    // A follower's stream never ends by itself: a stop ends it.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        result = connection => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "an API connection broke off");
+            }
+        }
+    }
+}
+
+/// Serves the overlay addresses of whatever mesh the node is in, until cancelled.
+pub(crate) struct OverlayListener {
+    pub(crate) node: Arc<Node>,
+    pub(crate) router: Router,
+    pub(crate) stop: CancellationToken,
+}
+
+impl OverlayListener {
+    pub(crate) async fn run(self) {
+        let mut meshes = self.node.watch_mesh();
+        loop {
+            let mesh = meshes.borrow_and_update().clone();
+            if let Some(mesh) = mesh {
+                // The daemon enters one mesh in its life.
+                self.serve_mesh(&mesh).await;
+                return;
+            }
+            // Both arms only wait.
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = meshes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn serve_mesh(&self, mesh: &Arc<Mesh>) {
+        let mut overlay = mesh.overlay.clone();
+        loop {
+            let address = overlay.borrow_and_update().up.values().next().map(|peer| peer.ipv6);
+            if let Some(address) = address {
+                let address = SocketAddr::from((address, OVERLAY_API_PORT));
+                match TcpListener::bind(address).await {
+                    Ok(listener) => {
+                        tracing::info!(%address, "the API listens on the overlay");
+                        self.accept(mesh, listener, address).await;
+                    }
+                    Err(error) => tracing::warn!(%address, %error, "the API can't listen on the overlay"),
+                }
+                sleep(RETRY_PAUSE).await;
+            }
+            if self.stop.is_cancelled() {
+                return;
+            }
+            if address.is_none() {
+                // Both arms only wait.
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    changed = overlay.changed() => if changed.is_err() { return },
+                }
+            }
+        }
+    }
+
+    /// Accepts until the node's address is another one.
+    async fn accept(&self, mesh: &Arc<Mesh>, listener: TcpListener, own: SocketAddr) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut overlay = mesh.overlay.clone();
+        loop {
+            if !overlay.borrow_and_update().up.values().any(|peer| own.ip() == peer.ipv6) {
+                return;
+            }
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            // All arms are cancel-safe: a connection is taken or stays in the backlog.
+            let stream = tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = overlay.changed() => if changed.is_ok() { continue } else { return },
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(_) => continue,
+                },
+            };
+            let (mesh, router, stop) = (mesh.clone(), self.router.clone(), self.stop.clone());
+            tokio::spawn(async move {
+                let Some(config) = tls_config(&mesh) else { return };
+                let handshake = timeout(HANDSHAKE_DEADLINE, TlsAcceptor::from(config).accept(stream)).await;
+                if let Ok(Ok(stream)) = handshake
+                    && admitted(&mesh, stream.get_ref().1.peer_certificates())
+                {
+                    serve_connection(TokioIo::new(stream), router, stop).await;
+                }
+                drop(slot);
+            });
+        }
+    }
+}
+
+/// Made for each connection, so that a renewed certificate is used at once.
+fn tls_config(mesh: &Mesh) -> Option<Arc<ServerConfig>> {
+    let credentials = mesh.credentials.borrow().clone();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(credentials.root.clone())).ok()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok()?;
+    let chain = credentials.chain.iter().cloned().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(mesh.key_der().to_vec()));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .ok()?;
+    Some(Arc::new(config))
+}
+
+/// Whether the client's certificate, which its chain vouches for, may operate the mesh.
+fn admitted(mesh: &Mesh, chain: Option<&[CertificateDer<'_>]>) -> bool {
+    let Some(leaf) = chain.and_then(|chain| chain.first()) else { return false };
+    let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else { return false };
+    let unit = leaf.subject().iter_organizational_unit().next().and_then(|unit| unit.as_str().ok());
+    let revoked = mesh.credentials.borrow().revoked.contains(&serial_hex(leaf.raw_serial()));
+    if unit != Some("node") || revoked {
+        tracing::warn!(?unit, revoked, "an API client's certificate was refused");
+        return false;
+    }
+    true
+}

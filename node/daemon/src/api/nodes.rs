@@ -1,0 +1,73 @@
+//! Nodes: listed, labelled, promoted, removed.
+
+use axum::{Json, extract::Path};
+use consensus_core::{Command, Module, Node, NodeId, Refusal};
+use node_api::types::{Changed, LabelRequest, NodeView, RoleRequest};
+use overlay_core::membership::Condition;
+
+use super::{Answer, Body, Member, change, mesh::parse_role};
+use crate::mesh::Mesh;
+
+pub(super) async fn list(Member(mesh): Member) -> Json<Vec<NodeView>> {
+    let view = mesh.proposer.views.view();
+    let mut nodes: Vec<_> = view.agreed.nodes.iter().map(|(id, node)| show_node(&mesh, id, node)).collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    Json(nodes)
+}
+
+pub(super) async fn show(Member(mesh): Member, Path(name): Path<String>) -> Answer<NodeView> {
+    let view = mesh.proposer.views.view();
+    let found = view.agreed.find_node(&name).ok_or(Refusal::NodeUnknown { node: name.clone() })?;
+    Ok(Json(show_node(&mesh, found.0, found.1)))
+}
+
+fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
+    let view = mesh.proposer.views.view();
+    let peer = view.agreed.first_peer(id).map(|(_, peer)| peer);
+    let members = mesh.proposer.members.borrow().clone();
+    let member = members.get(id);
+    let own = *id == mesh.me;
+    let age_ms = |at| u64::try_from(mesh.clock.now().since(at).as_millis()).unwrap_or(u64::MAX);
+    let modules = Module::ALL.iter().filter(|module| view.agreed.assigned(id, **module));
+    NodeView {
+        id: id.to_string(),
+        name: node.name.clone(),
+        role: node.role.as_str().into(),
+        state: node.state.as_str().into(),
+        silent: !own && member.is_none_or(|member| matches!(member.condition, Condition::Dead | Condition::Unknown)),
+        labels: node.labels.clone(),
+        overlay_ipv6: peer.map(|peer| peer.ipv6),
+        overlay_ipv4: peer.map(|peer| peer.ipv4),
+        last_seen_ms: if own { Some(0) } else { member.and_then(|member| member.last_heard).map(age_ms) },
+        rtt_us: member
+            .and_then(|member| member.rtt)
+            .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        lifecycle_class: node.lifecycle_class.as_str().into(),
+        network_profile: node.network_profile.as_str().into(),
+        tmpfs_store: node.tmpfs_store,
+        metadata: node.metadata.clone(),
+        addresses: node.addresses.iter().map(ToString::to_string).collect(),
+        modules: modules.map(|module| module.as_str().to_owned()).collect(),
+    }
+}
+
+pub(super) async fn label(
+    Member(mesh): Member,
+    Path(node): Path<String>,
+    Body(request): Body<LabelRequest>,
+) -> Answer<Changed> {
+    change(&mesh, Command::LabelNode { node, set: request.set, unset: request.unset }).await
+}
+
+pub(super) async fn set_role(
+    Member(mesh): Member,
+    Path(node): Path<String>,
+    Body(request): Body<RoleRequest>,
+) -> Answer<Changed> {
+    let role = parse_role(&request.role)?;
+    change(&mesh, Command::SetRole { node, role }).await
+}
+
+pub(super) async fn remove(Member(mesh): Member, Path(node): Path<String>) -> Answer<Changed> {
+    change(&mesh, Command::RemoveNode { node, reason: "removed by an operator".into() }).await
+}

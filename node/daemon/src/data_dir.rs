@@ -1,0 +1,189 @@
+//! What the daemon keeps on disk, and that only one daemon does.
+//!
+//! Everything is readable by its owner only. Files are replaced whole (written aside, synced,
+//! renamed), so that a power cut leaves the old one or the new one.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use consensus_core::RaftId;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// Why the data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    #[error("the data directory {path:?} can't be used")]
+    Unusable { path: PathBuf, source: io::Error },
+    #[error("another shoald runs on the data directory {path:?}")]
+    InUse { path: PathBuf },
+    #[error("{path:?} is damaged: {reason}")]
+    Damaged { path: PathBuf, reason: String },
+}
+
+impl DataDirError {
+    /// Stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unusable { .. } => "DataDirUnusableError",
+            Self::InUse { .. } => "DataDirInUseError",
+            Self::Damaged { .. } => "DataDirDamagedError",
+        }
+    }
+
+    /// What to do.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Unusable { .. } => "run shoald as root, or give another directory with --data-dir",
+            Self::InUse { .. } => "stop that one first, or give this one its own --data-dir and --socket",
+            Self::Damaged { .. } => "restore it from a backup, or empty the data directory and join again",
+        }
+    }
+}
+
+/// The opened, locked data directory.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// What a node remembers of its mesh besides the view: enough to come back after a reboot.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Membership {
+    /// The mesh's id.
+    pub(crate) mesh_id: String,
+    /// The root certificate, DER in hexadecimal.
+    pub(crate) root: String,
+    /// This node's certificate, DER in hexadecimal.
+    pub(crate) leaf: String,
+    /// Counts daemon starts: newer gossip about this node wins over older.
+    pub(crate) generation: u64,
+}
+
+impl DataDir {
+    /// Opens (making it if need be) and locks the directory.
+    pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: root.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(unusable)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(root.join("lock"))
+            .map_err(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse { path: root.to_owned() }),
+            Err(errno) => Err(unusable(errno.into())),
+        }
+    }
+
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The node's Ed25519 key.
+    pub(crate) fn node_key(&self) -> PathBuf {
+        self.root.join("node.key")
+    }
+
+    /// The node's WireGuard key.
+    pub(crate) fn wireguard_key(&self) -> PathBuf {
+        self.root.join("wireguard.key")
+    }
+
+    /// Where the issuer keeps the sealed root key.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.root.join("authority")
+    }
+
+    /// A server's log and state. A server that was demoted and promoted has a new one.
+    pub(crate) fn raft(&self, id: RaftId) -> PathBuf {
+        self.root.join(format!("raft-{}", id.0))
+    }
+
+    /// Certificate files for clients on this machine.
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.root.join("tls")
+    }
+
+    /// What the node remembers of its mesh.
+    pub(crate) fn membership(&self) -> Result<Option<Membership>, DataDirError> {
+        let path = self.root.join("mesh.json");
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| DataDirError::Damaged { path, reason: error.to_string() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DataDirError::Unusable { path, source }),
+        }
+    }
+
+    /// Remembers the mesh. From here on the node is a member.
+    pub(crate) fn set_membership(&self, membership: &Membership) -> Result<(), DataDirError> {
+        let bytes = serde_json::to_vec_pretty(membership).expect("plain fields are always encodable");
+        self.replace("mesh.json", &bytes)
+    }
+
+    /// The last known view, if there is a readable one.
+    pub(crate) fn view(&self) -> Option<Vec<u8>> {
+        fs::read(self.root.join("view.bin")).ok()
+    }
+
+    /// Remembers the view, for a start without any server in reach.
+    pub(crate) fn set_view(&self, bytes: &[u8]) -> Result<(), DataDirError> {
+        self.replace("view.bin", bytes)
+    }
+
+    /// Replaces a file below the directory.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+        let path = self.root.join(name);
+        replace_file(&path, bytes).map_err(|source| DataDirError::Unusable { path, source })
+    }
+}
+
+/// Writes aside, syncs, renames, syncs the directory. The file is readable by its owner only.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let aside = PathBuf::from(aside);
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_on_the_same_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert_eq!(error.code(), "DataDirInUseError");
+        drop(first);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_membership_is_told_apart_from_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert!(data.membership().unwrap().is_none());
+        fs::write(dir.path().join("mesh.json"), "{").unwrap();
+        assert_eq!(data.membership().err().map(|e| e.code()), Some("DataDirDamagedError"));
+    }
+}

@@ -1,0 +1,121 @@
+//! What only the leader does: brings Raft's voters in line with the agreed servers, writes
+//! silences into the event log, prunes nodes that were silent too long for their class.
+//!
+//! Decides nothing by itself: `voter_step` and `silent_too_long` do. A leader that lost its office
+//! half-way does no harm: every step is agreed or refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use consensus_core::{Command, LogIndex, NodeId, VoterStep, silent_too_long, voter_step};
+use consensus_raft::{Agreement, RaftStatus, Role};
+use overlay_core::membership::Condition;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{clock::Clock, proposer::Proposer, replica::Replica};
+
+/// Repairs what a notification missed, and drives what depends on passing time alone.
+const TICK: Duration = Duration::from_millis(500);
+/// After a step that was refused or failed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Does the leader's duties whenever this node leads.
+pub(crate) async fn run(proposer: Proposer, clock: Clock, stop: CancellationToken) {
+    let (mut view, mut members) = (proposer.views.watch(), proposer.members.clone());
+    let mut standing = proposer.views.watch_standing();
+    while !stop.is_cancelled() {
+        let agreement = proposer.agreement.borrow().clone();
+        if let Some(agreement) = agreement {
+            let status = agreement.status().borrow().clone();
+            if status.role == Role::Leader {
+                let worked = adjust_voters(&proposer, &agreement, &status).await;
+                note_silences(&proposer).await;
+                prune(&proposer, clock).await;
+                if worked {
+                    continue;
+                }
+            }
+        }
+        // All arms only wait for changes; the state is read anew above.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = view.changed() => {}
+            _ = members.changed() => {}
+            _ = standing.changed() => {}
+            () = sleep(TICK) => {}
+        }
+    }
+}
+
+/// Makes one step. True when there may be another at once.
+async fn adjust_voters(proposer: &Proposer, agreement: &Agreement<Replica>, status: &RaftStatus) -> bool {
+    if status.changing {
+        return false;
+    }
+    let voters: BTreeSet<_> = status.voters.keys().copied().collect();
+    let learners: BTreeSet<_> = status.learners.keys().copied().collect();
+    let last = status.last_log.unwrap_or(LogIndex(0));
+    let agreed = proposer.views.view().agreed.clone();
+    let Some(step) = voter_step(&agreed, &voters, &learners, &status.matched, last) else {
+        return false;
+    };
+    tracing::info!(?step, "changing Raft's membership");
+    let result = match step {
+        VoterStep::AddLearner(id, node) => agreement.add_learner(id, node).await,
+        VoterStep::ChangeVoters(voters) => agreement.change_voters(voters, consensus_raft::Removed::Leave).await,
+        VoterStep::DropLearner(_) => agreement.change_voters(voters, consensus_raft::Removed::Leave).await,
+    };
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::info!(%error, code = error.code(), "Raft's membership is not changed yet");
+            sleep(PAUSE).await;
+            false
+        }
+    }
+}
+
+/// Writes `node.silent` and `node.recovered` where the log says otherwise.
+async fn note_silences(proposer: &Proposer) {
+    let logged = proposer.views.events().silent_nodes();
+    let agreed = proposer.views.view().agreed.clone();
+    let members = proposer.members.borrow().clone();
+    for (id, member) in members.iter() {
+        let Some(node) = agreed.nodes.get(id) else { continue };
+        let was = logged.get(&node.name).copied().unwrap_or(false);
+        let is = match member.condition {
+            Condition::Dead => true,
+            Condition::Alive => false,
+            Condition::Suspect | Condition::Unknown => was,
+        };
+        if is != was {
+            let command = Command::RecordSilence { node: id.clone(), silent: is };
+            if let Err(error) = proposer.agree(command).await {
+                tracing::debug!(%error, "a silence was not recorded yet");
+                return;
+            }
+        }
+    }
+}
+
+async fn prune(proposer: &Proposer, clock: Clock) {
+    let members = proposer.members.borrow().clone();
+    let now = clock.now();
+    let silences: BTreeMap<NodeId, Duration> = members
+        .iter()
+        .filter(|(_, member)| member.condition == Condition::Dead)
+        .map(|(id, member)| (id.clone(), now.since(member.since)))
+        .collect();
+    let agreed = proposer.views.view().agreed.clone();
+    for id in silent_too_long(&agreed, &silences) {
+        let class = agreed.nodes.get(&id).map(|node| node.lifecycle_class.as_str()).unwrap_or_default();
+        tracing::warn!(node = agreed.name_of(&id), class, "silent too long, removed");
+        let reason = format!("silent too long for a node of class {class}");
+        if let Err(error) = proposer.agree(Command::RemoveNode { node: id.to_string(), reason }).await {
+            tracing::warn!(%error, "a silent node could not be removed");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! A node's membership in a mesh, running: one task per duty, each with only what it uses.
+//!
+//! Decides nothing itself: it wires the network, the membership core, Raft, the overlay, the
+//! runtimes and the issuer together. Tasks and their inputs:
+//!
+//! | task | reads | writes |
+//! |---|---|---|
+//! | `server::Supervisor` | view | this node's Raft, view, events, standing |
+//! | `server::serve` (2) | Raft messages | answers |
+//! | `watch::serve`, `watch::Follower` | view, events, standing | pushes; view, events, standing |
+//! | `desk::serve`, `desk::serve_enrolments` | requests of other nodes and joiners | answers |
+//! | `overlay::Overlay` | view, members, connections | WireGuard interface, overlay status |
+//! | `docker::Docker` | view, overlay status | dockerd, reports |
+//! | `upkeep` (4) | view, members, listeners | dial addresses, own record, disk, reports |
+//! | `leader::run` | view, members, Raft status | Raft's voters, silences, prunings |
+//! | `issuer::IssuerDesk::run` | view | dockerd's certificates |
+
+pub(crate) mod clock;
+pub(crate) mod desk;
+pub(crate) mod docker;
+pub(crate) mod issuer;
+mod leader;
+pub(crate) mod overlay;
+pub(crate) mod peer_wire;
+pub(crate) mod proposer;
+pub(crate) mod replica;
+pub(crate) mod server;
+pub(crate) mod upkeep;
+pub(crate) mod views;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use consensus_core::{MeshId, NodeId, RaftId, Time};
+use consensus_raft::{Agreement, Lane};
+use overlay_core::membership::{Membership as Core, Record, Settings as MembershipSettings};
+use overlay_net::{
+    Channel, Credentials, Incoming, Net, NodeKey,
+    membership::{Inputs, LocalAddresses, Members, Roster},
+};
+use overlay_wireguard::PrivateKey;
+use tokio::sync::watch as channel;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zeroize::Zeroizing;
+
+use self::{
+    clock::Clock,
+    docker::DockerStatus,
+    issuer::IssuerDesk,
+    overlay::{Overlay, OverlayStatus},
+    proposer::Proposer,
+    replica::Replica,
+    views::Views,
+};
+use crate::{
+    authority::Authority,
+    config::Config,
+    data_dir::{DataDir, Membership},
+};
+
+/// Follows who is alive.
+pub(crate) type MembersRx = channel::Receiver<Members>;
+
+/// Tasks have this long to end after a stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the daemon has before it is a member of anything.
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) key: NodeKey,
+    pub(crate) wireguard: PrivateKey,
+    pub(crate) clock: Clock,
+}
+
+/// Parts that founding and starting both need.
+pub(crate) struct Connected {
+    pub(crate) credentials: channel::Sender<Arc<Credentials>>,
+    pub(crate) net: Net,
+    pub(crate) incoming: Incoming,
+}
+
+/// A running membership.
+pub(crate) struct Mesh {
+    pub(crate) id: MeshId,
+    pub(crate) me: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) proposer: Proposer,
+    pub(crate) overlay: channel::Receiver<OverlayStatus>,
+    pub(crate) docker: channel::Receiver<DockerStatus>,
+    pub(crate) raft_condition: channel::Receiver<Option<String>>,
+    pub(crate) credentials: channel::Receiver<Arc<Credentials>>,
+    /// The issuer's desk, on the issuer.
+    pub(crate) desk: Option<IssuerDesk>,
+    key: NodeKey,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Mesh {
+    /// The node key as PKCS#8, for TLS.
+    pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
+        self.key.pkcs8_der()
+    }
+
+    /// The node key as PKCS#8 in PEM, for TLS.
+    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(crate::certificate_files::pem("PRIVATE KEY", &self.key_der()))
+    }
+}
+
+impl Host {
+    /// This node.
+    pub(crate) fn me(&self) -> NodeId {
+        self.key.node_id()
+    }
+
+    /// Starts the network with the node's certificate.
+    pub(crate) fn connect(&self, mesh: MeshId, root: Vec<u8>, leaf: Vec<u8>) -> Result<Connected, overlay_net::ListenError> {
+        let first = Credentials { mesh, chain: vec![leaf], root, revoked: Default::default() };
+        let (credentials, watched) = channel::channel(Arc::new(first));
+        let settings = overlay_net::Settings {
+            key: self.key.clone(),
+            listen: self.config.listen.clone(),
+            credentials: watched,
+        };
+        let (net, incoming) = Net::start(settings)?;
+        Ok(Connected { credentials, net, incoming })
+    }
+}
+
+/// Everything `Mesh::start` builds on.
+pub(crate) struct Start {
+    pub(crate) host: Arc<Host>,
+    pub(crate) mesh: MeshId,
+    pub(crate) membership: Membership,
+    pub(crate) connected: Connected,
+    pub(crate) views: Views,
+    /// Raft, if founding opened it already.
+    pub(crate) agreement: Option<(RaftId, Agreement<Replica>)>,
+}
+
+impl Mesh {
+    /// Starts every task of a member.
+    pub(crate) fn start(start: Start) -> Arc<Self> {
+        let Start { host, mesh, membership, connected, views, agreement } = start;
+        let Connected { credentials, net, mut incoming } = connected;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let me = host.me();
+
+        let record = Record {
+            node: me.clone(),
+            generation: membership.generation,
+            version: 0,
+            addresses: Vec::new(),
+            wireguard: Vec::new(),
+        };
+        let (roster, roster_rx) = channel::channel(Roster::default());
+        let (local, local_rx) = channel::channel(LocalAddresses::default());
+        let (members_tx, members) = channel::channel(Members::default());
+        let inputs = Inputs {
+            roster: roster_rx,
+            local: local_rx,
+            streams: incoming.take_streams(Channel::Membership).expect("taken once"),
+        };
+        // The core's clock starts with it.
+        let clock = Clock::start();
+        let core = Core::new(record, MembershipSettings::lan(), rand::random(), Time::ZERO);
+        let leaving = stop.clone();
+        tasks.spawn(overlay_net::membership::drive(net.clone(), core, inputs, members_tx, async move {
+            leaving.cancelled().await;
+        }));
+
+        let opened = agreement.as_ref().map(|(id, _)| *id);
+        let (agreement_tx, agreement) = channel::channel(agreement.map(|(_, agreement)| agreement));
+        let (condition_tx, raft_condition) = channel::channel(None);
+        let proposer =
+            Proposer { me: me.clone(), net: net.clone(), views: views.clone(), members: members.clone(), agreement: agreement.clone() };
+        let supervisor = server::Supervisor {
+            data: host.data.clone(),
+            me: me.clone(),
+            profile: host.config.raft_timers,
+            net: net.clone(),
+            views: views.clone(),
+            agreement: agreement_tx,
+            condition: condition_tx,
+            stop: stop.clone(),
+        };
+        tasks.spawn(supervisor.run(opened));
+        for (lane, channel) in [(Lane::Rpc, Channel::Raft), (Lane::Snapshot, Channel::Snapshot)] {
+            let calls = incoming.take_calls(channel).expect("taken once");
+            tasks.spawn(server::serve(lane, calls, agreement.clone(), views.clone()));
+        }
+        let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
+        tasks.spawn(watch::serve(watchers, views.clone(), agreement.clone()));
+        let follower = watch::Follower {
+            me: me.clone(),
+            net: net.clone(),
+            views: views.clone(),
+            members: members.clone(),
+            agreement,
+            stop: stop.clone(),
+        };
+        tasks.spawn(follower.run());
+
+        let is_issuer = views.view().agreed.mesh.as_ref().is_some_and(|mesh| mesh.issuer == me);
+        let desk = is_issuer.then(|| {
+            let root = credentials.borrow().root.clone();
+            IssuerDesk { authority: Authority::open(&host.data.authority(), mesh, root), proposer: proposer.clone() }
+        });
+        if let Some(desk) = desk.clone() {
+            tasks.spawn(desk.run(stop.clone()));
+        }
+        let calls = incoming.take_calls(Channel::Command).expect("taken once");
+        tasks.spawn(desk::serve(calls, proposer.clone(), desk.clone()));
+        tasks.spawn(desk::serve_enrolments(incoming.enrolments, proposer.clone(), desk.clone()));
+
+        let (overlay_tx, overlay) = channel::channel(OverlayStatus::default());
+        let overlay_task = Overlay {
+            me: me.clone(),
+            key: host.wireguard.clone(),
+            net: net.clone(),
+            views: views.clone(),
+            members: members.clone(),
+            status: overlay_tx,
+            stop: stop.clone(),
+        };
+        tasks.spawn(overlay_task.run());
+        let (docker_tx, docker) = channel::channel(DockerStatus::default());
+        let docker_task = docker::Docker {
+            host: host.clone(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            status: docker_tx,
+            stop: stop.clone(),
+        };
+        tasks.spawn(docker_task.run());
+        tasks.spawn(leader::run(proposer.clone(), host.clock, stop.clone()));
+
+        let watched_credentials = credentials.subscribe();
+        let key = host.key.clone();
+        let upkeep = upkeep::Upkeep {
+            host,
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            roster,
+            local,
+            desk: desk.clone(),
+            credentials,
+            stop: stop.clone(),
+        };
+        upkeep.start(&tasks, membership);
+        tasks.close();
+        Arc::new(Self {
+            id: mesh,
+            me,
+            clock,
+            proposer,
+            overlay,
+            docker,
+            raft_condition,
+            credentials: watched_credentials,
+            desk,
+            key,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Ends every task: says goodbye to the others, hands leadership over, keeps the overlay and
+    /// dockerd running.
+    pub(crate) async fn stop(&self) {
+        upkeep::hand_over_leadership(&self.proposer).await;
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
+            tracing::debug!("some tasks are still waiting; the network ends them");
+        }
+        self.proposer.net.clone().stop().await;
+    }
+}

@@ -1,0 +1,280 @@
+//! Keeps this node's WireGuard interface as the agreed state and gossip say.
+//!
+//! Decides which endpoint of a peer to use: the address at which libp2p talks to it now, with the
+//! WireGuard port that it gossips; else the first that it gossips. What to change is the peer
+//! plan's decision. An interface that can't come up is a condition, not an end: the node stays a
+//! member and tries again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use consensus_core::{Agreed, Network, NetworkId, NodeId, Peer};
+use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, plan};
+use overlay_net::Net;
+use overlay_wireguard::{Backend, Interface, InterfaceSettings, PrivateKey, bring_up};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{MembersRx, views::Views};
+
+/// Repairs what somebody else changed on the interface.
+const REPAIR_EVERY: Duration = Duration::from_secs(10);
+/// After an interface could not come up.
+const RETRY_PAUSE: Duration = Duration::from_secs(3);
+/// Where device sockets, pidfiles and logs are.
+const RUN_FOLDER: &str = "/run/shoal";
+
+/// What the rest of the daemon sees of the overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct OverlayStatus {
+    /// `kernel` or `userspace`, once an interface is up.
+    pub(crate) backend: Option<&'static str>,
+    /// The networks whose interface is up with this node's addresses.
+    pub(crate) up: BTreeMap<NetworkId, Peer>,
+    /// What is wrong, in words, by network handle.
+    pub(crate) conditions: BTreeMap<String, String>,
+    /// Endpoint and seconds since the last handshake, by WireGuard public key.
+    pub(crate) peers: BTreeMap<[u8; 32], (Option<SocketAddr>, Option<u64>)>,
+}
+
+/// The task's inputs.
+pub(crate) struct Overlay {
+    pub(crate) me: NodeId,
+    pub(crate) key: PrivateKey,
+    pub(crate) net: Net,
+    pub(crate) views: Views,
+    pub(crate) members: MembersRx,
+    pub(crate) status: watch::Sender<OverlayStatus>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// An interface that is up.
+struct Up {
+    interface: Interface,
+    network: Network,
+}
+
+impl Overlay {
+    /// Runs until cancelled. Interfaces stay up when the daemon ends: containers go on talking.
+    pub(crate) async fn run(self) {
+        let (mut view, mut members) = (self.views.watch(), self.members.clone());
+        let mut connections = self.net.connections();
+        let mut interfaces: BTreeMap<NetworkId, Up> = BTreeMap::new();
+        loop {
+            let agreed = view.borrow_and_update().agreed.clone();
+            members.mark_unchanged();
+            connections.mark_unchanged();
+            let mut status = OverlayStatus::default();
+            self.take_down(&agreed, &mut interfaces).await;
+            for ((network_id, node), peer) in &agreed.peers {
+                if *node != self.me {
+                    continue;
+                }
+                let Some(network) = agreed.networks.get(network_id) else { continue };
+                match self.keep(&agreed, *network_id, network, peer, &mut interfaces).await {
+                    Ok(backend) => {
+                        status.backend = Some(backend);
+                        status.up.insert(*network_id, peer.clone());
+                    }
+                    Err(reason) => {
+                        status.conditions.insert(network.handle.clone(), reason);
+                    }
+                }
+                self.observe(&interfaces, &mut status).await;
+            }
+            let pause = if status.conditions.is_empty() { REPAIR_EVERY } else { RETRY_PAUSE };
+            self.publish(status);
+            // All arms only wait for changes; everything is read anew above.
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = view.changed() => if changed.is_err() { return },
+                changed = members.changed() => if changed.is_err() { return },
+                changed = connections.changed() => if changed.is_err() { return },
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    fn publish(&self, status: OverlayStatus) {
+        self.status.send_if_modified(|present| {
+            for (network, reason) in &status.conditions {
+                if present.conditions.get(network) != Some(reason) {
+                    tracing::warn!(network, reason, "the overlay is not up");
+                }
+            }
+            let differs = *present != status;
+            *present = status;
+            differs
+        });
+    }
+
+    /// Interfaces of networks that this node is no peer of any more.
+    async fn take_down(&self, agreed: &Agreed, interfaces: &mut BTreeMap<NetworkId, Up>) {
+        let gone: Vec<NetworkId> = interfaces
+            .keys()
+            .filter(|id| !agreed.peers.contains_key(&(**id, self.me.clone())))
+            .copied()
+            .collect();
+        for id in gone {
+            if let Some(up) = interfaces.remove(&id) {
+                tracing::info!(network = up.network.handle, "the overlay interface is taken down");
+                if let Err(error) = up.interface.down().await {
+                    tracing::warn!(%error, "the interface could not be taken down");
+                }
+            }
+        }
+    }
+
+    /// Brings the network's interface up if need be, and takes the steps that are missing.
+    async fn keep(
+        &self,
+        agreed: &Agreed,
+        id: NetworkId,
+        network: &Network,
+        peer: &Peer,
+        interfaces: &mut BTreeMap<NetworkId, Up>,
+    ) -> Result<&'static str, String> {
+        if !interfaces.contains_key(&id) {
+            let up = self.bring_up(network).await?;
+            tracing::info!(network = network.handle, backend = ?up.interface.backend(), "the overlay interface is up");
+            interfaces.insert(id, up);
+        }
+        let up = interfaces.get_mut(&id).ok_or("no interface")?;
+        let desired = self.desired(agreed, id, network, peer);
+        let observed = match up.interface.observe().await {
+            Ok(observed) => observed,
+            Err(error) => {
+                // The device died or somebody removed the link: begin anew.
+                interfaces.remove(&id);
+                return Err(with_sources(&error));
+            }
+        };
+        let steps = plan(&desired, &observed);
+        if !steps.is_empty() {
+            tracing::debug!(network = network.handle, steps = steps.len(), "adjusting the overlay interface");
+            up.interface.apply(&steps).await.map_err(|error| with_sources(&error))?;
+        }
+        Ok(match up.interface.backend() {
+            Backend::Kernel => "kernel",
+            Backend::Userspace => "userspace",
+        })
+    }
+
+    async fn bring_up(&self, network: &Network) -> Result<Up, String> {
+        let name = format!("shoal-{}", network.handle);
+        let settings = InterfaceSettings {
+            name: name.clone(),
+            private_key: self.key.clone(),
+            listen_port: network.wireguard_port,
+            mtu: DEFAULT_MTU,
+            run_folder: PathBuf::from(RUN_FOLDER),
+            device_command: InterfaceSettings::own_device_command(),
+        };
+        let mut interface = bring_up(settings)
+            .await
+            .map_err(|error| format!("{} ({}); {}", with_sources(&error), error.code(), error.hint()))?;
+        if let Err(error) = interface.raise_fence(&network.handle, prefixes(network)).await {
+            let code = error.code();
+            tracing::warn!(%error, code, "overlay addresses are not fenced off from other interfaces");
+        }
+        Ok(Up { interface, network: network.clone() })
+    }
+
+    fn desired(&self, agreed: &Agreed, id: NetworkId, network: &Network, own: &Peer) -> InterfacePlan {
+        let mut peers = BTreeMap::new();
+        for ((of, node), peer) in &agreed.peers {
+            if *of != id || *node == self.me {
+                continue;
+            }
+            let Some(row) = agreed.nodes.get(node) else { continue };
+            let allowed_ips: BTreeSet<Cidr> =
+                [Cidr::host(peer.ipv6.into()), Cidr::host(peer.ipv4.into())].into();
+            let endpoint = self.endpoint(id, node, network.wireguard_port, &row.addresses);
+            let plan = PeerPlan { endpoint, allowed_ips, keepalive_s: None };
+            peers.insert(PublicKey::from_bytes(row.wireguard_public_key), plan);
+        }
+        InterfacePlan {
+            addresses: [IpAddr::from(own.ipv6), own.ipv4.into()].into(),
+            routes: prefixes(network).into(),
+            mtu: DEFAULT_MTU,
+            listen_port: network.wireguard_port,
+            peers,
+        }
+    }
+
+    /// Where to send a peer's packets.
+    fn endpoint(&self, network: NetworkId, node: &NodeId, port: u16, agreed: &[SocketAddr]) -> Option<SocketAddr> {
+        let members = self.members.borrow().clone();
+        let gossiped: Vec<SocketAddr> = members
+            .get(node)
+            .and_then(|member| member.record.wireguard.iter().find(|(id, _)| *id == network))
+            .map(|(_, endpoints)| endpoints.clone())
+            .unwrap_or_default();
+        let remote = self.net.connections().borrow().get(node).map(|connection| connection.remote.ip());
+        match remote {
+            Some(ip) => {
+                let known = gossiped.iter().find(|endpoint| endpoint.ip() == ip);
+                let port = known.or(gossiped.first()).map_or(port, SocketAddr::port);
+                Some(SocketAddr::new(ip, port))
+            }
+            None => gossiped.first().copied().or_else(|| {
+                agreed.first().map(|address| SocketAddr::new(address.ip(), port))
+            }),
+        }
+    }
+
+    async fn observe(&self, interfaces: &BTreeMap<NetworkId, Up>, status: &mut OverlayStatus) {
+        for up in interfaces.values() {
+            if let Ok(observed) = up.interface.observe().await {
+                for (key, peer) in observed.peers {
+                    // In steps of five seconds, so that a mere passing of time is no news.
+                    let age = peer.handshake_age.map(|age| age.as_secs() / 5 * 5);
+                    status.peers.insert(*key.as_bytes(), (peer.endpoint, age));
+                }
+            }
+        }
+    }
+}
+
+fn prefixes(network: &Network) -> [Cidr; 2] {
+    let v6 = Cidr::new(network.ipv6.network().into(), 64);
+    let v4 = Cidr::new(network.ipv4.network().into(), network.ipv4.bits());
+    [v6, v4].map(|prefix| prefix.expect("agreed prefixes have no host bits"))
+}
+
+/// An error and what lies behind it, on one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+/// The networks' endpoints that this node gossips: its addresses with each network's port.
+pub(crate) fn own_endpoints(agreed: &Arc<Agreed>, me: &NodeId, addresses: &[SocketAddr]) -> Vec<(NetworkId, Vec<SocketAddr>)> {
+    agreed
+        .peers
+        .keys()
+        .filter(|(_, node)| node == me)
+        .filter_map(|(id, _)| {
+            let network = agreed.networks.get(id)?;
+            let mut endpoints: Vec<SocketAddr> = Vec::new();
+            for address in addresses {
+                let endpoint = SocketAddr::new(address.ip(), network.wireguard_port);
+                if !endpoints.contains(&endpoint) {
+                    endpoints.push(endpoint);
+                }
+            }
+            Some((*id, endpoints))
+        })
+        .collect()
+}

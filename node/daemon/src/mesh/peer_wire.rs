@@ -1,0 +1,145 @@
+//! What daemons ask of each other on the Command and Watch channels. Version 1: one byte, postcard.
+//!
+//! Decides nothing.
+
+use std::sync::Arc;
+
+use consensus_core::{Agreed, Applied, Enrolment, Envelope, Event, LogIndex, NodeId, TokenId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::views::{EventPlace, Standing};
+
+/// The leading byte.
+const VERSION: u8 = 1;
+
+/// A request to another node's daemon.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum PeerRequest {
+    /// Have this command agreed.
+    Propose(Envelope),
+    /// A joiner's request, passed on to the issuer.
+    Enrol {
+        /// Who proved to be it, at the gate of the node that passes this on.
+        node: NodeId,
+        /// What it sent.
+        request: EnrolRequest,
+    },
+    /// A new certificate for the asking node's own key.
+    RenewNode {
+        /// PKCS#10, DER.
+        csr: Vec<u8>,
+    },
+    /// A certificate for a plain docker CLI.
+    DockerClient {
+        /// PKCS#10, DER.
+        csr: Vec<u8>,
+    },
+}
+
+/// The answer.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum PeerAnswer {
+    /// The command was agreed at this index, with this outcome.
+    Applied(LogIndex, Applied),
+    /// This node can't have it agreed; this one may.
+    NotLeader(Option<NodeId>),
+    /// No majority of voters.
+    NoMajority {
+        /// Voters that answer.
+        reachable: u64,
+        /// Voters needed.
+        needed: u64,
+    },
+    /// The joiner is admitted.
+    Enrolled(Box<EnrolAnswer>),
+    /// The certificate.
+    Certificate {
+        /// DER.
+        leaf: Vec<u8>,
+        /// When it ends, milliseconds since 1970.
+        not_after_ms: u64,
+    },
+    /// Refused or failed, in the words for the operator.
+    Failed(node_api::ApiError),
+}
+
+/// What a joiner sends through the gate. Holds the token's secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct EnrolRequest {
+    /// The token's id.
+    pub(crate) token: TokenId,
+    /// The token's secret.
+    pub(crate) secret: [u8; 32],
+    /// PKCS#10 on the node's own key, DER.
+    pub(crate) csr: Vec<u8>,
+    /// What the node says of itself.
+    pub(crate) enrolment: Enrolment,
+}
+
+/// What a joiner gets back.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct EnrolAnswer {
+    /// Its certificate, DER.
+    pub(crate) leaf: Vec<u8>,
+    /// The log index of its admission.
+    pub(crate) revision: LogIndex,
+    /// The agreed state with the node in it.
+    pub(crate) agreed: Agreed,
+}
+
+/// What a subscriber knows already.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Subscribe {
+    /// Its view's revision.
+    pub(crate) revision: LogIndex,
+    /// Its last event.
+    pub(crate) last_event: Option<EventPlace>,
+}
+
+/// What a server pushes.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Push {
+    /// The revision of `agreed`, or of what the subscriber has when that is still the latest.
+    pub(crate) revision: LogIndex,
+    /// The agreed state, when it is newer than what the subscriber has.
+    #[serde(with = "optional_shared")]
+    pub(crate) agreed: Option<Arc<Agreed>>,
+    /// New events.
+    pub(crate) events: Vec<Event>,
+    /// Who leads and votes.
+    pub(crate) standing: Standing,
+}
+
+mod optional_shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<Arc<T>>, to: S) -> Result<S::Ok, S::Error> {
+        value.as_deref().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Arc<T>>, D::Error> {
+        Ok(Option::<T>::deserialize(from)?.map(Arc::new))
+    }
+}
+
+/// Encodes a message.
+pub(crate) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_extend(message, vec![VERSION]).expect("messages are plain values")
+}
+
+/// Decodes a message.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, node_api::ApiError> {
+    let malformed = |reason: String| {
+        let hint = "bring both nodes to the same version of shoal";
+        node_api::ApiError::new("PeerMessageError", format!("a peer's message is not understood: {reason}"), hint)
+    };
+    match bytes {
+        [VERSION, body @ ..] => postcard::from_bytes(body).map_err(|error| malformed(error.to_string())),
+        [version, ..] => Err(malformed(format!("version {version}"))),
+        [] => Err(malformed("empty".into())),
+    }
+}

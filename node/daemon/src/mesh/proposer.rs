@@ -1,0 +1,243 @@
+//! Has a command agreed, from whatever node it was given to.
+//!
+//! Decides whom to ask: this node's own Raft when it is a server, the leader it names, else the
+//! servers in turn. The request id stays the same over all attempts, so that a command whose
+//! answer was lost is applied once. Gives up after a deadline, and says how many voters answer.
+
+use std::time::Duration;
+
+use consensus_core::{Applied, Command, Done, Envelope, LogIndex, NodeId, RequestId, Role, WallMs, wire::v1};
+use consensus_raft::{Agreement, ProposeError};
+use node_api::ApiError;
+use overlay_core::membership::Condition;
+use overlay_net::{Channel, Net};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    MembersRx,
+    peer_wire::{PeerAnswer, PeerRequest, decode, encode},
+    replica::Replica,
+    views::Views,
+};
+
+/// Longer than any election; a client's patience is shorter than that of scripts.
+const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
+/// One attempt at one server.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(4);
+/// Pause between rounds: an election lasts about this long.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long a caller waits to see his own write in this node's view.
+const READ_YOUR_WRITE: Duration = Duration::from_secs(3);
+
+/// This node's Raft, while it is a server.
+pub(crate) type AgreementRx = watch::Receiver<Option<Agreement<Replica>>>;
+
+/// Has commands agreed.
+#[derive(Clone)]
+pub(crate) struct Proposer {
+    /// This node.
+    pub(crate) me: NodeId,
+    /// The way to the others.
+    pub(crate) net: Net,
+    /// What is known to be agreed.
+    pub(crate) views: Views,
+    /// Who is alive.
+    pub(crate) members: MembersRx,
+    /// This node's Raft.
+    pub(crate) agreement: AgreementRx,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Applied(LogIndex, Applied),
+    Elsewhere(Option<NodeId>),
+    NoMajority,
+    Failed(ApiError),
+    NoAnswer,
+}
+
+/// Wall-clock time, for commands.
+pub(crate) fn wall_now() -> WallMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    WallMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Proposer {
+    /// Has the command agreed and waits until this node's view contains it.
+    pub(crate) async fn submit(&self, command: Command) -> Result<(LogIndex, Done), ApiError> {
+        let (index, done) = self.agree(command).await?;
+        let mut view = self.views.watch();
+        // Late is not wrong: the answer is agreed, only this node's own view lags.
+        let _ = timeout(READ_YOUR_WRITE, view.wait_for(|view| view.revision >= index)).await;
+        Ok((index, done))
+    }
+
+    /// Has the command agreed.
+    pub(crate) async fn agree(&self, command: Command) -> Result<(LogIndex, Done), ApiError> {
+        let name = command.name();
+        let request = RequestId::from_bytes(rand::random());
+        let envelope = Envelope { request, actor: self.me.clone(), time: wall_now(), command };
+        if v1::encode(&envelope).len() > v1::ENVELOPE_BYTES_MAX {
+            let limit = v1::ENVELOPE_BYTES_MAX as u64;
+            return Err(consensus_core::Refusal::TooLarge { what: "a command".into(), limit }.into());
+        }
+        let end = Instant::now() + SUBMIT_DEADLINE;
+        let mut hint = self.views.standing().leader;
+        loop {
+            for target in self.targets(hint.take()) {
+                match self.attempt(&target, &envelope).await {
+                    Attempt::Applied(index, applied) => {
+                        tracing::debug!(command = name, index = index.0, "agreed");
+                        return applied.map(|done| (index, done)).map_err(ApiError::from);
+                    }
+                    Attempt::Elsewhere(Some(leader)) if leader != target => {
+                        hint = Some(leader);
+                        break;
+                    }
+                    Attempt::Failed(error) => return Err(error),
+                    Attempt::Elsewhere(_) | Attempt::NoMajority | Attempt::NoAnswer => {}
+                }
+                if Instant::now() >= end {
+                    break;
+                }
+            }
+            if Instant::now() >= end {
+                return Err(self.no_majority());
+            }
+            if hint.is_none() {
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Whom to ask, best first: the known leader, this node, servers that live, the others.
+    fn targets(&self, leader: Option<NodeId>) -> Vec<NodeId> {
+        let view = self.views.view();
+        let members = self.members.borrow().clone();
+        let own = self.agreement.borrow().is_some();
+        let alive = |id: &NodeId| {
+            members.get(id).is_some_and(|m| matches!(m.condition, Condition::Alive | Condition::Suspect))
+        };
+        let mut servers: Vec<NodeId> = view.agreed.servers().map(|(id, _)| id.clone()).collect();
+        servers.sort_by_key(|id| (!(own && *id == self.me), !alive(id)));
+        if !own {
+            servers.retain(|id| *id != self.me);
+        }
+        match leader {
+            Some(leader) if own || leader != self.me => {
+                servers.retain(|id| *id != leader);
+                servers.insert(0, leader);
+                servers
+            }
+            _ => servers,
+        }
+    }
+
+    async fn attempt(&self, target: &NodeId, envelope: &Envelope) -> Attempt {
+        let answer = if *target == self.me {
+            let agreement = self.agreement.borrow().clone();
+            propose(agreement.as_ref(), envelope).await
+        } else {
+            let body = encode(&PeerRequest::Propose(envelope.clone()));
+            match self.net.call(target, Channel::Command, body, ATTEMPT_DEADLINE).await {
+                Ok(bytes) => match decode(&bytes) {
+                    Ok(answer) => answer,
+                    Err(error) => return Attempt::Failed(error),
+                },
+                Err(error) => {
+                    tracing::debug!(to = target.short(), %error, "no answer to a command");
+                    return Attempt::NoAnswer;
+                }
+            }
+        };
+        match answer {
+            PeerAnswer::Applied(index, applied) => Attempt::Applied(index, applied),
+            PeerAnswer::NotLeader(leader) => Attempt::Elsewhere(leader),
+            PeerAnswer::NoMajority { .. } => Attempt::NoMajority,
+            PeerAnswer::Failed(error) => Attempt::Failed(error),
+            PeerAnswer::Enrolled(_) | PeerAnswer::Certificate { .. } => Attempt::NoAnswer,
+        }
+    }
+
+    /// The error of a command that found no majority, with the voters that this node can hear.
+    pub(crate) fn no_majority(&self) -> ApiError {
+        let view = self.views.view();
+        let members = self.members.borrow().clone();
+        let mut voters = self.views.standing().voters;
+        if voters.is_empty() {
+            voters = view.agreed.servers().map(|(id, _)| id.clone()).collect();
+        }
+        let heard = |id: &&NodeId| {
+            **id == self.me || members.get(id).is_some_and(|member| member.condition == Condition::Alive)
+        };
+        let reachable = voters.iter().filter(heard).count();
+        let needed = voters.len() / 2 + 1;
+        ApiError::new(
+            "NoMajorityError",
+            format!("no majority of the mesh's voters answers: {reachable} of {} reachable, {needed} needed", voters.len()),
+            "bring servers back, then give the command again; reads of the last known state still work",
+        )
+    }
+
+    /// Whether this node is a server by agreement.
+    pub(crate) fn is_server(&self) -> bool {
+        self.views.view().agreed.nodes.get(&self.me).is_some_and(|node| node.role == Role::Server)
+    }
+}
+
+/// Has an envelope agreed by this node's own Raft, if that leads.
+pub(crate) async fn propose(agreement: Option<&Agreement<Replica>>, envelope: &Envelope) -> PeerAnswer {
+    let Some(agreement) = agreement else {
+        return PeerAnswer::NotLeader(None);
+    };
+    match agreement.propose(v1::encode(envelope)).await {
+        Ok((index, answer)) => match v1::decode::<Applied>(&answer) {
+            Ok(applied) => PeerAnswer::Applied(index, applied),
+            Err(error) => PeerAnswer::Failed(ApiError::new(
+                "InternalError",
+                format!("the state machine's answer is not readable: {error}"),
+                "report this",
+            )),
+        },
+        Err(ProposeError::NotLeader { leader }) => PeerAnswer::NotLeader(leader),
+        Err(ProposeError::NoMajority { reachable, needed } | ProposeError::OutcomeUnknown { reachable, needed }) => {
+            PeerAnswer::NoMajority { reachable: reachable as u64, needed: needed as u64 }
+        }
+        Err(ProposeError::Busy | ProposeError::Stopped(_)) => PeerAnswer::NotLeader(None),
+        Err(ProposeError::TooLarge { bytes_max, .. }) => PeerAnswer::Failed(
+            consensus_core::Refusal::TooLarge { what: "a command".into(), limit: bytes_max as u64 }.into(),
+        ),
+    }
+}
+
+/// Has a mesh's first command agreed by the group that its founder has just made.
+pub(crate) async fn propose_first(
+    agreement: &Agreement<Replica>,
+    me: NodeId,
+    command: Command,
+) -> Result<super::views::View, ApiError> {
+    let failed = |reason: &str| ApiError::new("RaftFailed", reason, "look into the log for the reason");
+    let envelope =
+        Envelope { request: RequestId::from_bytes(rand::random()), actor: me, time: wall_now(), command };
+    let end = Instant::now() + SUBMIT_DEADLINE;
+    loop {
+        match propose(Some(agreement), &envelope).await {
+            PeerAnswer::Applied(index, applied) => {
+                applied?;
+                let mut published = agreement.published();
+                let state = timeout(READ_YOUR_WRITE, published.wait_for(|p| p.machine.0.applied >= index)).await;
+                let state = state.map_err(|_| failed("the first entry is not applied"))?;
+                let state = state.map_err(|_| failed("Raft has stopped"))?;
+                let agreed = state.machine.0.agreed.clone();
+                return Ok(super::views::View { revision: state.machine.0.applied, agreed });
+            }
+            PeerAnswer::Failed(error) => return Err(error),
+            // The founder elects itself within a moment.
+            _ if Instant::now() < end => sleep(Duration::from_millis(10)).await,
+            _ => return Err(failed("the founder did not become leader")),
+        }
+    }
+}

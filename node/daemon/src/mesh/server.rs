@@ -1,0 +1,221 @@
+//! A server's own Raft: opened when the node is a server by agreement, closed when it is not.
+//!
+//! Decides nothing about agreement. Carries Raft's messages over libp2p, publishes what Raft
+//! applied, and removes the log of a server that was demoted (its id is never used again).
+
+use std::{sync::Arc, time::Duration};
+
+use consensus_core::{NodeId, RaftId};
+use consensus_raft::{Agreement, Carrier, CarrierError, Lane, Settings, Timers};
+use futures::future::BoxFuture;
+use overlay_net::{Channel, IncomingCall, Net};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    proposer::AgreementRx,
+    replica::Replica,
+    views::{Standing, Views},
+};
+use crate::{config::RaftTimers, data_dir::DataDir};
+
+/// After a store could not be opened: the reason may be a disk that fills and empties.
+const REOPEN_PAUSE: Duration = Duration::from_secs(2);
+/// Raft messages handled at once; more wait in the network's own bounded queue.
+const HANDLERS_MAX: usize = 64;
+
+/// Raft's way to the other servers.
+pub(crate) struct NetCarrier(pub(crate) Net);
+
+impl Carrier for NetCarrier {
+    fn call(
+        &self,
+        to: &NodeId,
+        lane: Lane,
+        body: Vec<u8>,
+        ttl: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, CarrierError>> {
+        let channel = match lane {
+            Lane::Rpc => Channel::Raft,
+            Lane::Snapshot => Channel::Snapshot,
+        };
+        let net = self.0.clone();
+        let to = to.clone();
+        Box::pin(async move {
+            match net.call(&to, channel, body, ttl).await {
+                // An empty answer is the other daemon's word for "no Raft here (yet)".
+                Ok(answer) if answer.is_empty() => Err(CarrierError::Unreachable("not a server yet".into())),
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(CarrierError::Unreachable(error.to_string())),
+            }
+        })
+    }
+}
+
+/// The profile's timers.
+pub(crate) fn timers(profile: RaftTimers) -> Timers {
+    match profile {
+        RaftTimers::Safe => Timers::SAFE,
+        RaftTimers::Lan => Timers::LAN,
+        RaftTimers::Wan => Timers::WAN,
+    }
+}
+
+/// Opens the log of `raft_id`.
+pub(crate) async fn open(
+    data: &DataDir,
+    me: &NodeId,
+    raft_id: RaftId,
+    profile: RaftTimers,
+    net: &Net,
+) -> Result<Agreement<Replica>, consensus_raft::OpenError> {
+    let settings =
+        Settings { dir: data.raft(raft_id), raft_id, node: me.clone(), timers: timers(profile) };
+    Agreement::open(settings, Replica::default(), Arc::new(NetCarrier(net.clone()))).await
+}
+
+/// Keeps this node's Raft in line with its agreed role until cancelled.
+pub(crate) struct Supervisor {
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) me: NodeId,
+    pub(crate) profile: RaftTimers,
+    pub(crate) net: Net,
+    pub(crate) views: Views,
+    pub(crate) agreement: watch::Sender<Option<Agreement<Replica>>>,
+    /// Why this server's Raft does not run, for `status`.
+    pub(crate) condition: watch::Sender<Option<String>>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// `open` is the Raft id of the agreement that is there already, if one is.
+    pub(crate) async fn run(self, mut open_id: Option<RaftId>) {
+        let mut view = self.views.watch();
+        let mut publisher = self.agreement.borrow().clone().map(|agreement| self.publish(agreement));
+        loop {
+            let wanted = view.borrow_and_update().agreed.nodes.get(&self.me).and_then(|node| node.raft_id);
+            if wanted != open_id {
+                if let Some(old) = open_id.filter(|_| self.has_left()) {
+                    self.close(old).await;
+                    publisher = None;
+                    open_id = None;
+                }
+                if let Some(id) = wanted.filter(|_| open_id.is_none()) {
+                    match open(&self.data, &self.me, id, self.profile, &self.net).await {
+                        Ok(agreement) => {
+                            tracing::info!(raft_id = id.0, "this node is a server");
+                            publisher = Some(self.publish(agreement.clone()));
+                            self.agreement.send_replace(Some(agreement));
+                            self.condition.send_replace(None);
+                            open_id = Some(id);
+                        }
+                        Err(error) => {
+                            let reason = format!("{error}: {}", error.hint());
+                            tracing::warn!(%error, code = error.code(), "the Raft log can't be opened");
+                            self.condition.send_replace(Some(reason));
+                        }
+                    }
+                }
+            }
+            let retry = wanted != open_id;
+            // All three arms only wait; nothing is lost when another one wins.
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = view.changed() => if changed.is_err() { break },
+                () = sleep(REOPEN_PAUSE), if retry => {}
+            }
+        }
+        drop(publisher);
+        let agreement = self.agreement.send_replace(None);
+        if let Some(agreement) = agreement {
+            agreement.shutdown().await;
+        }
+    }
+
+    /// Whether the group goes on without this node. Until then a demoted server still votes: the
+    /// very change that removes it may need its vote.
+    fn has_left(&self) -> bool {
+        let standing = self.views.standing();
+        standing.leader.is_some() && !standing.voters.contains(&self.me)
+    }
+
+    async fn close(&self, id: RaftId) {
+        tracing::info!(raft_id = id.0, "this node is no server any more");
+        if let Some(agreement) = self.agreement.send_replace(None) {
+            agreement.shutdown().await;
+        }
+        let dir = self.data.raft(id);
+        if let Err(error) = tokio::fs::remove_dir_all(&dir).await {
+            tracing::warn!(?dir, %error, "the old log could not be removed");
+        }
+    }
+
+    /// Everything that Raft applies or learns becomes this node's view.
+    fn publish(&self, agreement: Agreement<Replica>) -> tokio_util::task::AbortOnDropHandle<()> {
+        let views = self.views.clone();
+        let mut published = agreement.published();
+        let mut status = agreement.status();
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                let (revision, state) = {
+                    let published = published.borrow_and_update();
+                    (published.machine.0.applied, Arc::clone(&published.machine))
+                };
+                views.offer(revision, Arc::clone(&state.0.agreed));
+                views.add_events(state.0.events.iter());
+                drop(state);
+                let standing = {
+                    let status = status.borrow_and_update();
+                    let voters = status.voters.values().cloned().collect();
+                    Standing { leader: status.leader.clone(), voters }
+                };
+                // Without a leader this server may be the one that is cut off or was removed.
+                if standing.leader.is_some() {
+                    views.set_standing(standing);
+                }
+                // Both arms only wait for a change of a watched value.
+                let open = tokio::select! {
+                    changed = published.changed() => changed.is_ok(),
+                    changed = status.changed() => changed.is_ok(),
+                };
+                if !open {
+                    break;
+                }
+            }
+        }))
+    }
+}
+
+/// Answers the other servers' Raft messages of one lane until the network stops.
+pub(crate) async fn serve(lane: Lane, mut calls: mpsc::Receiver<IncomingCall>, agreement: AgreementRx, views: Views) {
+    let mut handlers = JoinSet::new();
+    while let Some(call) = calls.recv().await {
+        while handlers.len() >= HANDLERS_MAX {
+            handlers.join_next().await;
+        }
+        let agreement = agreement.borrow().clone();
+        let agreement = agreement.filter(|agreement| is_server(&views, agreement, &call.from));
+        handlers.spawn(async move {
+            let answer = match agreement {
+                Some(agreement) => agreement.handle(lane, call.body).await.unwrap_or_else(|error| {
+                    tracing::debug!(from = call.from.short(), %error, "a Raft message was not handled");
+                    Vec::new()
+                }),
+                None => Vec::new(),
+            };
+            let _ = call.reply.send(Ok(answer));
+        });
+    }
+}
+
+/// Whether a Raft message from this node counts: it is a server by agreement or still in the group.
+fn is_server(views: &Views, agreement: &Agreement<Replica>, from: &NodeId) -> bool {
+    let agreed = views.view().agreed.nodes.get(from).is_some_and(|node| node.raft_id.is_some());
+    let status = agreement.status();
+    let status = status.borrow();
+    agreed || status.voters.values().chain(status.learners.values()).any(|id| id == from)
+}

@@ -1,0 +1,183 @@
+//! Views pushed from servers to the nodes that have no replica of their own.
+//!
+//! Decides whom to follow: a server that is alive, another when that one falls silent. A server
+//! pushes at every change, the latest view wins; events are pushed in order, each once.
+
+use std::time::Duration;
+
+use consensus_core::NodeId;
+use consensus_raft::Role;
+use overlay_core::membership::Condition;
+use overlay_net::{Channel, FrameStream, Net};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    MembersRx,
+    peer_wire::{Push, Subscribe, decode, encode},
+    proposer::AgreementRx,
+    views::{EventPlace, Views},
+};
+
+/// A server pushes at least so often, so that a subscriber notices a server that stands still.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// A subscriber leaves a server that was silent for so long.
+const SILENCE_MAX: Duration = Duration::from_millis(3500);
+/// Opening a stream to a server.
+const OPEN_DEADLINE: Duration = Duration::from_secs(2);
+/// Between two rounds over all servers.
+const ROUND_PAUSE: Duration = Duration::from_millis(200);
+/// Subscribers of one server; more than a mesh of this version has nodes.
+const SUBSCRIBERS_MAX: usize = 4096;
+/// Changes closer together than this are pushed as one.
+const COALESCE: Duration = Duration::from_millis(2);
+
+/// Serves subscribers until the network stops.
+pub(crate) async fn serve(
+    mut streams: mpsc::Receiver<(NodeId, FrameStream)>,
+    views: Views,
+    agreement: AgreementRx,
+) {
+    let mut subscribers = JoinSet::new();
+    while let Some((from, stream)) = streams.recv().await {
+        while subscribers.try_join_next().is_some() {}
+        if subscribers.len() >= SUBSCRIBERS_MAX {
+            tracing::warn!(from = from.short(), "too many subscribers");
+            continue;
+        }
+        let (views, agreement) = (views.clone(), agreement.clone());
+        subscribers.spawn(async move {
+            if let Err(reason) = push(stream, &views, &agreement).await {
+                tracing::debug!(from = from.short(), reason, "a subscriber left");
+            }
+        });
+    }
+}
+
+async fn push(mut stream: FrameStream, views: &Views, agreement: &AgreementRx) -> Result<(), &'static str> {
+    let first = timeout(OPEN_DEADLINE, stream.next()).await.ok().flatten().ok_or("no subscription")?;
+    let Subscribe { mut revision, mut last_event } = decode(&first).map_err(|_| "not understood")?;
+    let (mut view, mut events, mut standing) = (views.watch(), views.watch_events(), views.watch_standing());
+    loop {
+        if !keeps_up(agreement) {
+            return Err("this node has no replica that keeps up");
+        }
+        let now = view.borrow_and_update().clone();
+        let new_events: Vec<_> = {
+            let events = events.borrow_and_update();
+            // A subscriber may have been served by a server that was further: nothing goes back.
+            events.after(last_event).cloned().collect()
+        };
+        last_event = new_events.last().map(|event| (event.index, event.ordinal)).or(last_event);
+        let agreed = (now.revision > revision).then(|| now.agreed.clone());
+        revision = revision.max(now.revision);
+        let push = Push { revision, agreed, events: new_events, standing: standing.borrow_and_update().clone() };
+        stream.send(encode(&push)).await.map_err(|_| "gone")?;
+        // All arms only wait; what they wait for is read anew above.
+        tokio::select! {
+            changed = view.changed() => changed.map_err(|_| "stopping")?,
+            changed = events.changed() => changed.map_err(|_| "stopping")?,
+            changed = standing.changed() => changed.map_err(|_| "stopping")?,
+            () = sleep(KEEPALIVE) => {}
+        }
+        sleep(COALESCE).await;
+    }
+}
+
+/// Whether this node's replica hears from a leader. A server cut off from the others must not
+/// keep subscribers on an old view.
+fn keeps_up(agreement: &AgreementRx) -> bool {
+    agreement.borrow().as_ref().is_some_and(|agreement| {
+        let status = agreement.status();
+        let status = status.borrow();
+        status.leader.is_some() && matches!(status.role, Role::Leader | Role::Follower)
+    })
+}
+
+/// Follows servers as long as this node's own replica does not keep up.
+pub(crate) struct Follower {
+    pub(crate) me: NodeId,
+    pub(crate) net: Net,
+    pub(crate) views: Views,
+    pub(crate) members: MembersRx,
+    pub(crate) agreement: AgreementRx,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Follower {
+    pub(crate) async fn run(self) {
+        let mut last: Option<NodeId> = None;
+        loop {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            if !keeps_up(&self.agreement) {
+                for server in self.servers(last.take()) {
+                    // Dropping a follow leaves nothing half done: a view is taken whole or not.
+                    let followed = tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        followed = self.follow(&server) => followed,
+                    };
+                    if followed {
+                        last = Some(server);
+                        break;
+                    }
+                }
+            }
+            sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// Servers to try: alive ones first, the one that just failed last.
+    fn servers(&self, failed: Option<NodeId>) -> Vec<NodeId> {
+        let view = self.views.view();
+        let members = self.members.borrow().clone();
+        let alive = |id: &NodeId| members.get(id).is_some_and(|member| member.condition == Condition::Alive);
+        let mut servers: Vec<NodeId> =
+            view.agreed.servers().map(|(id, _)| id.clone()).filter(|id| *id != self.me).collect();
+        // Spread over the servers by this node's own id, so that not all follow the same one.
+        let spread = |id: &NodeId| blake3::hash(format!("{}{id}", self.me).as_bytes());
+        servers.sort_by_key(|id| (Some(id) == failed.as_ref(), !alive(id), *spread(id).as_bytes()));
+        servers
+    }
+
+    /// Follows one server until it ends. True when it pushed at least once.
+    async fn follow(&self, server: &NodeId) -> bool {
+        let opened = timeout(OPEN_DEADLINE, self.net.open(server, Channel::Watch)).await;
+        let Ok(Ok(mut stream)) = opened else {
+            return false;
+        };
+        let last_event: Option<EventPlace> = self.views.events().last();
+        let subscribe = Subscribe { revision: self.views.view().revision, last_event };
+        if stream.send(encode(&subscribe)).await.is_err() {
+            return false;
+        }
+        let mut pushed = false;
+        while let Ok(Some(bytes)) = timeout(SILENCE_MAX, stream.next()).await {
+            let push: Push = match decode(&bytes) {
+                Ok(push) => push,
+                Err(error) => {
+                    tracing::warn!(from = server.short(), %error, "a push was not understood");
+                    return pushed;
+                }
+            };
+            if !pushed {
+                tracing::debug!(server = server.short(), "following");
+            }
+            pushed = true;
+            if let Some(agreed) = push.agreed {
+                self.views.offer(push.revision, agreed);
+            }
+            self.views.add_events(push.events.iter());
+            self.views.set_standing(push.standing);
+            if keeps_up(&self.agreement) {
+                break;
+            }
+        }
+        pushed
+    }
+}

@@ -1,0 +1,3 @@
+//! Membership messages as bytes, one module per version.
+
+pub mod v1;

@@ -1,0 +1,231 @@
+use consensus_core::NodeId;
+use proptest::prelude::*;
+
+use super::super::super::tests::node;
+use super::*;
+
+#[test]
+fn the_bytes_of_a_ping_stay_what_they_are() {
+    let ping = Message::Ping {
+        sequence: Sequence(300),
+        updates: vec![Update::Suspect(Accusation {
+            subject: node(1),
+            incarnation: Incarnation {
+                generation: 2,
+                version: 3,
+            },
+            accuser: node(4),
+        })],
+    };
+    let mut golden = vec![1, 0, 0xac, 0x02, 1, 1, 52];
+    golden.extend(node(1).as_str().bytes());
+    golden.extend([2, 3, 52]);
+    golden.extend(node(4).as_str().bytes());
+    assert_eq!(encode(&ping), golden);
+    assert_eq!(decode(&golden), Ok(ping));
+}
+
+#[test]
+fn the_bytes_of_a_record_stay_what_they_are() {
+    let gossip = Message::Gossip {
+        updates: vec![Update::Alive(sample(1, 1))],
+    };
+    let mut golden = vec![1, 5, 1, 0, 52];
+    golden.extend(node(1).as_str().bytes());
+    golden.extend([9, 8, 1]);
+    golden.extend([0, 10, 1, 2, 3, 0xa1, 0x1f]);
+    golden.extend([1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 1]);
+    golden.extend([
+        1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xb3, 0x95, 0x03,
+    ]);
+    assert_eq!(encode(&gossip), golden);
+    assert_eq!(decode(&golden), Ok(gossip));
+}
+
+#[test]
+fn the_numbers_of_all_kinds_of_message_stay_what_they_are() {
+    let kinds: Vec<u8> = every_kind()
+        .iter()
+        .map(|message| encode(message)[1])
+        .collect();
+    assert_eq!(kinds, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let digest = Message::Digest {
+        buckets: vec![Bucket {
+            index: 7,
+            hash: 0x0102,
+        }],
+    };
+    assert_eq!(encode(&digest), [1, 6, 1, 7, 2, 1, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn every_kind_of_message_survives_the_wire() {
+    for message in every_kind() {
+        assert_eq!(decode(&encode(&message)), Ok(message));
+    }
+}
+
+#[test]
+fn the_largest_message_within_the_limits_fits() {
+    let mut record = sample(ADDRESSES_MAX, NETWORKS_MAX);
+    record.addresses = vec!["[fd00::1]:51820".parse().unwrap(); ADDRESSES_MAX];
+    (record.generation, record.version) = (u64::MAX, u64::MAX);
+    for (_, endpoints) in &mut record.wireguard {
+        *endpoints = vec!["[fd00::1]:51820".parse().unwrap(); ENDPOINTS_MAX];
+    }
+    let updates = vec![Update::Alive(record); UPDATES_MAX];
+    let repair = Message::Repair {
+        updates,
+        wanted: (0..=255).collect(),
+    };
+    let bytes = encode(&repair);
+    assert!(bytes.len() <= MESSAGE_BYTES_MAX, "{}", bytes.len());
+    assert_eq!(decode(&bytes), Ok(repair));
+}
+
+#[test]
+fn lists_beyond_their_limits_are_refused() {
+    let updates = |count| vec![Update::Alive(sample(0, 0)); count];
+    let too_many = Message::Gossip {
+        updates: updates(UPDATES_MAX + 1),
+    };
+    assert!(matches!(
+        decode(&encode(&too_many)),
+        Err(DecodeError::TooMany {
+            what: "updates",
+            ..
+        })
+    ));
+    let too_wide = Message::Gossip {
+        updates: vec![Update::Alive(sample(ADDRESSES_MAX + 1, 0))],
+    };
+    assert!(matches!(
+        decode(&encode(&too_wide)),
+        Err(DecodeError::TooMany {
+            what: "addresses",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn what_is_no_message_is_refused_by_name() {
+    assert_eq!(decode(&[]), Err(DecodeError::Empty));
+    assert_eq!(decode(&[9, 0]), Err(DecodeError::Version { version: 9 }));
+    assert!(matches!(decode(&[1, 99]), Err(DecodeError::Malformed(_))));
+    let huge = vec![1; MESSAGE_BYTES_MAX + 1];
+    assert_eq!(
+        decode(&huge),
+        Err(DecodeError::TooLong { bytes: huge.len() })
+    );
+    let mut trailing = encode(&Message::Gossip {
+        updates: Vec::new(),
+    });
+    trailing.push(0);
+    assert_eq!(decode(&trailing), Err(DecodeError::Trailing { bytes: 1 }));
+}
+
+#[test]
+fn a_name_that_is_no_node_id_is_refused() {
+    let mut bytes = encode(&Message::Gossip {
+        updates: vec![Update::Alive(sample(0, 0))],
+    });
+    bytes[10] = b'!';
+    assert!(matches!(decode(&bytes), Err(DecodeError::Malformed(_))));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_fail_but_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode(&bytes);
+        bytes.insert(0, VERSION);
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn a_flipped_bit_never_panics(at in 0_usize..60, bit in 0_u8..8) {
+        for message in every_kind() {
+            let mut bytes = encode(&message);
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            if let Ok(read) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&read)), Ok(read));
+            }
+        }
+    }
+}
+
+fn sample(addresses: usize, networks: usize) -> Record {
+    Record {
+        node: node(1),
+        generation: 9,
+        version: 8,
+        addresses: vec!["10.1.2.3:4001".parse().unwrap(); addresses],
+        wireguard: vec![
+            (
+                NetworkId::from_bytes([7; 16]),
+                vec!["[fd00::1]:51891".parse().unwrap()]
+            );
+            networks
+        ],
+    }
+}
+
+fn every_kind() -> Vec<Message> {
+    let incarnation = Incarnation {
+        generation: 5,
+        version: 6,
+    };
+    let accused = |subject: NodeId| Accusation {
+        subject,
+        incarnation,
+        accuser: node(3),
+    };
+    let updates = vec![
+        Update::Alive(sample(2, 2)),
+        Update::Suspect(accused(node(2))),
+        Update::Dead(accused(node(4))),
+        Update::Left {
+            subject: node(5),
+            incarnation,
+        },
+    ];
+    let sequence = Sequence(u64::MAX);
+    vec![
+        Message::Ping {
+            sequence,
+            updates: updates.clone(),
+        },
+        Message::Ack {
+            sequence,
+            updates: updates.clone(),
+        },
+        Message::PingRequest {
+            sequence,
+            target: node(6),
+            timeout: Duration::from_millis(500),
+            updates: updates.clone(),
+        },
+        Message::IndirectAck {
+            sequence,
+            updates: updates.clone(),
+        },
+        Message::Nack {
+            sequence,
+            updates: updates.clone(),
+        },
+        Message::Gossip {
+            updates: updates.clone(),
+        },
+        Message::Digest {
+            buckets: vec![Bucket {
+                index: 1,
+                hash: u64::MAX,
+            }],
+        },
+        Message::Repair {
+            updates,
+            wanted: vec![0, 255],
+        },
+    ]
+}

@@ -1,0 +1,131 @@
+//! The channels between two nodes, and how much each may carry.
+//!
+//! Decides the frame caps and the protocol names. A channel's calls and its raw streams are
+//! separate libp2p streams, so that no channel waits behind another.
+
+use libp2p::StreamProtocol;
+
+/// What a stream between two nodes is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    /// Raft's votes, log entries and heartbeats.
+    Raft,
+    /// Raft's snapshots, apart from the heartbeats that must not wait for them.
+    Snapshot,
+    /// Requests to another node's daemon.
+    Command,
+    /// Views pushed to a node.
+    Watch,
+    /// Membership messages.
+    Membership,
+}
+
+const MIB: usize = 1024 * 1024;
+
+impl Channel {
+    /// Every channel.
+    pub const ALL: [Self; 5] = [
+        Self::Raft,
+        Self::Snapshot,
+        Self::Command,
+        Self::Watch,
+        Self::Membership,
+    ];
+
+    /// Longest frame body.
+    pub const fn frame_bytes_max(self) -> usize {
+        match self {
+            // A batch of log entries.
+            Self::Raft => 4 * MIB,
+            // The whole state of a large mesh.
+            Self::Snapshot => 64 * MIB,
+            // A manifest or a kubeconfig with room to spare.
+            Self::Command => 8 * MIB,
+            // One node's view.
+            Self::Watch => 16 * MIB,
+            // A digest and its records; latest wins, so frames stay small.
+            Self::Membership => 64 * 1024,
+        }
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// What a libp2p stream carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Requests and answers of a channel.
+    Call(Channel),
+    /// Raw frames of a channel.
+    Stream(Channel),
+    /// Nothing: its presence tells the other side that the connection is wanted.
+    Hold,
+    /// A byte to and fro, on transports that do not notice a dead peer themselves.
+    Pulse,
+}
+
+/// Protocol names of calls, in the order of [`Channel::ALL`].
+const CALL_NAMES: [&str; 5] = [
+    "/shoal/1/raft/call",
+    "/shoal/1/snapshot/call",
+    "/shoal/1/command/call",
+    "/shoal/1/watch/call",
+    "/shoal/1/membership/call",
+];
+/// Protocol names of raw streams, in the order of [`Channel::ALL`].
+const STREAM_NAMES: [&str; 5] = [
+    "/shoal/1/raft/stream",
+    "/shoal/1/snapshot/stream",
+    "/shoal/1/command/stream",
+    "/shoal/1/watch/stream",
+    "/shoal/1/membership/stream",
+];
+const HOLD_NAME: &str = "/shoal/1/hold";
+const PULSE_NAME: &str = "/shoal/1/pulse";
+
+impl Lane {
+    /// Every lane a node accepts.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Channel::ALL
+            .into_iter()
+            .flat_map(|channel| [Self::Call(channel), Self::Stream(channel)])
+            .chain([Self::Hold, Self::Pulse])
+    }
+
+    /// The name negotiated on the wire.
+    pub(crate) fn protocol(self) -> StreamProtocol {
+        StreamProtocol::new(match self {
+            Self::Call(channel) => CALL_NAMES[channel.index()],
+            Self::Stream(channel) => STREAM_NAMES[channel.index()],
+            Self::Hold => HOLD_NAME,
+            Self::Pulse => PULSE_NAME,
+        })
+    }
+
+    /// The lane of a negotiated name.
+    pub(crate) fn from_protocol(protocol: &StreamProtocol) -> Option<Self> {
+        Self::all().find(|lane| lane.protocol() == *protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lane_has_a_name_of_its_own() {
+        for lane in Lane::all() {
+            assert_eq!(Lane::from_protocol(&lane.protocol()), Some(lane));
+        }
+    }
+
+    #[test]
+    fn names_stand_in_the_channels_order() {
+        for (place, channel) in Channel::ALL.into_iter().enumerate() {
+            assert_eq!(channel.index(), place);
+        }
+        assert_eq!(Lane::Call(Channel::Watch).protocol(), "/shoal/1/watch/call");
+    }
+}

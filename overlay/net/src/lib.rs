@@ -1,0 +1,39 @@
+//! The mesh's connections: who is let in, and how bytes travel between nodes.
+//!
+//! A thin shell over libp2p (QUIC, with TCP + Noise + Yamux as the fallback). It decides three
+//! things: whether a peer's certificate admits it ([`verify_chain`] and the gate in front of the
+//! Swarm), which of several connections to a peer is used, and when to dial again. It never
+//! decides who is a member, who leads or what a message means.
+//!
+//! Invariants:
+//! - The Swarm never sees a connection whose peer has not shown a valid certificate of this mesh.
+//! - A joiner sends its token only after the listener has proved to belong to the expected root.
+//! - A channel never waits for another channel: each has streams of its own.
+//! - Every queue, frame, stream count and pending handshake has a limit.
+
+mod address;
+mod call;
+mod certificate;
+mod channel;
+mod enrolment;
+mod frame;
+mod gate;
+mod key;
+pub mod membership;
+mod net;
+mod peering;
+mod refusal;
+mod streams;
+mod transport;
+mod wire;
+
+pub use call::{CallError, IncomingCall};
+pub use certificate::{Credentials, VerifiedPeer, serial_hex, verify_chain};
+pub use channel::Channel;
+pub use enrolment::{EnrolError, EnrolmentRequest, enrol};
+pub use frame::{FrameReceiver, FrameSender, FrameStream, StreamError};
+pub use gate::GateError;
+pub use key::{KeyError, NodeKey, node_id_of_key};
+pub use net::{Incoming, ListenError, Net, Settings};
+pub use peering::{Connection, Transport};
+pub use refusal::Refused;

@@ -1,0 +1,275 @@
+//! Drives the membership core over the network.
+//!
+//! Decides nothing about who is alive: it hands the core its inputs in the right order and carries
+//! out what comes out. Inputs: messages, connections, the roster, the own addresses. Outputs:
+//! messages, wanted connections, dial candidates, and a snapshot of all members.
+//!
+//! Invariants: messages that have arrived are handed in before a timer fires; what waits for a
+//! peer is bounded and the latest wins.
+
+mod carrier;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use consensus_core::{NetworkId, NodeId, Time};
+use overlay_core::membership::{Condition, Member, Membership, Output, Record, wire};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use self::carrier::{Inbox, Letters};
+use crate::{
+    frame::FrameStream,
+    net::{Net, Source},
+};
+
+/// Messages handed to the core between two looks at everything else.
+const MESSAGES_AT_ONCE: usize = 256;
+/// Shortest time between two snapshots: each copies every member.
+const SNAPSHOT_GAP: Duration = Duration::from_millis(50);
+/// Round-trip times and last-heard times change without being told; they are shown this fresh.
+const SNAPSHOT_PERIOD: Duration = Duration::from_secs(5);
+/// How long goodbyes may take to leave.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Whom Raft has admitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The admitted nodes.
+    pub nodes: BTreeSet<NodeId>,
+    /// Orders the rings; agreed by Raft.
+    pub salt: u64,
+}
+
+/// Where this node may be reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalAddresses {
+    /// libp2p's addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// WireGuard's endpoints, per network.
+    pub wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
+}
+
+/// All members by node, this one included.
+pub type Members = Arc<BTreeMap<NodeId, Member>>;
+
+/// What the driver listens to.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Raft's admitted set.
+    pub roster: watch::Receiver<Roster>,
+    /// This node's addresses.
+    pub local: watch::Receiver<LocalAddresses>,
+    /// Inbound streams of [`crate::Channel::Membership`].
+    pub streams: mpsc::Receiver<(NodeId, FrameStream)>,
+}
+
+/// Runs the core until `leave` resolves, says goodbye, and gives back the own record: its
+/// generation must be kept for the next start.
+///
+/// The core's clock starts here: make it with [`Time::ZERO`]. Once its senders are gone, an input
+/// keeps its last value.
+pub async fn drive(
+    net: Net,
+    core: Membership,
+    inputs: Inputs,
+    members: watch::Sender<Members>,
+    leave: impl Future<Output = ()> + Send,
+) -> Record {
+    let driver = Driver {
+        letters: Letters::new(net.clone()),
+        net,
+        core,
+        members,
+        began: Instant::now(),
+        connected: BTreeSet::new(),
+        named: BTreeSet::new(),
+        stale: true,
+        published: None,
+    };
+    driver.run(inputs, leave).await
+}
+
+struct Driver {
+    net: Net,
+    core: Membership,
+    letters: Letters,
+    members: watch::Sender<Members>,
+    began: Instant,
+    /// Peers that the core holds connected.
+    connected: BTreeSet<NodeId>,
+    /// Nodes whose addresses the network has from here.
+    named: BTreeSet<NodeId>,
+    /// Whether the snapshot is behind.
+    stale: bool,
+    published: Option<Instant>,
+}
+
+impl Driver {
+    async fn run(mut self, inputs: Inputs, leave: impl Future<Output = ()> + Send) -> Record {
+        let Inputs {
+            mut roster,
+            mut local,
+            mut streams,
+        } = inputs;
+        let mut connections = self.net.connections();
+        let mut inbox = Inbox::new();
+        let mut leave = std::pin::pin!(leave);
+        roster.mark_changed();
+        local.mark_changed();
+        connections.mark_changed();
+        loop {
+            self.hand_in(&mut inbox);
+            self.fire_timers(&mut inbox).await;
+            self.carry_out();
+            let due = self.next_deadline();
+            // Every arm is cancel-safe: channels and watches keep what was not taken. Messages
+            // come last but for the clock, which has had its turn above: a flood starves nobody.
+            tokio::select! {
+                biased;
+                () = &mut leave => return self.leave().await,
+                Ok(()) = local.changed() => {
+                    let LocalAddresses { addresses, wireguard } = local.borrow_and_update().clone();
+                    self.core.handle_local(addresses, wireguard, self.now());
+                    self.stale = true;
+                }
+                Ok(()) = roster.changed() => {
+                    let Roster { nodes, salt } = roster.borrow_and_update().clone();
+                    self.take_roster(nodes, salt);
+                }
+                Ok(()) = connections.changed() => {
+                    let now: BTreeSet<NodeId> =
+                        connections.borrow_and_update().keys().cloned().collect();
+                    self.take_connections(now);
+                }
+                Some((from, stream)) = streams.recv() => inbox.accept(from, stream),
+                Some((from, message)) = inbox.next() => {
+                    self.core.handle_message(&from, message, self.now());
+                }
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    /// Fires what is due, after the messages that have arrived.
+    async fn fire_timers(&mut self, inbox: &mut Inbox) {
+        let is_due = |core: &Membership, now| core.poll_timeout().is_some_and(|due| due <= now);
+        if !is_due(&self.core, self.now()) {
+            return;
+        }
+        // Readers that hold a message get to hand it over before anybody is judged.
+        tokio::task::yield_now().await;
+        self.hand_in(inbox);
+        if is_due(&self.core, self.now()) {
+            self.core.handle_timeout(self.now());
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.began.elapsed()
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let core = self
+            .core
+            .poll_timeout()
+            .map(|due| self.began + Duration::from_micros(due.as_micros()));
+        let gap = if self.stale {
+            SNAPSHOT_GAP
+        } else {
+            SNAPSHOT_PERIOD
+        };
+        let snapshot = self.published.map_or(self.began, |last| last + gap);
+        core.map_or(snapshot, |core| core.min(snapshot))
+    }
+
+    fn hand_in(&mut self, inbox: &mut Inbox) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let Some((from, message)) = inbox.try_next() else {
+                return;
+            };
+            self.core.handle_message(&from, message, self.now());
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send { to, message } => {
+                    self.letters.post(to, wire::v1::encode(&message));
+                }
+                Output::Neighbours(neighbours) => self.net.want(Source::Membership, neighbours),
+                Output::Changed { node, condition } => self.on_changed(node, condition),
+            }
+        }
+        let now = Instant::now();
+        let gap = if self.stale {
+            SNAPSHOT_GAP
+        } else {
+            SNAPSHOT_PERIOD
+        };
+        if self.published.is_none_or(|last| last + gap <= now) {
+            self.publish(now);
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let members = self
+            .core
+            .members()
+            .map(|member| (member.record.node.clone(), member.clone()))
+            .collect();
+        self.members.send_replace(Arc::new(members));
+        self.published = Some(now);
+        self.stale = false;
+    }
+
+    fn on_changed(&mut self, node: NodeId, condition: Condition) {
+        tracing::info!(%node, ?condition, "member changed");
+        self.stale = true;
+        if let Some(member) = self.core.member(&node)
+            && node != *self.net.node()
+            && !member.record.addresses.is_empty()
+        {
+            let addresses = member.record.addresses.clone();
+            self.named.insert(node.clone());
+            self.net.note_addresses(node, Source::Membership, addresses);
+        }
+    }
+
+    fn take_roster(&mut self, nodes: BTreeSet<NodeId>, salt: u64) {
+        for gone in self.named.extract_if(.., |node| !nodes.contains(node)) {
+            self.net
+                .note_addresses(gone, Source::Membership, Vec::new());
+        }
+        self.core.handle_roster(nodes, salt, self.now());
+        self.stale = true;
+    }
+
+    fn take_connections(&mut self, connected: BTreeSet<NodeId>) {
+        let now = self.now();
+        for peer in self.connected.difference(&connected) {
+            self.core.handle_disconnected(peer, now);
+        }
+        for peer in connected.difference(&self.connected) {
+            self.core.handle_connected(peer, now);
+        }
+        self.connected = connected;
+    }
+
+    async fn leave(mut self) -> Record {
+        self.core.handle_leave(self.now());
+        self.carry_out();
+        self.publish(Instant::now());
+        self.letters.deliver(GOODBYE).await;
+        self.net.want(Source::Membership, BTreeSet::new());
+        self.core.record().clone()
+    }
+}

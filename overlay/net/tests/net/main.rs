@@ -1,0 +1,15 @@
+//! The network between whole nodes, over loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole crate is tests, which clippy sees only inside test functions"
+)]
+
+mod admission;
+mod authority;
+mod calls;
+mod certificates;
+mod enrolment;
+mod membership;
+mod nodes;
+mod peers;

@@ -1,0 +1,210 @@
+//! One host's overlay interface, driven by lines on the standard input: for the tests, which run
+//! it inside network namespaces, and for trying things out by hand.
+//!
+//! `overlay-host wireguard-device --interface NAME --pidfile PATH` is a device process.
+//! `overlay-host` alone answers every line with one line, `ok …` or `err CODE MESSAGE`:
+//!
+//! ```text
+//! up NAME PORT FOLDER          bring the interface up, with key and files in FOLDER
+//! address ADDRESS              add to the plan
+//! route PREFIX
+//! peer KEY ENDPOINT|- PREFIX,…
+//! apply                        observe, plan, apply: `ok STEPS`
+//! peers                        `ok KEY=HANDSHAKE_NS,RX,TX,ENDPOINT …`
+//! fence HANDLE PREFIX,…
+//! overlap PREFIX
+//! down
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    io::{BufRead as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, plan};
+use overlay_wireguard::{
+    DeviceSettings, Interface, InterfaceSettings, bring_up, check_overlap,
+    load_or_create_private_key, run_device,
+};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [
+            "wireguard-device",
+            "--interface",
+            interface,
+            "--pidfile",
+            pidfile,
+        ] => {
+            let settings = DeviceSettings {
+                interface: interface.to_owned(),
+                pidfile: PathBuf::from(pidfile),
+            };
+            match run_device(&settings) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => ExitCode::from(error.exit_status()),
+            }
+        }
+        [] => converse(),
+        _ => ExitCode::from(64),
+    }
+}
+
+fn converse() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    let mut host = Host::default();
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let answer = match runtime.block_on(host.answer(&line)) {
+            Ok(answer) => format!("ok {answer}"),
+            Err(failure) => format!("err {failure}"),
+        };
+        if writeln!(out, "{answer}")
+            .and_then(|()| out.flush())
+            .is_err()
+        {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[derive(Default)]
+struct Host {
+    interface: Option<Interface>,
+    port: u16,
+    addresses: BTreeSet<std::net::IpAddr>,
+    routes: BTreeSet<Cidr>,
+    peers: BTreeMap<overlay_core::peers::PublicKey, PeerPlan>,
+}
+
+impl Host {
+    async fn answer(&mut self, line: &str) -> Result<String, String> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["up", name, port, folder] => self.up(name, port, folder).await,
+            ["address", address] => {
+                self.addresses.insert(address.parse().map_err(plain)?);
+                Ok(String::new())
+            }
+            ["route", prefix] => {
+                self.routes.insert(prefix.parse().map_err(plain)?);
+                Ok(String::new())
+            }
+            ["peer", key, endpoint, prefixes] => {
+                let peer = PeerPlan {
+                    endpoint: (endpoint != "-")
+                        .then(|| endpoint.parse().map_err(plain))
+                        .transpose()?,
+                    allowed_ips: parse_list(prefixes)?.into_iter().collect(),
+                    keepalive_s: None,
+                };
+                self.peers.insert(key.parse().map_err(plain)?, peer);
+                Ok(String::new())
+            }
+            ["apply"] => self.apply().await,
+            ["peers"] => self.describe_peers().await,
+            ["fence", handle, prefixes] => {
+                let prefixes = parse_list(prefixes)?;
+                let interface = self.interface.as_mut().ok_or("NotUp")?;
+                let raised = interface.raise_fence(handle, prefixes).await;
+                raised.map_err(|e| coded(e.code(), &e))?;
+                Ok(String::new())
+            }
+            ["overlap", prefix] => {
+                let prefix = prefix.parse().map_err(plain)?;
+                let checked = check_overlap(prefix, "shoal0").await;
+                checked.map_err(|e| coded(e.code(), &e))?;
+                Ok(String::new())
+            }
+            ["down"] => {
+                let interface = self.interface.take().ok_or("NotUp")?;
+                interface.down().await.map_err(|e| coded(e.code(), &e))?;
+                Ok(String::new())
+            }
+            _ => Err(format!("UnknownCommand {line:?}")),
+        }
+    }
+
+    async fn up(&mut self, name: &str, port: &str, folder: &str) -> Result<String, String> {
+        let folder = PathBuf::from(folder);
+        std::fs::create_dir_all(&folder).map_err(plain)?;
+        let private_key = load_or_create_private_key(&folder.join("wireguard.key"))
+            .map_err(|e| coded(e.code(), &e))?;
+        let public_key = private_key.public();
+        self.port = port.parse().map_err(plain)?;
+        let settings = InterfaceSettings {
+            name: name.to_owned(),
+            private_key,
+            listen_port: self.port,
+            mtu: DEFAULT_MTU,
+            run_folder: folder,
+            device_command: InterfaceSettings::own_device_command(),
+        };
+        let interface = bring_up(settings).await.map_err(|e| coded(e.code(), &e))?;
+        let answer = format!("{:?} {public_key}", interface.backend());
+        self.interface = Some(interface);
+        Ok(answer)
+    }
+
+    async fn apply(&mut self) -> Result<String, String> {
+        let interface = self.interface.as_mut().ok_or("NotUp")?;
+        let desired = InterfacePlan {
+            addresses: self.addresses.clone(),
+            routes: self.routes.clone(),
+            mtu: DEFAULT_MTU,
+            listen_port: self.port,
+            peers: self.peers.clone(),
+        };
+        let observed = interface.observe().await.map_err(|e| coded(e.code(), &e))?;
+        let steps = plan(&desired, &observed);
+        let applied = interface.apply(&steps).await;
+        applied.map_err(|e| coded(e.code(), &e))?;
+        Ok(steps.len().to_string())
+    }
+
+    async fn describe_peers(&self) -> Result<String, String> {
+        let interface = self.interface.as_ref().ok_or("NotUp")?;
+        let stats = interface.stats().await.map_err(|e| coded(e.code(), &e))?;
+        let words = stats.into_iter().map(|(key, peer)| {
+            let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH);
+            let handshake = peer.last_handshake.map(since).and_then(Result::ok);
+            let endpoint = peer.endpoint.map_or("-".to_owned(), |at| at.to_string());
+            format!(
+                "{key}={},{},{},{endpoint}",
+                handshake.as_ref().map_or(0, Duration::as_nanos),
+                peer.rx_bytes,
+                peer.tx_bytes
+            )
+        });
+        Ok(words.collect::<Vec<_>>().join(" "))
+    }
+}
+
+fn parse_list(text: &str) -> Result<Vec<Cidr>, String> {
+    text.split(',')
+        .map(|prefix| prefix.parse().map_err(plain))
+        .collect()
+}
+
+fn coded(code: &str, error: &dyn std::error::Error) -> String {
+    let mut text = format!("{code} {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+fn plain(error: impl Display) -> String {
+    format!("Unreadable {error}")
+}

@@ -1,0 +1,15 @@
+//! What a node's runtimes should do next.
+//!
+//! Decides: which modules exist, what dockerd's configuration says, and the one next step that
+//! brings a Docker engine from what is observed to what is desired.
+//! Never: reads a clock, a disk or a socket, starts a process, draws randomness.
+//!
+//! Invariants:
+//! - [`docker::plan`] is total and pure: the same input gives the same step and phase.
+//! - An override can never move dockerd's listeners nor weaken its TLS ([`daemon_json`]).
+
+pub mod catalogue;
+pub mod daemon_json;
+pub mod docker;
+pub mod retries;
+pub mod version;

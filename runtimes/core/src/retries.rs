@@ -1,0 +1,163 @@
+//! When a failed step is tried again.
+//!
+//! Decides: the pause after the n-th failure in a row and when a row of failures is forgotten.
+//! Never: waits. The caller compares [`Failure::retry_at`] with its own time.
+//!
+//! Invariant: an engine that becomes ready and dies at once does not reset the pause; only a
+//! stretch of [`STEADY`] does.
+
+use std::time::Duration;
+
+use consensus_core::Time;
+
+/// Pause after the first failure: long enough not to spin, short enough not to be noticed.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause: a person who has mended the cause waits at most so long.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An engine that was ready for so long has recovered; equals the longest pause, so that a crash
+/// loop can never run faster than its own pause.
+pub const STEADY: Duration = Duration::from_secs(60);
+
+/// The last of one or more failures in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable code of the error.
+    pub code: &'static str,
+    /// The fact, for people.
+    pub reason: String,
+    /// How many failures came in a row, this one included.
+    pub count: u32,
+    /// When the step is tried again.
+    pub retry_at: Time,
+}
+
+/// The failures of one runtime on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retries {
+    failure: Option<Failure>,
+    ready_since: Option<Time>,
+    /// Starts since the engine was last steady, and when the last one was.
+    starts: Option<(u32, Time)>,
+}
+
+impl Retries {
+    /// The last failure, unless it has been forgotten.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// A step failed, or the engine died.
+    pub fn handle_failure(&mut self, code: &'static str, reason: String, now: Time) {
+        let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
+        self.ready_since = None;
+        self.failure = Some(Failure {
+            code,
+            reason,
+            count,
+            retry_at: now + pause_after(count),
+        });
+    }
+
+    /// The engine is being started; call it before performing the start.
+    pub fn handle_start(&mut self, now: Time) {
+        let count = self.starts.map_or(0, |(count, _)| count) + 1;
+        self.starts = Some((count, now));
+        self.ready_since = None;
+    }
+
+    /// The crash that an engine which must be started once more has suffered, with the time
+    /// from which on it may be started.
+    pub fn crash(&self) -> Option<Failure> {
+        self.starts.map(|(count, last)| Failure {
+            code: "DockerExitedError",
+            reason: "dockerd ended without being told to".to_owned(),
+            count,
+            retry_at: last + pause_after(count),
+        })
+    }
+
+    /// The engine was seen ready.
+    pub fn handle_ready(&mut self, now: Time) {
+        let since = *self.ready_since.get_or_insert(now);
+        if now.since(since) >= STEADY {
+            self.failure = None;
+            self.starts = None;
+        }
+    }
+
+    /// What is desired has changed: the failure may no longer apply, so try at once.
+    pub fn handle_new_desired(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When the next attempt is due, if one is being waited for.
+    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+        let failed = self.failure.as_ref().map(|failure| failure.retry_at);
+        let crashed = self.crash().map(|crash| crash.retry_at);
+        failed.max(crashed).filter(|retry_at| *retry_at > now)
+    }
+}
+
+/// The pause after the `count`-th failure in a row: 1, 2, 4 … 60 seconds.
+fn pause_after(count: u32) -> Duration {
+    let doublings = count.saturating_sub(1).min(6);
+    (FIRST_PAUSE * 2u32.pow(doublings)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_minute() {
+        let pauses: Vec<_> = (1..=8).map(|n| pause_after(n).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn an_engine_that_dies_soon_after_being_ready_keeps_its_row_of_failures() {
+        let mut retries = Retries::default();
+        retries.handle_failure("X", "died".into(), at(0));
+        retries.handle_ready(at(2));
+        retries.handle_failure("X", "died".into(), at(5));
+        let failure = retries.failure().unwrap();
+        assert_eq!((failure.count, failure.retry_at), (2, at(7)));
+    }
+
+    #[test]
+    fn each_start_without_a_steady_minute_makes_the_next_one_wait_longer() {
+        let mut retries = Retries::default();
+        assert_eq!(retries.crash(), None);
+        retries.handle_start(at(0));
+        retries.handle_ready(at(1));
+        assert_eq!(retries.crash().unwrap().retry_at, at(1));
+        retries.handle_start(at(2));
+        assert_eq!(retries.crash().unwrap().retry_at, at(4));
+        retries.handle_ready(at(10));
+        retries.handle_ready(at(70));
+        assert_eq!(retries.crash(), None);
+    }
+
+    #[test]
+    fn a_minute_of_readiness_forgets_the_failures() {
+        let mut retries = Retries::default();
+        retries.handle_failure("X", "died".into(), at(0));
+        retries.handle_ready(at(2));
+        retries.handle_ready(at(62));
+        assert_eq!(retries.failure(), None);
+    }
+
+    #[test]
+    fn a_new_wish_is_tried_at_once() {
+        let mut retries = Retries::default();
+        retries.handle_failure("X", "bad override".into(), at(0));
+        assert_eq!(retries.poll_timeout(at(0)), Some(at(1)));
+        retries.handle_new_desired();
+        assert_eq!(retries.poll_timeout(at(0)), None);
+    }
+}

@@ -1,0 +1,315 @@
+//! Files on the host, and the list of them.
+//!
+//! Decides: the order in which a file appears. First the manifest names it, durably; then it is
+//! written beside its place, synced and renamed into it. A crash at any point leaves either the
+//! old file or the new one, and nothing that [`HostFiles::remove_all`] does not know.
+//! Never: removes what the manifest does not list, nor a directory that is not empty.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Suffix of a file that is being written.
+const UNFINISHED: &str = "shoal-new";
+/// Directories hold keys or name containers: for root alone.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// A file could not be read, written or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    /// Stable text for programs.
+    pub fn code(&self) -> &'static str {
+        if self.source.kind() == io::ErrorKind::StorageFull {
+            "DiskFullError"
+        } else {
+            "HostFileError"
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull => "free some space on that file system".to_owned(),
+            io::ErrorKind::PermissionDenied => "run shoald as root".to_owned(),
+            _ => format!("look at {}", self.path.display()),
+        }
+    }
+}
+
+/// Names the action and the path that an I/O error belongs to.
+pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError {
+        action,
+        path,
+        source,
+    }
+}
+
+/// The file's text; `None` if there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at("read", path)(error)),
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    files: BTreeSet<PathBuf>,
+    directories: BTreeSet<PathBuf>,
+}
+
+/// The files that shoal wrote for dockerd.
+#[derive(Debug, Clone)]
+pub(crate) struct HostFiles {
+    manifest: PathBuf,
+}
+
+impl HostFiles {
+    pub(crate) fn listed_in(manifest: PathBuf) -> Self {
+        Self { manifest }
+    }
+
+    /// Whether any are on the host.
+    pub(crate) fn any(&self) -> bool {
+        self.manifest.exists()
+    }
+
+    /// Puts a file in place as one step.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+        self.claim(path)?;
+        write_atomically(path, bytes, mode)
+    }
+
+    /// Lists a file that another program (dockerd) will write, and makes its directory.
+    pub(crate) fn claim(&self, path: &Path) -> Result<(), FileError> {
+        let missing: Vec<_> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|directory| !directory.exists())
+            .map(Path::to_owned)
+            .collect();
+        let mut manifest = self.load()?;
+        let known = manifest.files.contains(path) && missing.is_empty();
+        if !known {
+            manifest.files.insert(path.to_owned());
+            manifest.directories.extend(missing.iter().cloned());
+            self.store(&mut manifest)?;
+        }
+        missing
+            .iter()
+            .rev()
+            .try_for_each(|directory| make_directory(directory))
+    }
+
+    /// Removes one file and forgets it.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), FileError> {
+        remove_file(path)?;
+        let mut manifest = self.load()?;
+        if manifest.files.remove(path) {
+            self.store(&mut manifest)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that is listed, then the list.
+    pub(crate) fn remove_all(&self) -> Result<(), FileError> {
+        let manifest = self.load()?;
+        for path in &manifest.files {
+            remove_file(path)?;
+            remove_file(&unfinished(path))?;
+        }
+        remove_file(&self.manifest)?;
+        remove_file(&unfinished(&self.manifest))?;
+        // Deepest first: a child sorts after its parent.
+        for directory in manifest.directories.iter().rev() {
+            remove_empty_directory(directory)?;
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Manifest, FileError> {
+        let Some(text) = read(&self.manifest)? else {
+            return Ok(Manifest::default());
+        };
+        serde_json::from_str(&text).map_err(|error| at("read", &self.manifest)(error.into()))
+    }
+
+    fn store(&self, manifest: &mut Manifest) -> Result<(), FileError> {
+        let directories: Vec<_> = self
+            .manifest
+            .ancestors()
+            .skip(1)
+            .take_while(|directory| !directory.exists())
+            .map(Path::to_owned)
+            .collect();
+        manifest.directories.extend(directories.iter().cloned());
+        for directory in directories.iter().rev() {
+            make_directory(directory)?;
+        }
+        let text = serde_json::to_vec_pretty(manifest)
+            .map_err(|error| at("write", &self.manifest)(error.into()))?;
+        write_atomically(&self.manifest, &text, 0o600)
+    }
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(UNFINISHED);
+    name.into()
+}
+
+fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let new = unfinished(path);
+    remove_file(&new)?;
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&new)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&new, path))
+        .and_then(|()| sync_directory_of(path));
+    written.map_err(|error| {
+        // The reason is already known; a second failure here would only hide it.
+        let _ = fs::remove_file(&new);
+        at("write", path)(error)
+    })
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => fs::File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<(), FileError> {
+    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(at("make directory", directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Err(at("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_empty_directory(directory: &Path) -> Result<(), FileError> {
+    match fs::remove_dir(directory) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(at("remove", directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn entries(directory: &Path) -> usize {
+        fs::read_dir(directory).unwrap().count()
+    }
+
+    #[test]
+    fn removal_leaves_exactly_what_was_there_before() {
+        let root = tempfile::tempdir().unwrap();
+        let theirs = root.path().join("etc/theirs");
+        fs::create_dir_all(root.path().join("etc")).unwrap();
+        fs::write(&theirs, "x").unwrap();
+        let files = HostFiles::listed_in(root.path().join("data/docker/manifest.json"));
+        assert!(!files.any());
+        files
+            .write(
+                &root.path().join("etc/shoal/docker/daemon.json"),
+                b"{}",
+                0o644,
+            )
+            .unwrap();
+        files
+            .write(&root.path().join("data/docker/tls/key.pem"), b"k", 0o600)
+            .unwrap();
+        files.claim(&root.path().join("data/docker/log")).unwrap();
+        assert!(files.any());
+        files.remove_all().unwrap();
+        assert_eq!(entries(root.path()), 1);
+        assert_eq!(entries(&root.path().join("etc")), 1);
+        files.remove_all().unwrap();
+    }
+
+    #[test]
+    fn a_file_of_the_operator_in_our_directory_survives_removal() {
+        let root = tempfile::tempdir().unwrap();
+        let files = HostFiles::listed_in(root.path().join("d/manifest.json"));
+        files
+            .write(&root.path().join("d/ours"), b"", 0o600)
+            .unwrap();
+        fs::write(root.path().join("d/theirs"), "x").unwrap();
+        files.remove_all().unwrap();
+        assert!(root.path().join("d/theirs").exists());
+        assert_eq!(entries(&root.path().join("d")), 1);
+    }
+
+    #[test]
+    fn a_key_is_readable_by_its_owner_alone_even_when_it_replaces_a_looser_file() {
+        let root = tempfile::tempdir().unwrap();
+        let key = root.path().join("key.pem");
+        fs::write(&key, "old").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let files = HostFiles::listed_in(root.path().join("manifest.json"));
+        files.write(&key, b"new", 0o600).unwrap();
+        let mode = fs::metadata(&key).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_a_crash_left_half_written_is_removed_too() {
+        let root = tempfile::tempdir().unwrap();
+        let files = HostFiles::listed_in(root.path().join("m/manifest.json"));
+        let path = root.path().join("m/a");
+        files.claim(&path).unwrap();
+        fs::write(unfinished(&path), "half").unwrap();
+        files.remove_all().unwrap();
+        assert_eq!(entries(root.path()), 0);
+    }
+}

@@ -1,0 +1,39 @@
+//! dockerd, for real: found or installed, configured, supervised and talked to.
+//!
+//! Decides nothing that `runtimes-core` can decide: [`DockerRuntime::observe`] tells what is the
+//! case, [`DockerRuntime::perform`] carries one step out, [`DockerHost`] speaks to an engine.
+//! Never: touches a dockerd that shoal did not start, binds a port to 0.0.0.0, lets a private key
+//! leave the node, writes a file on the host that its manifest does not list.
+
+mod apt;
+mod error;
+mod exec;
+mod files;
+mod host;
+mod identity;
+mod install;
+mod log_tail;
+mod paths;
+mod process;
+mod readiness;
+mod runtime;
+mod shutdown;
+mod supervisor;
+mod systemd;
+mod transport;
+mod validate;
+
+pub use error::StepError;
+pub use files::FileError;
+pub use host::{
+    ClientTls, ContainerSpec, ContainerSummary, DockerError, DockerHost, EngineInfo, ImageSummary,
+    LogLine, LogStream, Protocol, PublishedPort, PullProgress, RestartPolicy, ShownPort,
+};
+pub use identity::IdentityError;
+pub use install::{Engine, InstallError};
+pub use paths::Paths;
+pub use readiness::StartError;
+pub use runtime::{DockerRuntime, Settings};
+pub use shutdown::StopError;
+pub use supervisor::Supervision;
+pub use validate::ConfigError;

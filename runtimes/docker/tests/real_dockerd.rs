@@ -1,0 +1,478 @@
+//! A real dockerd on a host of its own.
+//!
+//! Needs root, Debian's docker.io (or docker-ce), busybox-static, iproute2 and util-linux; says
+//! loudly which test it skipped and why where they are missing.
+
+mod support;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use runtimes_core::{
+    daemon_json::{Layer, Override},
+    docker::{Daemon, Desired, Observed, Phase, Step},
+};
+use runtimes_docker::{ContainerSpec, DockerHost, Protocol, PublishedPort, RestartPolicy};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use support::host::{Host, eventually, inside, listen, processes, succeed};
+
+/// What the container serves.
+const PAGE: &str = "a page\n";
+/// Everything that a Docker engine consists of while it runs.
+const ENGINE: [&str; 4] = ["dockerd", "containerd", "docker-proxy", "runc"];
+
+#[test]
+fn a_bare_host_becomes_a_docker_host_serves_and_becomes_bare_again() {
+    inside(
+        "a_bare_host_becomes_a_docker_host_serves_and_becomes_bare_again",
+        whole_life,
+    );
+}
+
+async fn whole_life(mut host: Host) {
+    let mut adapter = host.adapter();
+    let mut desired = host.assigned();
+    let (steps, phase) = host.drive(&mut adapter, &mut desired).await.unwrap();
+    assert_eq!(
+        steps,
+        ["MakeKey", "RequestCertificate", "WriteConfig", "Start"]
+    );
+    assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
+    nothing_listens_everywhere();
+
+    let docker = client(&host).await;
+    strangers_are_refused(&host).await;
+    import_busybox(&docker).await;
+    a_page_is_served_on_the_overlay(&host, &docker).await;
+    refusals_leave_nothing_behind(&docker).await;
+    a_renewed_certificate_keeps_containers(&mut host, &mut adapter, &mut desired).await;
+    overrides_are_reloaded_or_refused(&mut host, &mut adapter, &mut desired).await;
+
+    let docker = client(&host).await;
+    docker.remove("web", true).await.unwrap();
+    docker.remove_image("busybox:1", false).await.unwrap();
+    assert!(docker.images().await.unwrap().is_empty());
+    docker_host_becomes_bare(&mut host).await;
+}
+
+#[test]
+fn dockerd_outlives_whoever_started_it_and_is_found_again() {
+    inside(
+        "dockerd_outlives_whoever_started_it_and_is_found_again",
+        outlives,
+    );
+}
+
+async fn outlives(mut host: Host) {
+    if std::env::var_os("SHOAL_TEST_STARTER").is_some() {
+        return;
+    }
+    let mut desired = host.assigned();
+    let mut adapter = host.adapter();
+    // All but the start, which another process does and is killed after.
+    while host.plan(&mut adapter, &desired).await.step != Some(Step::Start) {
+        one_step(&mut host, &mut adapter, &mut desired).await;
+    }
+    let mut starter = Command::new(std::env::current_exe().unwrap())
+        .args(["starts_dockerd_and_stays", "--exact", "--nocapture"])
+        .env("SHOAL_TEST_STARTER", &host.data_dir)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let before = wait_for_answer(&host, &mut adapter, &desired).await;
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+
+    let mut adapter = host.adapter();
+    let (steps, phase) = host.drive(&mut adapter, &mut desired).await.unwrap();
+    assert!(steps.is_empty(), "{steps:?}");
+    assert!(matches!(phase, Phase::Ready { .. }));
+    assert_eq!(pid_of(&host.observe(&mut adapter, &desired).await), before);
+
+    crash_is_repaired_without_losing_containers(&mut host, &mut desired, before).await;
+    docker_host_becomes_bare(&mut host).await;
+}
+
+/// Not a test by itself: the process that is killed above.
+#[test]
+fn starts_dockerd_and_stays() {
+    let Some(data_dir) = std::env::var_os("SHOAL_TEST_STARTER") else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let paths = runtimes_docker::Paths::under(data_dir.as_ref());
+        let mut adapter = runtimes_docker::DockerRuntime::new(paths, Default::default());
+        adapter.perform(Step::Start).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+}
+
+#[test]
+fn a_dockerd_that_shoal_did_not_start_is_refused_and_survives() {
+    inside(
+        "a_dockerd_that_shoal_did_not_start_is_refused_and_survives",
+        foreign,
+    );
+}
+
+async fn foreign(host: Host) {
+    let mut theirs = Command::new("dockerd")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut adapter = host.adapter();
+    let desired = host.assigned();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let observed = host.observe(&mut adapter, &desired).await;
+        if let Daemon::Foreign { pid: Some(pid) } = observed.daemon {
+            assert_eq!(pid, theirs.id());
+            break;
+        }
+        assert!(Instant::now() < deadline, "{observed:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let plan = host.plan(&mut adapter, &desired).await;
+    assert!(
+        matches!(
+            plan.phase,
+            Phase::Failed {
+                code: "DockerAlreadyRunningError",
+                ..
+            }
+        ),
+        "{plan:?}"
+    );
+    for step in [Step::Start, Step::Restart, Step::Stop] {
+        let error = adapter.perform(step).await.unwrap_err();
+        assert_eq!(error.code(), "DockerAlreadyRunningError");
+    }
+    assert!(theirs.try_wait().unwrap().is_none());
+    theirs.kill().unwrap();
+    theirs.wait().unwrap();
+}
+
+#[test]
+fn a_taken_address_is_named_and_the_next_attempt_succeeds() {
+    inside(
+        "a_taken_address_is_named_and_the_next_attempt_succeeds",
+        taken_address,
+    );
+}
+
+async fn taken_address(mut host: Host) {
+    let occupant = TcpListener::bind(api_address()).unwrap();
+    let mut adapter = host.adapter();
+    let mut desired = host.assigned();
+    let error = host.drive(&mut adapter, &mut desired).await.unwrap_err();
+    assert_eq!(error.code(), "DockerPortInUseError");
+    assert!(error.to_string().contains("2376"), "{error}");
+    eventually(Duration::from_secs(10), || processes(&ENGINE).is_empty());
+    drop(occupant);
+    let (steps, phase) = host.drive(&mut adapter, &mut desired).await.unwrap();
+    assert_eq!(steps, ["Start"]);
+    assert!(matches!(phase, Phase::Ready { .. }));
+    docker_host_becomes_bare(&mut host).await;
+}
+
+fn api_address() -> SocketAddr {
+    (listen().ipv6, 2376).into()
+}
+
+async fn client(host: &Host) -> DockerHost {
+    DockerHost::connect(api_address(), &host.ca.client())
+        .await
+        .unwrap()
+}
+
+async fn one_step(
+    host: &mut Host,
+    adapter: &mut runtimes_docker::DockerRuntime,
+    desired: &mut Desired,
+) {
+    match host.plan(adapter, desired).await.step.unwrap() {
+        Step::RequestCertificate { csr } => desired.certificate = Some(host.ca.answer(&csr, 9)),
+        step => adapter.perform(step).await.unwrap(),
+    }
+}
+
+fn pid_of(observed: &Observed) -> u32 {
+    match &observed.daemon {
+        Daemon::Ours { pid, .. } => *pid,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn wait_for_answer(
+    host: &Host,
+    adapter: &mut runtimes_docker::DockerRuntime,
+    desired: &Desired,
+) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let observed = host.observe(adapter, desired).await;
+        if let Daemon::Ours {
+            pid,
+            answers: Some(_),
+            started_with: Some(_),
+        } = observed.daemon
+        {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "{observed:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn nothing_listens_everywhere() {
+    let listening = succeed("ss", &["-Hltn"]);
+    assert!(listening.contains("[fd00:5::1]:2376"), "{listening}");
+    for wildcard in ["0.0.0.0:2", "[::]:2", "*:2"] {
+        let local = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+        assert!(
+            !listening
+                .lines()
+                .filter_map(local)
+                .any(|address| address.starts_with(wildcard)),
+            "{listening}"
+        );
+    }
+}
+
+async fn strangers_are_refused(host: &Host) {
+    let mut stranger = host.ca.client();
+    let other_mesh = support::ca::Ca::new().client();
+    stranger.cert_pem.clone_from(&other_mesh.cert_pem);
+    stranger.key_pem.clone_from(&other_mesh.key_pem);
+    let error = DockerHost::connect(api_address(), &stranger)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "DockerUntrustedError", "{error:?}");
+    // A client of another mesh does not trust this engine either.
+    let error = DockerHost::connect(api_address(), &other_mesh)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "DockerUntrustedError", "{error:?}");
+    // Without any certificate not one byte of an answer comes back.
+    let curl = Command::new("curl")
+        .args(["-sk", "--max-time", "5", "https://[fd00:5::1]:2376/version"])
+        .output();
+    if let Ok(answer) = curl {
+        assert!(
+            !answer.status.success() && answer.stdout.is_empty(),
+            "{answer:?}"
+        );
+    }
+}
+
+async fn import_busybox(docker: &DockerHost) {
+    let root = tempfile::tempdir().unwrap();
+    let inside = |path: &str| root.path().join(path);
+    std::fs::create_dir_all(inside("bin")).unwrap();
+    std::fs::create_dir_all(inside("www")).unwrap();
+    std::fs::copy("/bin/busybox", inside("bin/busybox")).unwrap();
+    std::fs::write(inside("www/index.html"), PAGE).unwrap();
+    let tar = Command::new("tar")
+        .args(["-C", root.path().to_str().unwrap(), "-c", "."])
+        .output()
+        .unwrap();
+    let chunks: Vec<_> = tar
+        .stdout
+        .chunks(64 << 10)
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+        .collect();
+    let id = docker
+        .import(futures::stream::iter(chunks), "busybox:1")
+        .await
+        .unwrap();
+    let images = docker.images().await.unwrap();
+    assert_eq!(images.len(), 1);
+    assert_eq!(
+        (&images[0].id, &images[0].tags[0]),
+        (&id, &"busybox:1".to_owned())
+    );
+}
+
+fn web(name: &str, port: u16) -> ContainerSpec {
+    let serve = "echo serving; exec /bin/busybox httpd -f -v -p 80 -h /www";
+    ContainerSpec {
+        image: "busybox:1".into(),
+        name: Some(name.into()),
+        ports: vec![PublishedPort {
+            host: port,
+            container: 80,
+            protocol: Protocol::Tcp,
+        }],
+        command: ["/bin/busybox", "sh", "-c", serve]
+            .map(str::to_owned)
+            .into(),
+        environment: vec!["A=b".into()],
+        restart: RestartPolicy::Always,
+    }
+}
+
+async fn a_page_is_served_on_the_overlay(host: &Host, docker: &DockerHost) {
+    docker.run(&web("web", 8080), listen()).await.unwrap();
+    for address in ["[fd00:5::1]:8080", "100.64.0.1:8080"] {
+        eventually(Duration::from_secs(10), || {
+            host.neighbour_fetches(address).as_deref() == Some(PAGE)
+        });
+    }
+    let listed = docker.containers(false).await.unwrap();
+    assert_eq!(
+        (listed[0].name.as_str(), listed[0].state.as_str()),
+        ("web", "running")
+    );
+    let published: Vec<_> = listed[0]
+        .ports
+        .iter()
+        .filter_map(|p| p.address.clone())
+        .collect();
+    assert_eq!(published.len(), 2, "{published:?}");
+    nothing_listens_on_wildcard_8080();
+    let lines: Vec<_> = docker.logs("web", false, None).try_collect().await.unwrap();
+    assert_eq!(&lines[0].bytes[..], b"serving\n");
+    let mut following = Box::pin(docker.logs("web", true, Some(1)));
+    let first = tokio::time::timeout(Duration::from_secs(5), following.try_next());
+    assert!(first.await.unwrap().unwrap().is_some());
+}
+
+fn nothing_listens_on_wildcard_8080() {
+    let listening = succeed("ss", &["-Hltn"]);
+    assert!(
+        !listening.contains("0.0.0.0:8080") && !listening.contains("[::]:8080"),
+        "{listening}"
+    );
+    assert!(listening.contains("[fd00:5::1]:8080"), "{listening}");
+}
+
+async fn refusals_leave_nothing_behind(docker: &DockerHost) {
+    let code = |result: Result<String, runtimes_docker::DockerError>| result.unwrap_err().code();
+    assert_eq!(
+        code(docker.run(&web("web", 8081), listen()).await),
+        "NameInUseError"
+    );
+    assert_eq!(
+        code(docker.run(&web("web2", 8080), listen()).await),
+        "PortInUseError"
+    );
+    let mut absent = web("web3", 8082);
+    absent.image = "absent:1".into();
+    assert_eq!(
+        code(docker.run(&absent, listen()).await),
+        "ImageNotFoundError"
+    );
+    assert_eq!(docker.containers(true).await.unwrap().len(), 1);
+    let code = |result: Result<(), runtimes_docker::DockerError>| result.unwrap_err().code();
+    assert_eq!(
+        code(docker.stop("nobody", None).await),
+        "ContainerNotFoundError"
+    );
+    assert_eq!(
+        code(docker.remove("web", false).await),
+        "ContainerRunningError"
+    );
+    assert_eq!(
+        code(docker.remove_image("busybox:1", false).await),
+        "ImageInUseError"
+    );
+    let pulled: Result<Vec<_>, _> = docker.pull("absent").try_collect().await;
+    assert_eq!(pulled.unwrap_err().code(), "RegistryError");
+    let logs: Result<Vec<_>, _> = docker.logs("nobody", false, None).try_collect().await;
+    assert_eq!(logs.unwrap_err().code(), "ContainerNotFoundError");
+}
+
+async fn a_renewed_certificate_keeps_containers(
+    host: &mut Host,
+    adapter: &mut runtimes_docker::DockerRuntime,
+    desired: &mut Desired,
+) {
+    let containers = processes(&["busybox"]).len();
+    let csr = desired.certificate.as_ref().unwrap().csr.clone();
+    desired.certificate = Some(host.ca.answer(&csr, 4711));
+    let (steps, _) = host.drive(adapter, desired).await.unwrap();
+    assert_eq!(steps, ["WriteConfig", "Restart"]);
+    assert_eq!(processes(&["busybox"]).len(), containers);
+    let page = host.neighbour_fetches("[fd00:5::1]:8080");
+    assert_eq!(page.as_deref(), Some(PAGE));
+}
+
+fn wish(document: Value) -> Override {
+    Override {
+        name: "test".into(),
+        layer: Layer::Node,
+        category_position: 1,
+        priority: 1,
+        document,
+    }
+}
+
+async fn overrides_are_reloaded_or_refused(
+    host: &mut Host,
+    adapter: &mut runtimes_docker::DockerRuntime,
+    desired: &mut Desired,
+) {
+    let before = pid_of(&host.observe(adapter, desired).await);
+    desired.overrides = vec![wish(json!({"debug": true, "labels": ["shoal=1"]}))];
+    let (steps, _) = host.drive(adapter, desired).await.unwrap();
+    assert_eq!(steps, ["WriteConfig", "Reload"]);
+    let (steps, _) = host.drive(adapter, desired).await.unwrap();
+    assert!(steps.is_empty());
+    for wrong in [json!({"no-such-key": 1}), json!({"mtu": "large"})] {
+        let mut wrongly = desired.clone();
+        wrongly.overrides = vec![wish(wrong)];
+        let error = host.drive(adapter, &mut wrongly).await.unwrap_err();
+        assert_eq!(error.code(), "InvalidDaemonConfigError", "{error}");
+    }
+    let (steps, phase) = host.drive(adapter, desired).await.unwrap();
+    assert!(steps.is_empty() && matches!(phase, Phase::Ready { .. }));
+    assert_eq!(pid_of(&host.observe(adapter, desired).await), before);
+}
+
+async fn crash_is_repaired_without_losing_containers(
+    host: &mut Host,
+    desired: &mut Desired,
+    before: u32,
+) {
+    let docker = client(host).await;
+    import_busybox(&docker).await;
+    docker.run(&web("web", 8080), listen()).await.unwrap();
+    let pid = Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    eprintln!("{:?}", processes(&["dockerd"]));
+    for e in std::fs::read_dir("/proc").unwrap().flatten() { if let Ok(s) = std::fs::read_to_string(e.path().join("status")) { if s.contains("dockerd") { eprintln!("{:?} {}", e.path(), &s[..90]); } } }
+    eventually(Duration::from_secs(5), || {
+        processes(&["dockerd"]).is_empty()
+    });
+    assert_eq!(processes(&["busybox"]).len(), 1);
+    let mut adapter = host.adapter();
+    let (steps, phase) = host.drive(&mut adapter, desired).await.unwrap();
+    assert_eq!(steps, ["Start"]);
+    assert!(matches!(phase, Phase::Ready { .. }));
+    assert_eq!(
+        client(host).await.containers(false).await.unwrap()[0].name,
+        "web"
+    );
+}
+
+/// Unassigns: nothing of the engine runs, nothing that shoal wrote is left.
+async fn docker_host_becomes_bare(host: &mut Host) {
+    let mut adapter = host.adapter();
+    let mut unassigned = host.assigned();
+    unassigned.assigned = false;
+    let (steps, phase) = host.drive(&mut adapter, &mut unassigned).await.unwrap();
+    assert_eq!(steps, ["Stop", "RemoveFiles"]);
+    assert_eq!(phase, Phase::Stopped);
+    assert_eq!(processes(&ENGINE), Vec::<String>::new());
+    assert_eq!(processes(&["busybox"]), Vec::<String>::new());
+    assert!(!host.data_dir.exists() && !std::path::Path::new("/etc/shoal").exists());
+}

@@ -1,0 +1,81 @@
+//! A root, an intermediate and leaves, as the mesh issues them.
+
+use consensus_core::WallMs;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+};
+use runtimes_core::docker::IssuedCertificate;
+use runtimes_docker::ClientTls;
+
+pub(crate) struct Ca {
+    pub(crate) root_pem: String,
+    intermediate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        let root_key = key();
+        let root = authority("root", BasicConstraints::Unconstrained);
+        let root_pem = root.self_signed(&root_key).unwrap().pem();
+        let root = Issuer::new(root, root_key);
+        let intermediate_key = key();
+        let intermediate = authority("intermediate", BasicConstraints::Constrained(0));
+        let intermediate_pem = intermediate
+            .signed_by(&intermediate_key, &root)
+            .unwrap()
+            .pem();
+        Self {
+            root_pem,
+            intermediate_pem,
+            issuer: Issuer::new(intermediate, intermediate_key),
+        }
+    }
+
+    /// A dockerd server's certificate for the request.
+    pub(crate) fn answer(&self, csr: &[u8], serial: u64) -> IssuedCertificate {
+        let mut request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
+        request.params.serial_number = Some(serial.into());
+        request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = request.signed_by(&self.issuer).unwrap().pem();
+        IssuedCertificate {
+            serial: format!("{serial:x}"),
+            csr: csr.to_vec(),
+            not_after: WallMs(u64::MAX),
+            renew_at: WallMs(u64::MAX),
+            chain_pem: format!("{leaf}{}", self.intermediate_pem),
+            ca_pem: self.root_pem.clone(),
+        }
+    }
+
+    /// What a client of the mesh holds.
+    pub(crate) fn client(&self) -> ClientTls {
+        let key = key();
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "operator");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().pem();
+        ClientTls {
+            ca_pem: self.root_pem.clone(),
+            cert_pem: format!("{leaf}{}", self.intermediate_pem),
+            key_pem: key.serialize_pem(),
+        }
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ED25519).unwrap()
+}
+
+fn authority(name: &str, constraints: BasicConstraints) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
