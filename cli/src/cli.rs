@@ -36,7 +36,12 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The daemon to ask: unix:///PATH or https://[ADDRESS]:PORT
-    #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
     pub(crate) connect: Option<String>,
     /// Answer with one JSON document; streams with one a line
     #[arg(long, global = true, help_heading = "Global options")]

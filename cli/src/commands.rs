@@ -18,10 +18,7 @@ use crate::{
 };
 
 /// Carries out a command.
-pub(crate) async fn run_command(
-    command: Command,
-    context: &Context<'_>,
-) -> Result<Exit, Failure> {
+pub(crate) async fn run_command(command: Command, context: &Context<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Init(init) => init.run(context).await,
         Command::Join(join) => join.run(context).await,

@@ -19,8 +19,11 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(global: &Global, terminal: &'a Terminal) -> Result<Self, Failure> {
         let socket = std::env::var("SHOAL_SOCKET").ok();
-        let endpoint =
-            endpoint::choose(global.connect.as_deref(), socket.as_deref(), &global.tls_dir)?;
+        let endpoint = endpoint::choose(
+            global.connect.as_deref(),
+            socket.as_deref(),
+            &global.tls_dir,
+        )?;
         Ok(Self {
             client: Client::new(endpoint),
             terminal,

@@ -29,7 +29,9 @@ mod tests {
     use super::*;
 
     fn chosen(connect: Option<&str>, socket: Option<&str>) -> String {
-        choose(connect, socket, Path::new("/tls")).unwrap().to_string()
+        choose(connect, socket, Path::new("/tls"))
+            .unwrap()
+            .to_string()
     }
 
     #[test]
@@ -43,7 +45,10 @@ mod tests {
 
     #[test]
     fn the_variable_may_be_a_path_or_a_url() {
-        assert_eq!(chosen(None, Some("unix:///run/c.sock")), "unix:///run/c.sock");
+        assert_eq!(
+            chosen(None, Some("unix:///run/c.sock")),
+            "unix:///run/c.sock"
+        );
         assert_eq!(chosen(None, Some("here.sock")), "unix://here.sock");
     }
 

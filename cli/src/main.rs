@@ -53,5 +53,8 @@ fn ask(cli: Cli, terminal: &Terminal) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| failure::no_runtime(&error))?;
-    runtime.block_on(commands::run_command(cli.command, &context))
+    let done = runtime.block_on(commands::run_command(cli.command, &context));
+    // A refused upload leaves a read of standard input behind, which is not waited for.
+    runtime.shutdown_background();
+    done
 }

@@ -39,7 +39,10 @@ pub(crate) fn facts(facts: &[(&str, String)]) -> String {
 
 /// `a=1,b=2`
 pub(crate) fn pairs(map: &BTreeMap<String, String>) -> String {
-    let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs: Vec<String> = map
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     pairs.join(",")
 }
 
@@ -83,16 +86,19 @@ mod tests {
             vec!["long-name".into(), "x\ny".into(), "b".into()],
         ];
         insta::assert_snapshot!(table(&["NAME", "ROLE", "LABELS"], rows).trim_fmt(), @r"
-        NAME       ROLE      LABELS
-        n1         -         zone=a
-        long-name  x\u{a}y   b
+        NAME       ROLE     LABELS
+        n1         -        zone=a
+        long-name  x\u{a}y  b
         ");
     }
 
     #[test]
     fn spans_and_sizes_read_well() {
         let spans = [0, 430, 9_999, 90_000, 600_000, 7_200_000, 900_000_000].map(span);
-        assert_eq!(spans, ["0.0 s", "0.4 s", "9.9 s", "90 s", "10 min", "2 h", "10 d"]);
+        assert_eq!(
+            spans,
+            ["0.0 s", "0.4 s", "9.9 s", "90 s", "10 min", "2 h", "10 d"]
+        );
         let sizes = [0, 999, 1_500, 12_340_000, 2_000_000_000].map(bytes);
         assert_eq!(sizes, ["0 B", "999 B", "1.5 kB", "12.3 MB", "2.0 GB"]);
     }

@@ -220,6 +220,9 @@ mod tests {
             ..PLAIN_TERMINAL
         };
         let error = ApiError::new("XError", "it failed", "");
-        assert_eq!(terminal.explain(&error), "\x1b[1;31mError:\x1b[0m it failed\n");
+        assert_eq!(
+            terminal.explain(&error),
+            "\x1b[1;31mError:\x1b[0m it failed\n"
+        );
     }
 }

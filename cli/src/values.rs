@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, time::Duration};
 /// argument itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidValue {
+    #[error("a name is not empty")]
+    NameEmpty,
     #[error("a time is a number and s, m, h or d, such as 24h")]
     Duration,
     #[error("a time must be longer than nothing")]
@@ -27,6 +29,14 @@ pub(crate) enum InvalidValue {
     Variable,
 }
 
+/// A name, unchanged. The mesh has the rules; an empty one would change which thing is asked for.
+pub(crate) fn name(text: &str) -> Result<String, InvalidValue> {
+    match text.is_empty() {
+        true => Err(InvalidValue::NameEmpty),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// `30s`, `15m`, `24h`, `7d`
 pub(crate) fn duration(text: &str) -> Result<Duration, InvalidValue> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -41,7 +51,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, InvalidValue> {
     if number.is_empty() {
         return Err(InvalidValue::Duration);
     }
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_s));
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit_s));
     match seconds {
         Some(0) => Err(InvalidValue::DurationZero),
         Some(seconds) => Ok(Duration::from_secs(seconds)),
@@ -132,12 +145,20 @@ mod tests {
         for (text, seconds) in [("30s", 30), ("15m", 900), ("24h", 86_400), ("7d", 604_800)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for bad in ["", "h", "24", "24 h", "-1h", "1.5h", "1h30m", "24H", "1w", "ä"] {
+        for bad in [
+            "", "h", "24", "24 h", "-1h", "1.5h", "1h30m", "24H", "1w", "ä",
+        ] {
             assert_eq!(duration(bad), Err(InvalidValue::Duration), "{bad}");
         }
         assert_eq!(duration("0s"), Err(InvalidValue::DurationZero));
-        assert_eq!(duration("99999999999999999999s"), Err(InvalidValue::DurationTooLong));
-        assert_eq!(duration("9999999999999999999d"), Err(InvalidValue::DurationTooLong));
+        assert_eq!(
+            duration("99999999999999999999s"),
+            Err(InvalidValue::DurationTooLong)
+        );
+        assert_eq!(
+            duration("9999999999999999999d"),
+            Err(InvalidValue::DurationTooLong)
+        );
     }
 
     #[test]
@@ -163,7 +184,10 @@ mod tests {
     fn a_selector_names_each_label_once() {
         let both = [("a".into(), "1".into()), ("b".into(), "2".into())];
         assert_eq!(selector("a=1,b=2"), Ok(both.into()));
-        assert_eq!(selector("a=1,a=2"), Err(InvalidValue::LabelTwice("a".into())));
+        assert_eq!(
+            selector("a=1,a=2"),
+            Err(InvalidValue::LabelTwice("a".into()))
+        );
         for bad in ["", "a=1,", ",a=1", "a"] {
             assert_eq!(selector(bad), Err(InvalidValue::Label), "{bad}");
         }
@@ -174,7 +198,9 @@ mod tests {
         for good in ["80:8080", "53:53/udp", "1:65535/tcp"] {
             assert_eq!(port(good).as_deref(), Ok(good));
         }
-        for bad in ["80", "80:", ":80", "0:80", "80:65536", "80:80/x", "a:b", "1:2:3", "+1:80"] {
+        for bad in [
+            "80", "80:", ":80", "0:80", "80:65536", "80:80/x", "a:b", "1:2:3", "+1:80",
+        ] {
             assert_eq!(port(bad), Err(InvalidValue::Port), "{bad}");
         }
     }

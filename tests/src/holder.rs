@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::process::CommandExt,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -105,7 +105,7 @@ impl Holder {
         let namespace = fs::File::open(format!("/proc/{}/ns/pid", self.init))?;
         thread::scope(|scope| {
             let spawner = scope.spawn(move || {
-                move_into_link_name_space((&namespace).into(), Some(LinkNameSpaceType::Process))?;
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
                 command.spawn()
             });
             spawner.join().expect("spawning does not panic")

@@ -87,13 +87,25 @@ mod tests {
             time: "2026-01-01T00:00:00.123Z".into(),
             kind: kind.into(),
             node: node.map(Into::into),
-            payload: payload.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            payload: payload
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
         };
         let events = [
-            event(9, "node.joined", Some("n2"), &[("role", "agent"), ("state", "joining")]),
+            event(
+                9,
+                "node.joined",
+                Some("n2"),
+                &[("role", "agent"), ("state", "joining")],
+            ),
             event(10, "mesh.created", None, &[]),
         ];
-        insta::assert_snapshot!(list(&events).trim_fmt(), @"");
+        insta::assert_snapshot!(list(&events).trim_fmt(), @r"
+        INDEX  TIME                      KIND          NODE  PAYLOAD
+        9      2026-01-01T00:00:00.123Z  node.joined   n2    role=agent,state=joining
+        10     2026-01-01T00:00:00.123Z  mesh.created  -     -
+        ");
         assert_eq!(
             events.each_ref().map(one),
             [

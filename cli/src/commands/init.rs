@@ -87,6 +87,19 @@ mod tests {
             root_words: "one two three".into(),
             warnings: vec![],
         };
-        insta::assert_snapshot!(words(&joined), @"");
+        insta::assert_snapshot!(words(&joined), @r"
+        The mesh stands.
+
+        Mesh:             home (00112233445566778899aabbccddeeff)
+        Node:             n1 (server)
+        Overlay IPv6:     fd00::1
+        Overlay IPv4:     -
+        Root fingerprint: ab12
+        Root in words:    one two three
+
+        Next, for each further machine, make a token here:
+          shoal token create --role server --out token
+        Three servers survive the loss of any one; further machines join as agents.
+        ");
     }
 }

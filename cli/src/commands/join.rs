@@ -3,7 +3,6 @@
 //! Decides: what a token file may be, before the daemon is asked. The token is never an argument.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     os::unix::fs::MetadataExt,
@@ -85,7 +84,9 @@ impl Explained for TokenFileError {
     fn code(&self) -> &'static str {
         match self {
             Self::NoToken { .. } => "BootstrapTokenInvalidError",
-            Self::Unreadable { .. } | Self::Empty { .. } | Self::TooLarge { .. } => "TokenFileError",
+            Self::Unreadable { .. } | Self::Empty { .. } | Self::TooLarge { .. } => {
+                "TokenFileError"
+            }
         }
     }
 
@@ -150,7 +151,8 @@ fn token_text(from: impl Read, path: &Path) -> Result<String, TokenFileError> {
     }
     match std::str::from_utf8(text) {
         Ok(text)
-            if text.starts_with(TOKEN_PREFIX) && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
+            if text.starts_with(TOKEN_PREFIX)
+                && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
         {
             Ok(text.to_owned())
         }
@@ -200,7 +202,12 @@ mod tests {
         assert!(matches!(of(b" \n"), Err(TokenFileError::Empty { .. })));
         let huge = vec![b'x'; 9000];
         assert!(matches!(of(&huge), Err(TokenFileError::TooLarge { .. })));
-        for foreign in [&b"K10abc::server:x"[..], b"shoal1.a\nshoal1.b", b"shoal1.\xff", b"shoal1.\0"] {
+        for foreign in [
+            &b"K10abc::server:x"[..],
+            b"shoal1.a\nshoal1.b",
+            b"shoal1.\xff",
+            b"shoal1.\0",
+        ] {
             let error = of(foreign).unwrap_err();
             assert_eq!(error.code(), "BootstrapTokenInvalidError", "{foreign:?}");
         }
@@ -211,7 +218,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for path in [directory.path(), &directory.path().join("none")] {
             let error = read_token(path).unwrap_err();
-            assert!(matches!(error, TokenFileError::Unreadable { .. }), "{error}");
+            assert!(
+                matches!(error, TokenFileError::Unreadable { .. }),
+                "{error}"
+            );
         }
     }
 

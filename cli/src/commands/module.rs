@@ -32,13 +32,13 @@ pub(crate) enum Module {
 pub(crate) struct Assignment {
     /// The node's name or id; left out with --selector
     #[arg(
-        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        value_parser = values::name,
         required_unless_present = "selector",
         conflicts_with = "selector"
     )]
     node: Option<String>,
     /// The module's name, such as docker-engine
-    #[arg(required = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(required = true, value_parser = values::name)]
     module: String,
     /// Every node that has all these labels, now and later
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = values::selector)]
@@ -51,7 +51,9 @@ impl Module {
             Self::Ls => context.list(context.client.get(&Route::to(&["modules"])).await, list),
             Self::Assign(assignment) => assignment.run(context, "assign", "assigned to").await,
             Self::Unassign(assignment) => {
-                assignment.run(context, "unassign", "no longer assigned to").await
+                assignment
+                    .run(context, "unassign", "no longer assigned to")
+                    .await
             }
         }
     }
@@ -62,7 +64,10 @@ impl Assignment {
         let target = match (&self.node, &self.selector) {
             (Some(node), _) => node.clone(),
             (None, selector) => {
-                format!("nodes with {}", selector.as_ref().map(pairs).unwrap_or_default())
+                format!(
+                    "nodes with {}",
+                    selector.as_ref().map(pairs).unwrap_or_default()
+                )
             }
         };
         let said = format!("{} is {said} {target}", self.module);
@@ -104,6 +109,10 @@ mod tests {
             module("docker-engine", &["n1", "zone=a"], &["n1", "n2", "n3"]),
             module("k3s-server", &[], &[]),
         ];
-        insta::assert_snapshot!(list(&modules).trim_fmt(), @"");
+        insta::assert_snapshot!(list(&modules).trim_fmt(), @r"
+        MODULE         VARIETY       ASSIGNED TO  NODES
+        docker-engine  subscription  n1 zone=a    n1 n2 n3
+        k3s-server     subscription  -            -
+        ");
     }
 }

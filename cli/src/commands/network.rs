@@ -7,6 +7,7 @@ use crate::{
     context::Context,
     failure::{Exit, Failure},
     table::{facts, or_nothing, span, table},
+    values,
 };
 
 /// Overlay networks, and who has a place in them
@@ -18,7 +19,7 @@ pub(crate) enum Network {
     /// Show a network and its peers
     Show {
         /// The network's name
-        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        #[arg(value_parser = values::name)]
         network: String,
     },
     /// Give a node a place in a network
@@ -30,10 +31,10 @@ pub(crate) enum Network {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Place {
     /// The node's name or id
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_parser = values::name)]
     node: String,
     /// The network's name
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_parser = values::name)]
     network: String,
 }
 
@@ -67,7 +68,14 @@ impl Network {
 }
 
 fn list(networks: &[NetworkView]) -> Table {
-    let headings = ["NAME", "INTERFACE", "IPV6 PREFIX", "IPV4 PREFIX", "PORT", "PEERS"];
+    let headings = [
+        "NAME",
+        "INTERFACE",
+        "IPV6 PREFIX",
+        "IPV4 PREFIX",
+        "PORT",
+        "PEERS",
+    ];
     let rows = networks.iter().map(|network| {
         vec![
             network.name.clone(),
@@ -90,9 +98,18 @@ fn show(network: &NetworkView) -> String {
         ("IPv4 prefix", network.ipv4_prefix.clone()),
         ("WireGuard port", network.wireguard_port.to_string()),
     ]);
-    let headings = ["NODE", "IPV6", "IPV4", "ENDPOINT", "HANDSHAKE", "PUBLIC KEY"];
+    let headings = [
+        "NODE",
+        "IPV6",
+        "IPV4",
+        "ENDPOINT",
+        "HANDSHAKE",
+        "PUBLIC KEY",
+    ];
     let rows = network.peers.iter().map(|peer| {
-        let handshake = peer.handshake_s.map(|s| format!("{} ago", span(s.saturating_mul(1000))));
+        let handshake = peer
+            .handshake_s
+            .map(|s| format!("{} ago", span(s.saturating_mul(1000))));
         vec![
             peer.node.clone(),
             peer.ipv6.to_string(),
@@ -130,7 +147,21 @@ mod tests {
             wireguard_port: 51820,
             peers: vec![peer("n1", None), peer("n2", Some(75))],
         };
-        insta::assert_snapshot!(show(&network), @"");
-        insta::assert_snapshot!(list(&[network]).trim_fmt(), @"");
+        insta::assert_snapshot!(show(&network), @r"
+        Name:           default
+        Id:             00112233445566778899aabbccddeeff
+        Interface:      shoal-default
+        IPv6 prefix:    fd00::/64
+        IPv4 prefix:    100.96.0.0/16
+        WireGuard port: 51820
+
+        NODE  IPV6     IPV4        ENDPOINT         HANDSHAKE  PUBLIC KEY
+        n1    fd00::1  100.96.0.1  192.0.2.1:51820  -          bm90IGEga2V5
+        n2    fd00::1  100.96.0.1  192.0.2.1:51820  75 s ago   bm90IGEga2V5
+        ");
+        insta::assert_snapshot!(list(&[network]).trim_fmt(), @r"
+        NAME     INTERFACE      IPV6 PREFIX  IPV4 PREFIX    PORT   PEERS
+        default  shoal-default  fd00::/64    100.96.0.0/16  51820  2
+        ");
     }
 }

@@ -34,14 +34,14 @@ pub(crate) enum Node {
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
     /// The node's name or id
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_parser = values::name)]
     node: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Label {
     /// The node's name or id
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_parser = values::name)]
     node: String,
     /// KEY=VALUE to set a label, KEY- to remove it
     #[arg(required = true, value_name = "CHANGE", value_parser = values::label_change)]
@@ -51,7 +51,7 @@ pub(crate) struct Label {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remove {
     /// The node's name or id
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_parser = values::name)]
     node: String,
     /// Do not ask
     #[arg(long, short)]
@@ -142,7 +142,10 @@ impl Remove {
                 None => return Err(RemoveError::ConfirmationRequired.into()),
             }
         }
-        let answer = context.client.delete(&Route::to(&["nodes", &self.node])).await;
+        let answer = context
+            .client
+            .delete(&Route::to(&["nodes", &self.node]))
+            .await;
         context.changed(answer, &format!("{} is removed", self.node))
     }
 }
@@ -169,7 +172,16 @@ fn round_trip(rtt_us: u64) -> String {
 }
 
 fn list(nodes: &[NodeView]) -> Table {
-    let headings = ["NAME", "ROLE", "STATE", "SEEN", "RTT", "OVERLAY IPV6", "OVERLAY IPV4", "LABELS"];
+    let headings = [
+        "NAME",
+        "ROLE",
+        "STATE",
+        "SEEN",
+        "RTT",
+        "OVERLAY IPV6",
+        "OVERLAY IPV4",
+        "LABELS",
+    ];
     let rows = nodes.iter().map(|node| {
         vec![
             node.name.clone(),
@@ -192,7 +204,10 @@ fn show(node: &NodeView) -> String {
         ("Role", node.role.clone()),
         ("State", state(node)),
         ("Last seen", seen(node)),
-        ("Round trip", or_nothing(node.rtt_us.map(round_trip).as_ref())),
+        (
+            "Round trip",
+            or_nothing(node.rtt_us.map(round_trip).as_ref()),
+        ),
         ("Overlay IPv6", or_nothing(node.overlay_ipv6.as_ref())),
         ("Overlay IPv4", or_nothing(node.overlay_ipv4.as_ref())),
         ("Labels", pairs(&node.labels)),
@@ -200,7 +215,10 @@ fn show(node: &NodeView) -> String {
         ("Addresses", node.addresses.join(", ")),
         ("Lifecycle class", node.lifecycle_class.clone()),
         ("Network profile", node.network_profile.clone()),
-        ("Data in memory", if node.tmpfs_store { "yes" } else { "no" }.into()),
+        (
+            "Data in memory",
+            if node.tmpfs_store { "yes" } else { "no" }.into(),
+        ),
     ]);
     if !node.metadata.is_empty() {
         known += "Metadata:\n";
@@ -249,18 +267,44 @@ mod tests {
 
     #[test]
     fn the_list_tells_silence_from_state() {
-        insta::assert_snapshot!(list(&[node("n1"), silent()]).trim_fmt(), @"");
+        insta::assert_snapshot!(list(&[node("n1"), silent()]).trim_fmt(), @r"
+        NAME  ROLE    STATE            SEEN      RTT     OVERLAY IPV6  OVERLAY IPV4  LABELS
+        n1    server  running          now       -       fd00::1       100.96.0.1    disk=ssd,zone=a
+        n2    server  running, silent  12 s ago  0.4 ms  fd00::1       -             -
+        ");
     }
 
     #[test]
     fn a_node_is_shown_with_all_that_is_known() {
-        insta::assert_snapshot!(show(&node("n1")), @"");
+        insta::assert_snapshot!(show(&node("n1")), @r"
+        Name:            n1
+        Id:              12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm
+        Role:            server
+        State:           running
+        Last seen:       now
+        Round trip:      -
+        Overlay IPv6:    fd00::1
+        Overlay IPv4:    100.96.0.1
+        Labels:          disk=ssd,zone=a
+        Modules:         docker-engine
+        Addresses:       192.0.2.1:7440
+        Lifecycle class: persistent
+        Network profile: heavyweight
+        Data in memory:  no
+        Metadata:
+          arch=x86_64
+        ");
     }
 
     #[test]
     fn a_label_is_not_set_and_removed_at_once() {
         let parse = |changes: &[&str]| {
-            label_request(changes.iter().map(|c| values::label_change(c).unwrap()).collect())
+            label_request(
+                changes
+                    .iter()
+                    .map(|c| values::label_change(c).unwrap())
+                    .collect(),
+            )
         };
         let request = parse(&["a=1", "b-"]).unwrap();
         assert_eq!(request.set, [("a".into(), "1".into())].into());

@@ -101,14 +101,24 @@ mod tests {
     fn whatever_follows_run_is_the_daemons() {
         assert_eq!(
             split("shoal --json --connect x run --help --json -- run"),
-            ("shoal --json --connect x run".into(), Some("--help --json -- run".into()))
+            (
+                "shoal --json --connect x run".into(),
+                Some("--help --json -- run".into())
+            )
         );
-        assert_eq!(split("shoal run"), ("shoal run".into(), Some(String::new())));
+        assert_eq!(
+            split("shoal run"),
+            ("shoal run".into(), Some(String::new()))
+        );
     }
 
     #[test]
     fn other_commands_that_say_run_are_left_alone() {
-        for line in ["shoal docker run n image", "shoal --connect run status", "shoal"] {
+        for line in [
+            "shoal docker run n image",
+            "shoal --connect run status",
+            "shoal",
+        ] {
             assert_eq!(split(line), (line.to_owned(), None));
         }
     }

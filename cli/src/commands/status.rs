@@ -20,7 +20,10 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
-        let answer = context.client.get::<StatusView>(&Route::to(&["status"])).await?;
+        let answer = context
+            .client
+            .get::<StatusView>(&Route::to(&["status"]))
+            .await?;
         let healthy = is_healthy(&answer.value);
         context.show(Ok(answer), |status| words(status, now_ms()))?;
         Ok(match self.check && !healthy {
@@ -36,7 +39,9 @@ fn is_healthy(status: &StatusView) -> bool {
 
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -62,10 +67,19 @@ fn words(status: &StatusView, now_ms: u64) -> String {
     };
     let known = facts(&[
         ("Mesh", format!("{} ({mesh_id})", or_none(&status.mesh))),
-        ("Node", format!("{} ({role}, {})", status.node, status.node_id)),
-        ("Leader", status.leader.clone().unwrap_or_else(|| "none known".into())),
+        (
+            "Node",
+            format!("{} ({role}, {})", status.node, status.node_id),
+        ),
+        (
+            "Leader",
+            status.leader.clone().unwrap_or_else(|| "none known".into()),
+        ),
         ("Voters", status.voters.join(", ")),
-        ("Reachable", format!("{} of {}", status.reachable, status.members)),
+        (
+            "Reachable",
+            format!("{} of {}", status.reachable, status.members),
+        ),
         ("Issuer", or_none(&status.issuer)),
         ("Certificate", certificate),
         ("WireGuard", or_none(&status.wireguard)),
@@ -80,7 +94,10 @@ fn conditions(status: &StatusView) -> String {
     if status.conditions.is_empty() {
         return String::new();
     }
-    let lines = status.conditions.iter().map(|condition| format!("  - {condition}\n"));
+    let lines = status
+        .conditions
+        .iter()
+        .map(|condition| format!("  - {condition}\n"));
     lines.fold("Conditions:\n".into(), |all, line| all + &line)
 }
 
@@ -112,7 +129,21 @@ mod tests {
 
     #[test]
     fn status_tells_who_leads_and_who_answers() {
-        insta::assert_snapshot!(words(&status(), 1_000_000), @"");
+        insta::assert_snapshot!(words(&status(), 1_000_000), @r"
+        Mesh:        home (00112233445566778899aabbccddeeff)
+        Node:        n1 (server, 12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm)
+        Leader:      n2
+        Voters:      n1, n2, n3
+        Reachable:   3 of 4
+        Issuer:      n1
+        Certificate: valid for 22 h
+        WireGuard:   userspace
+        Listens on:  /ip4/192.0.2.1/udp/7440/quic-v1
+        Version:     0.1.0
+        Freshness:   raft, index 42
+        Conditions:
+          - n4 is silent
+        ");
     }
 
     #[test]
@@ -124,7 +155,15 @@ mod tests {
             conditions: vec![],
             ..status()
         };
-        insta::assert_snapshot!(words(&alone, 0), @"");
+        insta::assert_snapshot!(words(&alone, 0), @r"
+        This machine is in no mesh.
+
+        Node:       n1 (12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm)
+        Listens on: /ip4/192.0.2.1/udp/7440/quic-v1
+        Version:    0.1.0
+
+        Make one with `shoal init`, or join one with `shoal join --token-file FILE`.
+        ");
     }
 
     #[test]
@@ -135,10 +174,19 @@ mod tests {
 
     #[test]
     fn a_mesh_without_a_leader_or_with_conditions_is_not_healthy() {
-        let well = StatusView { conditions: vec![], ..status() };
+        let well = StatusView {
+            conditions: vec![],
+            ..status()
+        };
         assert!(is_healthy(&well));
         assert!(!is_healthy(&status()));
-        assert!(!is_healthy(&StatusView { leader: None, ..well.clone() }));
-        assert!(!is_healthy(&StatusView { mesh_id: None, ..well }));
+        assert!(!is_healthy(&StatusView {
+            leader: None,
+            ..well.clone()
+        }));
+        assert!(!is_healthy(&StatusView {
+            mesh_id: None,
+            ..well
+        }));
     }
 }

@@ -107,7 +107,10 @@ impl Create {
             ttl_s: Some(self.ttl.as_secs()),
             reusable: self.reusable,
         };
-        let answer = context.client.post(&Route::to(&["tokens"]), &request).await?;
+        let answer = context
+            .client
+            .post(&Route::to(&["tokens"]), &request)
+            .await?;
         match out {
             Some(out) => show_kept(context, &answer.value, self.reusable, out),
             None => show_printed(context, &answer, self.reusable),
@@ -166,7 +169,11 @@ fn show_kept(
 }
 
 fn token_facts(created: &TokenCreated, reusable: bool) -> String {
-    let uses = if reusable { "any number of machines" } else { "one machine" };
+    let uses = if reusable {
+        "any number of machines"
+    } else {
+        "one machine"
+    };
     facts(&[
         ("Makes", format!("{uses} a {}", created.role)),
         ("Until", created.expires.clone()),
@@ -189,13 +196,16 @@ impl<'a> TokenFile<'a> {
             .create_new(true)
             .mode(SECRET_MODE)
             .open(path);
-        let file = opened.map_err(|source| match source.kind() == io::ErrorKind::AlreadyExists {
-            true => TokenOutError::Exists { path: path.into() },
-            false => TokenOutError::Unwritable {
-                path: path.into(),
-                source,
-            },
-        })?;
+        let file =
+            opened.map_err(
+                |source| match source.kind() == io::ErrorKind::AlreadyExists {
+                    true => TokenOutError::Exists { path: path.into() },
+                    false => TokenOutError::Unwritable {
+                        path: path.into(),
+                        source,
+                    },
+                },
+            )?;
         Ok(Self {
             path,
             file,

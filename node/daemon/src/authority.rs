@@ -15,8 +15,9 @@ use std::{
 use age::secrecy::ExposeSecret;
 use consensus_core::{CertificateProfile, MeshId, NodeId, WallMs};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+    SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -83,7 +84,9 @@ pub(crate) struct Authority {
 impl Authority {
     /// Makes a root for a new mesh and seals its key below `dir`.
     pub(crate) fn create(dir: &Path, mesh: MeshId) -> Result<Self, AuthorityError> {
-        let sign = |error: rcgen::Error| AuthorityError::Sign { reason: error.to_string() };
+        let sign = |error: rcgen::Error| AuthorityError::Sign {
+            reason: error.to_string(),
+        };
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(sign)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(mesh, "root", "shoal mesh root");
@@ -93,14 +96,22 @@ impl Authority {
         params.not_before = now - Duration::minutes(BACKDATE_MINUTES);
         params.not_after = now + Duration::days(ROOT_DAYS);
         let root = params.self_signed(&key).map_err(sign)?.der().to_vec();
-        let authority = Self { dir: dir.to_owned(), mesh, root };
+        let authority = Self {
+            dir: dir.to_owned(),
+            mesh,
+            root,
+        };
         authority.seal(&Zeroizing::new(key.serialize_der()))?;
         Ok(authority)
     }
 
     /// The issuer's hand after a restart.
     pub(crate) fn open(dir: &Path, mesh: MeshId, root: Vec<u8>) -> Self {
-        Self { dir: dir.to_owned(), mesh, root }
+        Self {
+            dir: dir.to_owned(),
+            mesh,
+            root,
+        }
     }
 
     /// The root certificate, DER.
@@ -109,25 +120,37 @@ impl Authority {
     }
 
     fn key_error(&self, reason: impl ToString) -> AuthorityError {
-        AuthorityError::Key { path: self.dir.clone(), reason: reason.to_string() }
+        AuthorityError::Key {
+            path: self.dir.clone(),
+            reason: reason.to_string(),
+        }
     }
 
     fn seal(&self, key: &[u8]) -> Result<(), AuthorityError> {
         let identity = age::x25519::Identity::generate();
-        let sealed = age::encrypt(&identity.to_public(), key).map_err(|error| self.key_error(error))?;
-        let write = |name: &str, bytes: &[u8]| -> io::Result<()> { replace_file(&self.dir.join(name), bytes) };
-        write("seal.identity", identity.to_string().expose_secret().as_bytes())
-            .and_then(|()| write("root.key.age", &sealed))
-            .map_err(|error| self.key_error(error))
+        let sealed =
+            age::encrypt(&identity.to_public(), key).map_err(|error| self.key_error(error))?;
+        let write = |name: &str, bytes: &[u8]| -> io::Result<()> {
+            replace_file(&self.dir.join(name), bytes)
+        };
+        write(
+            "seal.identity",
+            identity.to_string().expose_secret().as_bytes(),
+        )
+        .and_then(|()| write("root.key.age", &sealed))
+        .map_err(|error| self.key_error(error))
     }
 
     fn unseal(&self) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
         let read = |name: &str| std::fs::read(self.dir.join(name)).map(Zeroizing::new);
         let identity = read("seal.identity").map_err(|error| self.key_error(error))?;
         let identity = std::str::from_utf8(&identity).map_err(|error| self.key_error(error))?;
-        let identity = age::x25519::Identity::from_str(identity).map_err(|error| self.key_error(error))?;
+        let identity =
+            age::x25519::Identity::from_str(identity).map_err(|error| self.key_error(error))?;
         let sealed = read("root.key.age").map_err(|error| self.key_error(error))?;
-        age::decrypt(&identity, &sealed).map(Zeroizing::new).map_err(|error| self.key_error(error))
+        age::decrypt(&identity, &sealed)
+            .map(Zeroizing::new)
+            .map_err(|error| self.key_error(error))
     }
 
     /// Signs a leaf for the key in `csr` (PKCS#10, DER), whose self-signature is checked. Nothing
@@ -139,9 +162,14 @@ impl Authority {
         node: &NodeId,
         names: &Names,
     ) -> Result<Leaf, AuthorityError> {
-        let request = |error: rcgen::Error| AuthorityError::Request { reason: error.to_string() };
-        let sign = |error: rcgen::Error| AuthorityError::Sign { reason: error.to_string() };
-        let mut csr = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).map_err(request)?;
+        let request = |error: rcgen::Error| AuthorityError::Request {
+            reason: error.to_string(),
+        };
+        let sign = |error: rcgen::Error| AuthorityError::Sign {
+            reason: error.to_string(),
+        };
+        let mut csr =
+            CertificateSigningRequestParams::from_der(&csr.to_vec().into()).map_err(request)?;
         let serial: [u8; 16] = rand::random();
         let now = OffsetDateTime::now_utc();
         csr.params = self.leaf_params(profile, node, names, serial, now)?;
@@ -152,7 +180,11 @@ impl Authority {
         let der = csr.signed_by(&issuer).map_err(sign)?.der().to_vec();
         let end = (now + Duration::days(LEAF_DAYS)).unix_timestamp();
         let not_after = WallMs(u64::try_from(end).unwrap_or(0) * 1000);
-        Ok(Leaf { der, serial: hex::encode(serial_bytes(serial)), not_after })
+        Ok(Leaf {
+            der,
+            serial: hex::encode(serial_bytes(serial)),
+            not_after,
+        })
     }
 
     fn leaf_params(
@@ -166,16 +198,24 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(self.mesh, profile.as_str(), node.as_str());
         for name in &names.dns {
-            let name = name.clone().try_into().map_err(|error: rcgen::Error| AuthorityError::Request {
-                reason: error.to_string(),
-            })?;
+            let name =
+                name.clone()
+                    .try_into()
+                    .map_err(|error: rcgen::Error| AuthorityError::Request {
+                        reason: error.to_string(),
+                    })?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
-        params.subject_alt_names.extend(names.addresses.iter().map(|ip| SanType::IpAddress(*ip)));
+        params
+            .subject_alt_names
+            .extend(names.addresses.iter().map(|ip| SanType::IpAddress(*ip)));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match profile {
             CertificateProfile::Node => {
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+                vec![
+                    ExtendedKeyUsagePurpose::ServerAuth,
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                ]
             }
             CertificateProfile::DockerServer => vec![ExtendedKeyUsagePurpose::ServerAuth],
             CertificateProfile::DockerClient => vec![ExtendedKeyUsagePurpose::ClientAuth],
@@ -209,13 +249,16 @@ pub(crate) fn fingerprint(root: &[u8]) -> [u8; 32] {
 
 /// The first 128 bits of a fingerprint as twelve words (BIP-39), to be compared by voice.
 pub(crate) fn words(fingerprint: &[u8; 32]) -> String {
-    let mnemonic = bip39::Mnemonic::from_entropy(&fingerprint[..16]).expect("128 bits make twelve words");
+    let mnemonic =
+        bip39::Mnemonic::from_entropy(&fingerprint[..16]).expect("128 bits make twelve words");
     mnemonic.words().collect::<Vec<_>>().join(" ")
 }
 
 /// A request for a certificate on this key, PKCS#10 in DER.
 pub(crate) fn signing_request(key: &KeyPair) -> Result<Vec<u8>, AuthorityError> {
-    let sign = |error: rcgen::Error| AuthorityError::Sign { reason: error.to_string() };
+    let sign = |error: rcgen::Error| AuthorityError::Sign {
+        reason: error.to_string(),
+    };
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(key).map_err(sign)?.der().to_vec())
@@ -231,9 +274,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(dir.path(), MeshId::from_bytes([5; 16])).unwrap();
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let names = Names { dns: vec!["n1".into()], addresses: vec!["fd00::1".parse().unwrap()] };
+        let names = Names {
+            dns: vec!["n1".into()],
+            addresses: vec!["fd00::1".parse().unwrap()],
+        };
         let csr = signing_request(&key).unwrap();
-        let leaf = authority.sign(&csr, profile, &NODE.parse().unwrap(), &names).unwrap();
+        let leaf = authority
+            .sign(&csr, profile, &NODE.parse().unwrap(), &names)
+            .unwrap();
         (leaf, authority, dir)
     }
 
@@ -245,8 +293,14 @@ mod tests {
         assert!(usage.digital_signature() && !usage.key_encipherment());
         let extended = cert.extended_key_usage().unwrap().unwrap().value;
         assert!(extended.server_auth && !extended.client_auth);
-        let names = format!("{:?}", cert.subject_alternative_name().unwrap().unwrap().value);
-        assert!(names.contains("IPAddress") && names.contains("n1"), "{names}");
+        let names = format!(
+            "{:?}",
+            cert.subject_alternative_name().unwrap().unwrap().value
+        );
+        assert!(
+            names.contains("IPAddress") && names.contains("n1"),
+            "{names}"
+        );
         assert_eq!(hex::encode(cert.raw_serial()), leaf.serial);
         let (_, root) = x509_parser::parse_x509_certificate(authority.root()).unwrap();
         cert.verify_signature(Some(root.public_key())).unwrap();
@@ -261,7 +315,12 @@ mod tests {
         let last = csr.len() - 1;
         csr[last] ^= 1;
         let error = authority
-            .sign(&csr, CertificateProfile::Node, &NODE.parse().unwrap(), &Names::default())
+            .sign(
+                &csr,
+                CertificateProfile::Node,
+                &NODE.parse().unwrap(),
+                &Names::default(),
+            )
             .err()
             .unwrap();
         assert_eq!(error.code(), "SigningRequestInvalidError");
@@ -272,7 +331,11 @@ mod tests {
         let (_, authority, dir) = signed(CertificateProfile::Node);
         let sealed = std::fs::read(dir.path().join("root.key.age")).unwrap();
         assert!(sealed.starts_with(b"age-encryption.org/v1"));
-        let again = Authority::open(dir.path(), MeshId::from_bytes([5; 16]), authority.root().to_vec());
+        let again = Authority::open(
+            dir.path(),
+            MeshId::from_bytes([5; 16]),
+            authority.root().to_vec(),
+        );
         assert!(again.unseal().is_ok());
     }
 

@@ -77,11 +77,18 @@ pub(crate) struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error("the settings file {path:?} can't be read")]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the settings file {path:?} is wrong: {reason}")]
     Parse { path: PathBuf, reason: String },
     #[error("{setting} {value:?} is wrong: it must be {rule}")]
-    Invalid { setting: &'static str, value: String, rule: &'static str },
+    Invalid {
+        setting: &'static str,
+        value: String,
+        rule: &'static str,
+    },
 }
 
 /// Settings with every default filled in.
@@ -101,10 +108,14 @@ pub(crate) struct Config {
 impl Settings {
     /// Reads a settings file.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
     }
 
     /// These settings where they are given, else `below`.
@@ -130,7 +141,11 @@ impl Settings {
         } else {
             self.listen
         };
-        if let Some(address) = self.advertise.iter().find(|a| a.ip().is_unspecified() || a.port() == 0) {
+        if let Some(address) = self
+            .advertise
+            .iter()
+            .find(|a| a.ip().is_unspecified() || a.port() == 0)
+        {
             return Err(ConfigError::Invalid {
                 setting: "advertise",
                 value: address.to_string(),
@@ -139,7 +154,12 @@ impl Settings {
         }
         let name = self.name.unwrap_or_else(host_name);
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > 63 || !name.chars().all(good) || name.starts_with('-') || name.ends_with('-') {
+        if name.is_empty()
+            || name.len() > 63
+            || !name.chars().all(good)
+            || name.starts_with('-')
+            || name.ends_with('-')
+        {
             return Err(ConfigError::Invalid {
                 setting: "name",
                 value: name,
@@ -147,8 +167,12 @@ impl Settings {
             });
         }
         Ok(Config {
-            data_dir: self.data_dir.unwrap_or_else(|| node_api::DEFAULT_DATA_DIR.into()),
-            socket: self.socket.unwrap_or_else(|| node_api::DEFAULT_SOCKET.into()),
+            data_dir: self
+                .data_dir
+                .unwrap_or_else(|| node_api::DEFAULT_DATA_DIR.into()),
+            socket: self
+                .socket
+                .unwrap_or_else(|| node_api::DEFAULT_SOCKET.into()),
             name,
             listen,
             advertise: self.advertise,
@@ -165,7 +189,10 @@ fn host_name() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy().to_lowercase();
     let label = name.split('.').next().unwrap_or_default();
-    label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect()
+    label
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect()
 }
 
 #[cfg(test)]
@@ -190,22 +217,35 @@ mod tests {
             dockerd: Some("a".into()),
         })
         .unwrap();
-        let keys = |table: &toml::Table| table.keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        let keys = |table: &toml::Table| {
+            table
+                .keys()
+                .cloned()
+                .collect::<std::collections::BTreeSet<_>>()
+        };
         assert_eq!(keys(&table), keys(&all));
         settings.resolve().unwrap();
     }
 
     #[test]
     fn an_unknown_field_is_refused_by_name() {
-        let error = toml::from_str::<Settings>("dta_dir = '/x'").unwrap_err().to_string();
+        let error = toml::from_str::<Settings>("dta_dir = '/x'")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("dta_dir"), "{error}");
     }
 
     #[test]
     fn a_flag_wins_over_the_file() {
         let file: Settings = toml::from_str("name = 'a'\nsocket = '/s'").unwrap();
-        let flags = Settings { name: Some("b".into()), ..Settings::default() };
+        let flags = Settings {
+            name: Some("b".into()),
+            ..Settings::default()
+        };
         let config = flags.over(file).resolve().unwrap();
-        assert_eq!((config.name.as_str(), config.socket.to_str()), ("b", Some("/s")));
+        assert_eq!(
+            (config.name.as_str(), config.socket.to_str()),
+            ("b", Some("/s"))
+        );
     }
 }

@@ -38,9 +38,15 @@ impl DataDirError {
     /// What to do.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Self::Unusable { .. } => "run shoald as root, or give another directory with --data-dir",
-            Self::InUse { .. } => "stop that one first, or give this one its own --data-dir and --socket",
-            Self::Damaged { .. } => "restore it from a backup, or empty the data directory and join again",
+            Self::Unusable { .. } => {
+                "run shoald as root, or give another directory with --data-dir"
+            }
+            Self::InUse { .. } => {
+                "stop that one first, or give this one its own --data-dir and --socket"
+            }
+            Self::Damaged { .. } => {
+                "restore it from a backup, or empty the data directory and join again"
+            }
         }
     }
 }
@@ -69,8 +75,15 @@ pub(crate) struct Membership {
 impl DataDir {
     /// Opens (making it if need be) and locks the directory.
     pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
-        let unusable = |source| DataDirError::Unusable { path: root.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(unusable)?;
+        let unusable = |source| DataDirError::Unusable {
+            path: root.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(unusable)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -79,8 +92,13 @@ impl DataDir {
             .open(root.join("lock"))
             .map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse { path: root.to_owned() }),
+            Ok(()) => Ok(Self {
+                root: root.to_owned(),
+                _lock: lock,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse {
+                path: root.to_owned(),
+            }),
             Err(errno) => Err(unusable(errno.into())),
         }
     }
@@ -119,9 +137,14 @@ impl DataDir {
     pub(crate) fn membership(&self) -> Result<Option<Membership>, DataDirError> {
         let path = self.root.join("mesh.json");
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| DataDirError::Damaged { path, reason: error.to_string() }),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes)
+                    .map(Some)
+                    .map_err(|error| DataDirError::Damaged {
+                        path,
+                        reason: error.to_string(),
+                    })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(DataDirError::Unusable { path, source }),
         }
@@ -129,7 +152,8 @@ impl DataDir {
 
     /// Remembers the mesh. From here on the node is a member.
     pub(crate) fn set_membership(&self, membership: &Membership) -> Result<(), DataDirError> {
-        let bytes = serde_json::to_vec_pretty(membership).expect("plain fields are always encodable");
+        let bytes =
+            serde_json::to_vec_pretty(membership).expect("plain fields are always encodable");
         self.replace("mesh.json", &bytes)
     }
 
@@ -153,11 +177,19 @@ impl DataDir {
 /// Writes aside, syncs, renames, syncs the directory. The file is readable by its owner only.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(parent)?;
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let aside = PathBuf::from(aside);
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&aside)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
@@ -184,6 +216,9 @@ mod tests {
         let data = DataDir::open(dir.path()).unwrap();
         assert!(data.membership().unwrap().is_none());
         fs::write(dir.path().join("mesh.json"), "{").unwrap();
-        assert_eq!(data.membership().err().map(|e| e.code()), Some("DataDirDamagedError"));
+        assert_eq!(
+            data.membership().err().map(|e| e.code()),
+            Some("DataDirDamagedError")
+        );
     }
 }

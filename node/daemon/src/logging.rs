@@ -7,7 +7,13 @@ use crate::config::LogFormat;
 /// Starts logging. Called once.
 pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
     // Libraries tell their inner life at info; the daemon's own events are what an operator reads.
-    let quiet = ["openraft=warn", "libp2p_swarm=warn", "libp2p_quic=warn", "sled=warn", "gotatun=warn"];
+    let quiet = [
+        "openraft=warn",
+        "libp2p_swarm=warn",
+        "libp2p_quic=warn",
+        "sled=warn",
+        "gotatun=warn",
+    ];
     let filter = if level.contains('=') || level.contains(',') {
         EnvFilter::try_new(level)?
     } else {
@@ -15,7 +21,9 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
     };
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     Ok(())

@@ -18,7 +18,9 @@ const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 fn memory_kib() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
@@ -37,8 +39,14 @@ pub(crate) fn metadata() -> BTreeMap<String, String> {
     let uname = rustix::system::uname();
     let mut facts = BTreeMap::from([
         ("arch".to_owned(), std::env::consts::ARCH.to_owned()),
-        ("kernel".to_owned(), uname.release().to_string_lossy().into_owned()),
-        ("shoal_version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        (
+            "kernel".to_owned(),
+            uname.release().to_string_lossy().into_owned(),
+        ),
+        (
+            "shoal_version".to_owned(),
+            env!("CARGO_PKG_VERSION").to_owned(),
+        ),
     ]);
     if let Some(kib) = memory_kib() {
         facts.insert("memory_mib".to_owned(), (kib / 1024).to_string());
@@ -53,7 +61,11 @@ pub(crate) fn is_in_memory(dir: &Path) -> bool {
 
 /// The address from which packets to `there` would leave. Sends nothing.
 pub(crate) fn source_address(there: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if there.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if there.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(there).ok()?;
     Some(socket.local_addr().ok()?.ip())

@@ -72,13 +72,23 @@ impl Fatal {
             caused_by.push(source.to_string());
             next = source.source();
         }
-        Self { code: code.into(), message: error.to_string(), hint: hint.into(), caused_by }
+        Self {
+            code: code.into(),
+            message: error.to_string(),
+            hint: hint.into(),
+            caused_by,
+        }
     }
 }
 
 impl From<node_api::ApiError> for Fatal {
     fn from(error: node_api::ApiError) -> Self {
-        Self { code: error.code, message: error.message, hint: error.hint, caused_by: error.caused_by }
+        Self {
+            code: error.code,
+            message: error.message,
+            hint: error.hint,
+            caused_by: error.caused_by,
+        }
     }
 }
 
@@ -101,7 +111,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the operator who starts the daemon by hand reads why it did not start")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the operator who starts the daemon by hand reads why it did not start"
+)]
 fn complain(fatal: &Fatal) {
     eprintln!("Error: {} ({})", fatal.message, fatal.code);
     for cause in &fatal.caused_by {
@@ -111,16 +124,32 @@ fn complain(fatal: &Fatal) {
 }
 
 fn run(file: Option<PathBuf>, flags: Settings) -> Result<(), Fatal> {
-    let config = read_config(file, flags)
-        .map_err(|error| Fatal::new("SettingsError", &error, "docs/shoald.toml shows every setting"))?;
-    logging::start(config.log, &config.log_level)
-        .map_err(|error| Fatal::new("SettingsError", &error, "give a level (info) or a tracing filter"))?;
+    let config = read_config(file, flags).map_err(|error| {
+        Fatal::new(
+            "SettingsError",
+            &error,
+            "docs/shoald.toml shows every setting",
+        )
+    })?;
+    logging::start(config.log, &config.log_level).map_err(|error| {
+        Fatal::new(
+            "SettingsError",
+            &error,
+            "give a level (info) or a tracing filter",
+        )
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()
         .thread_name("shoald")
         .build()
-        .map_err(|error| Fatal::new("InternalError", &error, "see the limits on threads (ulimit -u)"))?;
+        .map_err(|error| {
+            Fatal::new(
+                "InternalError",
+                &error,
+                "see the limits on threads (ulimit -u)",
+            )
+        })?;
     runtime.block_on(serve(config))
 }
 
@@ -139,7 +168,8 @@ fn read_config(file: Option<PathBuf>, flags: Settings) -> Result<Config, config:
 
 /// Opens what this node owns.
 fn open_host(config: Config) -> Result<Host, Fatal> {
-    let data = DataDir::open(&config.data_dir).map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
+    let data = DataDir::open(&config.data_dir)
+        .map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
     let key_path = data.node_key();
     let key = if key_path.exists() {
         NodeKey::load(&key_path)
@@ -148,12 +178,20 @@ fn open_host(config: Config) -> Result<Host, Fatal> {
         key.save(&key_path).map(|()| key)
     };
     let key = key.map_err(|error| {
-        let hint = error.hint().unwrap_or_else(|| "check the data directory".into());
+        let hint = error
+            .hint()
+            .unwrap_or_else(|| "check the data directory".into());
         Fatal::new(error.code(), &error, &hint)
     })?;
     let wireguard = overlay_wireguard::load_or_create_private_key(&data.wireguard_key())
         .map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
-    Ok(Host { config, data: Arc::new(data), key, wireguard, clock: Clock::start() })
+    Ok(Host {
+        config,
+        data: Arc::new(data),
+        key,
+        wireguard,
+        clock: Clock::start(),
+    })
 }
 
 /// A port that is taken is told at the start, not at the first join.
@@ -164,10 +202,18 @@ fn check_ports(config: &Config) -> Result<(), Fatal> {
         if let Err(error) = both {
             let taken = error.kind() == std::io::ErrorKind::AddrInUse;
             return Err(Fatal {
-                code: if taken { "AddressInUseError" } else { "AddressUnavailableError" }.into(),
+                code: if taken {
+                    "AddressInUseError"
+                } else {
+                    "AddressUnavailableError"
+                }
+                .into(),
                 message: format!("{address} can't be listened on, with UDP and TCP"),
                 hint: if taken {
-                    format!("see who has it (ss -lnp | grep :{}), or choose another with --listen", address.port())
+                    format!(
+                        "see who has it (ss -lnp | grep :{}), or choose another with --listen",
+                        address.port()
+                    )
                 } else {
                     "choose an address that this machine has, with --listen".into()
                 },
@@ -182,15 +228,22 @@ async fn serve(config: Config) -> Result<(), Fatal> {
     let host = Arc::new(open_host(config)?);
     check_ports(&host.config)?;
     let socket = host.config.socket.clone();
-    let listener = api::bind_unix(&socket).map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Fatal::new("InternalError", &error, "report this"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Fatal::new("InternalError", &error, "report this"))?;
+    let listener =
+        api::bind_unix(&socket).map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| Fatal::new("InternalError", &error, "report this"))?;
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Fatal::new("InternalError", &error, "report this"))?;
 
     let node = Arc::new(Node::new(host.clone()));
     node.resume()?;
     let stop = CancellationToken::new();
     let router = api::router(node.clone());
-    let overlay = api::OverlayListener { node: node.clone(), router: router.clone(), stop: stop.clone() };
+    let overlay = api::OverlayListener {
+        node: node.clone(),
+        router: router.clone(),
+        stop: stop.clone(),
+    };
     let tasks = [
         tokio::spawn(api::serve_unix(listener, router, stop.clone())),
         tokio::spawn(overlay.run()),

@@ -54,12 +54,20 @@ impl Token {
 
     /// The token in the text.
     pub(crate) fn decode(text: &str) -> Result<Self, TokenError> {
-        let body = text.trim().strip_prefix(PREFIX).ok_or(TokenError::Foreign)?;
+        let body = text
+            .trim()
+            .strip_prefix(PREFIX)
+            .ok_or(TokenError::Foreign)?;
         if body.len() > TEXT_CHARS_MAX {
             return Err(TokenError::Damaged);
         }
-        let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError::Damaged)?;
-        let at = body.len().checked_sub(CHECK_BYTES).ok_or(TokenError::Damaged)?;
+        let body = URL_SAFE_NO_PAD
+            .decode(body)
+            .map_err(|_| TokenError::Damaged)?;
+        let at = body
+            .len()
+            .checked_sub(CHECK_BYTES)
+            .ok_or(TokenError::Damaged)?;
         let (body, check) = body.split_at(at);
         if blake3::hash(body).as_bytes()[..CHECK_BYTES] != *check {
             return Err(TokenError::Damaged);

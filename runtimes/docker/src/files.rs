@@ -41,10 +41,13 @@ impl FileError {
 
     /// What to do about it.
     pub fn hint(&self) -> String {
-        match self.source.kind() {
-            io::ErrorKind::StorageFull => "free some space on that file system".to_owned(),
-            io::ErrorKind::PermissionDenied => "run shoald as root".to_owned(),
-            _ => format!("look at {}", self.path.display()),
+        let kind = self.source.kind();
+        if kind == io::ErrorKind::StorageFull {
+            "free some space on that file system".to_owned()
+        } else if kind == io::ErrorKind::PermissionDenied {
+            "run shoald as root".to_owned()
+        } else {
+            format!("look at {}", self.path.display())
         }
     }
 }

@@ -173,9 +173,25 @@ pub(crate) fn find(paths: &Paths) -> Found {
 
 /// The containerd that a dockerd of ours started and left behind.
 pub(crate) fn containerd(paths: &Paths) -> Option<Identity> {
-    let directory: PathBuf = paths.exec_root.join("containerd");
-    by_pid_file(&directory.join("containerd.pid"), "containerd")
-        .filter(|identity| identity.names(&directory.join("containerd.toml")))
+    let configuration = paths.exec_root.join("containerd/containerd.toml");
+    by_pid_file(&containerd_pid_file(paths), "containerd")
+        .filter(|identity| identity.names(&configuration))
+}
+
+/// Removes pid files of a dockerd and a containerd that are gone. After a crash dockerd would
+/// refuse to start as long as any process, even a zombie, has the pid that the file names.
+pub(crate) fn clear_stale_pid_files(paths: &Paths) -> Result<(), FileError> {
+    let containerd = containerd_pid_file(paths);
+    for (path, program) in [(&paths.pidfile, "dockerd"), (&containerd, "containerd")] {
+        if path.exists() && by_pid_file(path, program).is_none() {
+            fs::remove_file(path).map_err(files::at("remove", path))?;
+        }
+    }
+    Ok(())
+}
+
+fn containerd_pid_file(paths: &Paths) -> PathBuf {
+    paths.exec_root.join("containerd/containerd.pid")
 }
 
 fn by_pid_file(path: &Path, program: &str) -> Option<Identity> {
@@ -248,9 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_file_that_names_another_program_counts_for_nothing() {
+    fn a_pid_file_that_names_another_program_counts_for_nothing_and_is_cleared() {
         let (_root, paths, _files) = scene();
         fs::write(&paths.pidfile, std::process::id().to_string()).unwrap();
         assert_eq!(find(&paths), Found::Absent);
+        clear_stale_pid_files(&paths).unwrap();
+        assert!(!paths.pidfile.exists());
     }
 }

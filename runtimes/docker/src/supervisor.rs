@@ -150,6 +150,7 @@ fn spawn(engine: &Engine, paths: &Paths, files: &HostFiles) -> Result<Identity, 
     files.claim(&paths.log())?;
     files.claim(&paths.old_log())?;
     log_tail::cut(paths)?;
+    process::clear_stale_pid_files(paths)?;
     let open_log = || {
         let log = paths.log();
         fs::OpenOptions::new()

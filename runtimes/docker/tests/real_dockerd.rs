@@ -3,6 +3,12 @@
 //! Needs root, Debian's docker.io (or docker-ce), busybox-static, iproute2 and util-linux; says
 //! loudly which test it skipped and why where they are missing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests: clippy's exemption covers only the test functions themselves"
+)]
+
 mod support;
 
 use std::{
@@ -20,7 +26,10 @@ use runtimes_core::{
 use runtimes_docker::{ContainerSpec, DockerHost, Protocol, PublishedPort, RestartPolicy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::host::{Host, eventually, inside, listen, processes, succeed};
+use support::{
+    bare::without_docker,
+    host::{Host, eventually, inside, listen, processes, succeed},
+};
 
 /// What the container serves.
 const PAGE: &str = "a page\n";
@@ -45,6 +54,7 @@ async fn whole_life(mut host: Host) {
     );
     assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
     nothing_listens_everywhere();
+    shoals_own_share_of_the_start_is_small(&host);
 
     let docker = client(&host).await;
     strangers_are_refused(&host).await;
@@ -70,9 +80,6 @@ fn dockerd_outlives_whoever_started_it_and_is_found_again() {
 }
 
 async fn outlives(mut host: Host) {
-    if std::env::var_os("SHOAL_TEST_STARTER").is_some() {
-        return;
-    }
     let mut desired = host.assigned();
     let mut adapter = host.adapter();
     // All but the start, which another process does and is killed after.
@@ -112,6 +119,39 @@ fn starts_dockerd_and_stays() {
         adapter.perform(Step::Start).await.unwrap();
         std::future::pending::<()>().await;
     });
+}
+
+#[test]
+fn docker_is_installed_where_it_is_missing_and_not_started_by_its_package() {
+    without_docker(
+        "docker_is_installed_where_it_is_missing_and_not_started_by_its_package",
+        installation,
+    );
+}
+
+async fn installation(data_dir: std::path::PathBuf) {
+    let paths = runtimes_docker::Paths::under(&data_dir);
+    let forbidden = runtimes_docker::Settings {
+        install_packages: false,
+        ..Default::default()
+    };
+    let mut adapter = runtimes_docker::DockerRuntime::new(paths.clone(), forbidden);
+    let error = adapter.perform(Step::Install).await.unwrap_err();
+    assert_eq!(error.code(), "RuntimeMissingError");
+    assert!(
+        error
+            .to_string()
+            .starts_with("dockerd, containerd, runc missing"),
+        "{error}"
+    );
+
+    let mut adapter = runtimes_docker::DockerRuntime::new(paths.clone(), Default::default());
+    adapter.perform(Step::Install).await.unwrap();
+    succeed("dockerd", &["--version"]);
+    assert_eq!(processes(&["dockerd"]), Vec::<String>::new());
+    assert!(!paths.policy_rc.exists());
+    adapter.perform(Step::RemoveFiles).await.unwrap();
+    assert!(!data_dir.exists());
 }
 
 #[test]
@@ -179,7 +219,7 @@ async fn taken_address(mut host: Host) {
     eventually(Duration::from_secs(10), || processes(&ENGINE).is_empty());
     drop(occupant);
     let (steps, phase) = host.drive(&mut adapter, &mut desired).await.unwrap();
-    assert_eq!(steps, ["Start"]);
+    assert_eq!(steps, ["Start"], "{phase:?}");
     assert!(matches!(phase, Phase::Ready { .. }));
     docker_host_becomes_bare(&mut host).await;
 }
@@ -200,15 +240,27 @@ async fn one_step(
     desired: &mut Desired,
 ) {
     match host.plan(adapter, desired).await.step.unwrap() {
-        Step::RequestCertificate { csr } => desired.certificate = Some(host.ca.answer(&csr, 9)),
-        step => adapter.perform(step).await.unwrap(),
+        Step::RequestCertificate { csr } => {
+            desired.certificate = Some(host.ca.answer(&csr, 9));
+        }
+        step @ (Step::Install
+        | Step::MakeKey
+        | Step::WriteConfig(_)
+        | Step::Start
+        | Step::Reload
+        | Step::Restart
+        | Step::Probe
+        | Step::Stop
+        | Step::RemoveFiles) => adapter.perform(step).await.unwrap(),
     }
 }
 
 fn pid_of(observed: &Observed) -> u32 {
     match &observed.daemon {
         Daemon::Ours { pid, .. } => *pid,
-        other => panic!("{other:?}"),
+        other @ (Daemon::Absent | Daemon::Foreign { .. } | Daemon::Adoptable { .. }) => {
+            panic!("{other:?}")
+        }
     }
 }
 
@@ -231,6 +283,22 @@ async fn wait_for_answer(
         assert!(Instant::now() < deadline, "{observed:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The goal is one second beside dockerd's own start.
+fn shoals_own_share_of_the_start_is_small(host: &Host) {
+    let log = std::fs::read_to_string(host.paths().log()).unwrap();
+    let time_of = |what: &str| {
+        let line = log.lines().find(|line| line.contains(what)).unwrap();
+        let time = line.split('"').nth(1).unwrap();
+        let ms = succeed("date", &["-d", time, "+%s%3N"]);
+        ms.trim().parse::<u128>().unwrap()
+    };
+    let (began, ended) = host.last_step;
+    let before = time_of("Starting up").saturating_sub(began);
+    let after = ended.saturating_sub(time_of("API listen on [fd00:5::1]:2376"));
+    eprintln!("  of which before dockerd: {before} ms, after it listens: {after} ms");
+    assert!(before + after < 1000, "{before} + {after} ms");
 }
 
 fn nothing_listens_everywhere() {
@@ -448,8 +516,6 @@ async fn crash_is_repaired_without_losing_containers(
     docker.run(&web("web", 8080), listen()).await.unwrap();
     let pid = Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
-    eprintln!("{:?}", processes(&["dockerd"]));
-    for e in std::fs::read_dir("/proc").unwrap().flatten() { if let Ok(s) = std::fs::read_to_string(e.path().join("status")) { if s.contains("dockerd") { eprintln!("{:?} {}", e.path(), &s[..90]); } } }
     eventually(Duration::from_secs(5), || {
         processes(&["dockerd"]).is_empty()
     });
@@ -474,5 +540,6 @@ async fn docker_host_becomes_bare(host: &mut Host) {
     assert_eq!(phase, Phase::Stopped);
     assert_eq!(processes(&ENGINE), Vec::<String>::new());
     assert_eq!(processes(&["busybox"]), Vec::<String>::new());
-    assert!(!host.data_dir.exists() && !std::path::Path::new("/etc/shoal").exists());
+    let configuration = std::path::Path::new("/etc/shoal/docker");
+    assert!(!host.data_dir.exists() && !configuration.exists());
 }

@@ -8,18 +8,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use consensus_core::{
-    Assignment, Command, DOCKER_TLS_PORT, DockerHost as HostRow, DockerPhase, Module, NodeId, Refusal,
+    Assignment, Command, DOCKER_TLS_PORT, DockerHost as HostRow, DockerPhase, Module, NodeId,
+    Refusal,
 };
 use futures::{StreamExt, TryStreamExt};
 use node_api::{
     ApiError,
     types::{
-        Changed, ClientCertificate, ClientCertificateRequest, ContainerView, Created, DockerHostView, PullProgress,
-        PullRequest, RegisterRequest, RunRequest,
+        Changed, ClientCertificate, ClientCertificateRequest, ContainerView, Created,
+        DockerHostView, PullProgress, PullRequest, RegisterRequest, RunRequest,
     },
 };
 use runtimes_core::docker::Listen;
-use runtimes_docker::{ClientTls, ContainerSpec, DockerError, DockerHost, Protocol, PublishedPort, RestartPolicy};
+use runtimes_docker::{
+    ClientTls, ContainerSpec, DockerError, DockerHost, Protocol, PublishedPort, RestartPolicy,
+};
 use serde::Deserialize;
 
 use super::{Answer, Body, Failure, Member, Query, change};
@@ -28,30 +31,39 @@ use crate::{
     mesh::{
         Mesh,
         desk::ask_issuer,
-        peer_wire::{PeerAnswer, PeerRequest},
+        peer_wire::{PeerAnswer, PeerRequest, misunderstood},
     },
     node::invalid_text,
 };
 
 pub(super) async fn hosts(Member(mesh): Member) -> Json<Vec<DockerHostView>> {
     let view = mesh.proposer.views.view();
-    let managed = view.agreed.docker_hosts.iter().map(|(id, host)| show_host(&view.agreed.name_of(id), host));
-    let external = view.agreed.external_docker_hosts.iter().map(|(name, endpoint)| DockerHostView {
-        node: name.clone(),
-        status: "external".into(),
-        api_endpoint: Some(endpoint.clone()),
-        version: None,
-        managed: false,
-        phase: None,
-        reason: None,
-    });
+    let managed = view
+        .agreed
+        .docker_hosts
+        .iter()
+        .map(|(id, host)| show_host(&view.agreed.name_of(id), host));
+    let external = view
+        .agreed
+        .external_docker_hosts
+        .iter()
+        .map(|(name, endpoint)| DockerHostView {
+            node: name.clone(),
+            status: "external".into(),
+            api_endpoint: Some(endpoint.clone()),
+            version: None,
+            managed: false,
+            phase: None,
+            reason: None,
+        });
     Json(managed.chain(external).collect())
 }
 
 fn show_host(name: &str, host: &HostRow) -> DockerHostView {
-    let reason = match &host.phase {
-        DockerPhase::Failed { reason, code, .. } => Some(format!("{code}: {reason}")),
-        _ => None,
+    let reason = if let DockerPhase::Failed { reason, code, .. } = &host.phase {
+        Some(format!("{code}: {reason}"))
+    } else {
+        None
     };
     DockerHostView {
         node: name.to_owned(),
@@ -67,15 +79,24 @@ fn show_host(name: &str, host: &HostRow) -> DockerHostView {
 fn find(mesh: &Mesh, name: &str) -> Result<NodeId, ApiError> {
     let view = mesh.proposer.views.view();
     let found = view.agreed.find_node(name).map(|(id, _)| id.clone());
-    Ok(found.ok_or(Refusal::NodeUnknown { node: name.to_owned() })?)
+    Ok(found.ok_or(Refusal::NodeUnknown {
+        node: name.to_owned(),
+    })?)
 }
 
 pub(super) async fn provision(Member(mesh): Member, Path(node): Path<String>) -> Answer<Changed> {
     let id = find(&mesh, &node)?;
-    change(&mesh, Command::AssignModule(Assignment::to_node(Module::DockerEngine, id))).await
+    change(
+        &mesh,
+        Command::AssignModule(Assignment::to_node(Module::DockerEngine, id)),
+    )
+    .await
 }
 
-pub(super) async fn decommission(Member(mesh): Member, Path(node): Path<String>) -> Answer<Changed> {
+pub(super) async fn decommission(
+    Member(mesh): Member,
+    Path(node): Path<String>,
+) -> Answer<Changed> {
     change(&mesh, Command::DecommissionDocker { node }).await
 }
 
@@ -84,7 +105,14 @@ pub(super) async fn register(
     Path(name): Path<String>,
     Body(request): Body<RegisterRequest>,
 ) -> Answer<Changed> {
-    change(&mesh, Command::RegisterDocker { name, endpoint: request.endpoint }).await
+    change(
+        &mesh,
+        Command::RegisterDocker {
+            name,
+            endpoint: request.endpoint,
+        },
+    )
+    .await
 }
 
 pub(super) async fn unregister(Member(mesh): Member, Path(name): Path<String>) -> Answer<Changed> {
@@ -109,12 +137,28 @@ fn docker_error(error: &DockerError) -> ApiError {
 async fn engine(mesh: &Mesh, name: &str) -> Result<(DockerHost, Listen), Failure> {
     let id = find(mesh, name)?;
     let view = mesh.proposer.views.view();
-    let row = view.agreed.docker_hosts.get(&id).ok_or(Refusal::DockerHostUnknown { node: name.to_owned() })?;
+    let row = view
+        .agreed
+        .docker_hosts
+        .get(&id)
+        .ok_or(Refusal::DockerHostUnknown {
+            node: name.to_owned(),
+        })?;
     let peer = view.agreed.first_peer(&id).map(|(_, peer)| peer.clone());
-    let peer = peer.ok_or(Refusal::MissingSdwanPeer { node: name.to_owned() })?;
+    let peer = peer.ok_or(Refusal::MissingSdwanPeer {
+        node: name.to_owned(),
+    })?;
     let DockerPhase::Ready { .. } = row.phase else {
-        let message = format!("the Docker host on {name} is {} ({})", row.status(), row.phase.as_str());
-        return Err(Failure(ApiError::new("DockerHostNotReadyError", message, "`shoal docker ls` shows how far it is")));
+        let message = format!(
+            "the Docker host on {name} is {} ({})",
+            row.status(),
+            row.phase.as_str()
+        );
+        return Err(Failure(ApiError::new(
+            "DockerHostNotReadyError",
+            message,
+            "`shoal docker ls` shows how far it is",
+        )));
     };
     let credentials = mesh.credentials.borrow().clone();
     let leaf = credentials.chain.first().cloned().unwrap_or_default();
@@ -123,30 +167,42 @@ async fn engine(mesh: &Mesh, name: &str) -> Result<(DockerHost, Listen), Failure
         cert_pem: pem("CERTIFICATE", &leaf),
         key_pem: mesh.key_pem().to_string(),
     };
-    let listen = Listen { ipv6: peer.ipv6, ipv4: Some(peer.ipv4) };
+    let listen = Listen {
+        ipv6: peer.ipv6,
+        ipv4: Some(peer.ipv4),
+    };
     let host = DockerHost::connect((listen.ipv6, DOCKER_TLS_PORT).into(), &tls).await?;
     Ok((host, listen))
 }
 
-pub(super) async fn ps(Member(mesh): Member, Path(node): Path<String>) -> Answer<Vec<ContainerView>> {
+pub(super) async fn ps(
+    Member(mesh): Member,
+    Path(node): Path<String>,
+) -> Answer<Vec<ContainerView>> {
     let (host, _) = engine(&mesh, &node).await?;
-    let containers = host.containers(true).await?.into_iter().map(|container| ContainerView {
-        id: container.id,
-        name: container.name,
-        image: container.image,
-        state: container.state,
-        ports: container
-            .ports
-            .iter()
-            .map(|port| match (&port.address, port.host) {
-                (Some(address), Some(host)) if address.contains(':') => {
-                    format!("[{address}]:{host}->{}/{}", port.container, port.protocol)
-                }
-                (Some(address), Some(host)) => format!("{address}:{host}->{}/{}", port.container, port.protocol),
-                _ => format!("{}/{}", port.container, port.protocol),
-            })
-            .collect(),
-    });
+    let containers = host
+        .containers(true)
+        .await?
+        .into_iter()
+        .map(|container| ContainerView {
+            id: container.id,
+            name: container.name,
+            image: container.image,
+            state: container.state,
+            ports: container
+                .ports
+                .iter()
+                .map(|port| match (&port.address, port.host) {
+                    (Some(address), Some(host)) if address.contains(':') => {
+                        format!("[{address}]:{host}->{}/{}", port.container, port.protocol)
+                    }
+                    (Some(address), Some(host)) => {
+                        format!("{address}:{host}->{}/{}", port.container, port.protocol)
+                    }
+                    _ => format!("{}/{}", port.container, port.protocol),
+                })
+                .collect(),
+        });
     Ok(Json(containers.collect()))
 }
 
@@ -158,17 +214,29 @@ pub(super) async fn run(
     let spec = ContainerSpec {
         image: request.image,
         name: request.name,
-        ports: request.ports.iter().map(|text| published_port(text)).collect::<Result<_, _>>()?,
+        ports: request
+            .ports
+            .iter()
+            .map(|text| published_port(text))
+            .collect::<Result<_, _>>()?,
         command: request.command,
         environment: request.env,
         restart: restart_policy(request.restart.as_deref())?,
     };
     let (host, listen) = engine(&mesh, &node).await?;
-    Ok(Json(Created { id: host.run(&spec, listen).await? }))
+    Ok(Json(Created {
+        id: host.run(&spec, listen).await?,
+    }))
 }
 
 fn published_port(text: &str) -> Result<PublishedPort, ApiError> {
-    let refuse = || invalid_text("published port", text, "HOST:CONTAINER or HOST:CONTAINER/udp, both from 1 to 65535");
+    let refuse = || {
+        invalid_text(
+            "published port",
+            text,
+            "HOST:CONTAINER or HOST:CONTAINER/udp, both from 1 to 65535",
+        )
+    };
     let (ports, protocol) = match text.split_once('/') {
         None => (text, Protocol::Tcp),
         Some((ports, "tcp")) => (ports, Protocol::Tcp),
@@ -176,8 +244,17 @@ fn published_port(text: &str) -> Result<PublishedPort, ApiError> {
         Some(_) => return Err(refuse()),
     };
     let (host, container) = ports.split_once(':').ok_or_else(refuse)?;
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(refuse);
-    Ok(PublishedPort { host: port(host)?, container: port(container)?, protocol })
+    let port = |text: &str| {
+        text.parse::<u16>()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(refuse)
+    };
+    Ok(PublishedPort {
+        host: port(host)?,
+        container: port(container)?,
+        protocol,
+    })
 }
 
 fn restart_policy(text: Option<&str>) -> Result<RestartPolicy, ApiError> {
@@ -186,7 +263,11 @@ fn restart_policy(text: Option<&str>) -> Result<RestartPolicy, ApiError> {
         Some("always") => Ok(RestartPolicy::Always),
         Some("unless-stopped") => Ok(RestartPolicy::UnlessStopped),
         Some("on-failure") => Ok(RestartPolicy::OnFailure { retries_max: 0 }),
-        Some(other) => Err(invalid_text("restart policy", other, "no, always, unless-stopped or on-failure")),
+        Some(other) => Err(invalid_text(
+            "restart policy",
+            other,
+            "no, always, unless-stopped or on-failure",
+        )),
     }
 }
 
@@ -229,10 +310,21 @@ pub(super) struct ImageView {
     size_bytes: u64,
 }
 
-pub(super) async fn images(Member(mesh): Member, Path(node): Path<String>) -> Answer<Vec<ImageView>> {
+pub(super) async fn images(
+    Member(mesh): Member,
+    Path(node): Path<String>,
+) -> Answer<Vec<ImageView>> {
     let (host, _) = engine(&mesh, &node).await?;
     let images = host.images().await?.into_iter();
-    Ok(Json(images.map(|i| ImageView { id: i.id, tags: i.tags, size_bytes: i.size_bytes }).collect()))
+    Ok(Json(
+        images
+            .map(|i| ImageView {
+                id: i.id,
+                tags: i.tags,
+                size_bytes: i.size_bytes,
+            })
+            .collect(),
+    ))
 }
 
 #[derive(Debug, Deserialize)]
@@ -255,9 +347,15 @@ pub(super) async fn logs(
         Some(Ok(line)) => Some(line),
         None => None,
     };
-    let rest = lines.map_ok(|line| line.bytes).map_err(|error| std::io::Error::other(error.to_string()));
+    let rest = lines
+        .map_ok(|line| line.bytes)
+        .map_err(|error| std::io::Error::other(error.to_string()));
     let all = futures::stream::iter(first.map(|line| Ok(line.bytes))).chain(rest);
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], HttpBody::from_stream(all)).into_response())
+    Ok((
+        [(CONTENT_TYPE, "application/octet-stream")],
+        HttpBody::from_stream(all),
+    )
+        .into_response())
 }
 
 pub(super) async fn pull(
@@ -290,7 +388,11 @@ pub(super) async fn pull(
         bytes.push(b'\n');
         Ok::<_, std::convert::Infallible>(bytes)
     });
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], HttpBody::from_stream(lines)).into_response())
+    Ok((
+        [(CONTENT_TYPE, "application/x-ndjson")],
+        HttpBody::from_stream(lines),
+    )
+        .into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -305,8 +407,13 @@ pub(super) async fn import(
     request: Request,
 ) -> Answer<Created> {
     let (host, _) = engine(&mesh, &node).await?;
-    let tar = request.into_body().into_data_stream().map_err(std::io::Error::other);
-    Ok(Json(Created { id: host.import(tar, &options.tag).await? }))
+    let tar = request
+        .into_body()
+        .into_data_stream()
+        .map_err(std::io::Error::other);
+    Ok(Json(Created {
+        id: host.import(tar, &options.tag).await?,
+    }))
 }
 
 pub(super) async fn client_certificate(
@@ -314,21 +421,18 @@ pub(super) async fn client_certificate(
     Body(request): Body<ClientCertificateRequest>,
 ) -> Answer<ClientCertificate> {
     let malformed = || invalid_text("signing request", "", "a PKCS#10 request in PEM");
-    let (_, csr) = x509_parser::pem::parse_x509_pem(request.csr_pem.as_bytes()).map_err(|_| malformed())?;
+    let (_, csr) =
+        x509_parser::pem::parse_x509_pem(request.csr_pem.as_bytes()).map_err(|_| malformed())?;
     let asked = PeerRequest::DockerClient { csr: csr.contents };
-    match ask_issuer(&mesh.proposer, mesh.desk.as_ref(), asked).await? {
-        PeerAnswer::Certificate { leaf, not_after_ms } => Ok(Json(ClientCertificate {
-            certificate_pem: pem("CERTIFICATE", &leaf),
-            ca_pem: pem("CERTIFICATE", &mesh.credentials.borrow().root),
-            expires_ms: not_after_ms,
-        })),
-        _ => Err(ApiError::new(
-            "PeerMessageError",
-            "the issuer's answer is not understood",
-            "bring all nodes to the same version of shoal",
-        )
-        .into()),
-    }
+    let answer = ask_issuer(&mesh.proposer, mesh.desk.as_ref(), asked).await?;
+    let PeerAnswer::Certificate { leaf, not_after_ms } = answer else {
+        return Err(misunderstood().into());
+    };
+    Ok(Json(ClientCertificate {
+        certificate_pem: pem("CERTIFICATE", &leaf),
+        ca_pem: pem("CERTIFICATE", &mesh.credentials.borrow().root),
+        expires_ms: not_after_ms,
+    }))
 }
 
 #[cfg(test)]
@@ -338,9 +442,24 @@ mod tests {
     #[test]
     fn a_published_port_is_two_numbers_and_maybe_a_protocol() {
         let port = published_port("8080:80/udp").unwrap();
-        assert_eq!((port.host, port.container, port.protocol), (8080, 80, Protocol::Udp));
-        for bad in ["8080", "0:80", "8080:0", "a:b", "8080:80/sctp", "70000:1", ""] {
-            assert_eq!(published_port(bad).unwrap_err().code, "InvalidInputError", "{bad}");
+        assert_eq!(
+            (port.host, port.container, port.protocol),
+            (8080, 80, Protocol::Udp)
+        );
+        for bad in [
+            "8080",
+            "0:80",
+            "8080:0",
+            "a:b",
+            "8080:80/sctp",
+            "70000:1",
+            "",
+        ] {
+            assert_eq!(
+                published_port(bad).unwrap_err().code,
+                "InvalidInputError",
+                "{bad}"
+            );
         }
     }
 }

@@ -67,13 +67,22 @@ impl ListenerError {
 
 /// Binds the unix socket; one left behind by a daemon that was killed is replaced.
 pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, ListenerError> {
-    let failed = |source| ListenerError::Socket { path: path.to_owned(), source };
+    let failed = |source| ListenerError::Socket {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(parent) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(failed)?;
     }
     if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(ListenerError::InUse { path: path.to_owned() });
+            return Err(ListenerError::InUse {
+                path: path.to_owned(),
+            });
         }
         fs::remove_file(path).map_err(failed)?;
     }
@@ -86,7 +95,9 @@ pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, ListenerError> {
 pub(crate) async fn serve_unix(listener: UnixListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         // Accepting is cancel-safe: a connection is taken or stays in the backlog.
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -149,7 +160,12 @@ impl OverlayListener {
     async fn serve_mesh(&self, mesh: &Arc<Mesh>) {
         let mut overlay = mesh.overlay.clone();
         loop {
-            let address = overlay.borrow_and_update().up.values().next().map(|peer| peer.ipv6);
+            let address = overlay
+                .borrow_and_update()
+                .up
+                .values()
+                .next()
+                .map(|peer| peer.ipv6);
             if let Some(address) = address {
                 let address = SocketAddr::from((address, OVERLAY_API_PORT));
                 match TcpListener::bind(address).await {
@@ -157,7 +173,9 @@ impl OverlayListener {
                         tracing::info!(%address, "the API listens on the overlay");
                         self.accept(mesh, listener, address).await;
                     }
-                    Err(error) => tracing::warn!(%address, %error, "the API can't listen on the overlay"),
+                    Err(error) => {
+                        tracing::warn!(%address, %error, "the API can't listen on the overlay")
+                    }
                 }
                 sleep(RETRY_PAUSE).await;
             }
@@ -179,10 +197,17 @@ impl OverlayListener {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut overlay = mesh.overlay.clone();
         loop {
-            if !overlay.borrow_and_update().up.values().any(|peer| own.ip() == peer.ipv6) {
+            if !overlay
+                .borrow_and_update()
+                .up
+                .values()
+                .any(|peer| own.ip() == peer.ipv6)
+            {
                 return;
             }
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             // All arms are cancel-safe: a connection is taken or stays in the backlog.
             let stream = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -194,8 +219,11 @@ impl OverlayListener {
             };
             let (mesh, router, stop) = (mesh.clone(), self.router.clone(), self.stop.clone());
             tokio::spawn(async move {
-                let Some(config) = tls_config(&mesh) else { return };
-                let handshake = timeout(HANDSHAKE_DEADLINE, TlsAcceptor::from(config).accept(stream)).await;
+                let Some(config) = tls_config(&mesh) else {
+                    return;
+                };
+                let handshake =
+                    timeout(HANDSHAKE_DEADLINE, TlsAcceptor::from(config).accept(stream)).await;
                 if let Ok(Ok(stream)) = handshake
                     && admitted(&mesh, stream.get_ref().1.peer_certificates())
                 {
@@ -212,10 +240,18 @@ fn tls_config(mesh: &Mesh) -> Option<Arc<ServerConfig>> {
     let credentials = mesh.credentials.borrow().clone();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(credentials.root.clone())).ok()?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok()?;
-    let chain = credentials.chain.iter().cloned().map(CertificateDer::from).collect();
+    roots
+        .add(CertificateDer::from(credentials.root.clone()))
+        .ok()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .ok()?;
+    let chain = credentials
+        .chain
+        .iter()
+        .cloned()
+        .map(CertificateDer::from)
+        .collect();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(mesh.key_der().to_vec()));
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -228,10 +264,22 @@ fn tls_config(mesh: &Mesh) -> Option<Arc<ServerConfig>> {
 
 /// Whether the client's certificate, which its chain vouches for, may operate the mesh.
 fn admitted(mesh: &Mesh, chain: Option<&[CertificateDer<'_>]>) -> bool {
-    let Some(leaf) = chain.and_then(|chain| chain.first()) else { return false };
-    let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else { return false };
-    let unit = leaf.subject().iter_organizational_unit().next().and_then(|unit| unit.as_str().ok());
-    let revoked = mesh.credentials.borrow().revoked.contains(&serial_hex(leaf.raw_serial()));
+    let Some(leaf) = chain.and_then(|chain| chain.first()) else {
+        return false;
+    };
+    let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else {
+        return false;
+    };
+    let unit = leaf
+        .subject()
+        .iter_organizational_unit()
+        .next()
+        .and_then(|unit| unit.as_str().ok());
+    let revoked = mesh
+        .credentials
+        .borrow()
+        .revoked
+        .contains(&serial_hex(leaf.raw_serial()));
     if unit != Some("node") || revoked {
         tracing::warn!(?unit, revoked, "an API client's certificate was refused");
         return false;

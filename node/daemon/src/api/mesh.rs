@@ -46,7 +46,9 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<Status> {
             listen,
             wireguard: None,
             certificate_expires_ms: None,
-            conditions: vec!["this node has no mesh yet: `shoal init` makes one, `shoal join` joins one".into()],
+            conditions: vec![
+                "this node has no mesh yet: `shoal init` makes one, `shoal join` joins one".into(),
+            ],
         });
     };
     Json(member_status(&mesh, listen))
@@ -57,18 +59,42 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
     let agreed = &view.agreed;
     let standing = mesh.proposer.views.standing();
     let members = mesh.proposer.members.borrow().clone();
-    let alive = |id: &NodeId| members.get(id).is_some_and(|member| member.condition == Condition::Alive);
-    let reachable = agreed.nodes.keys().filter(|id| **id == mesh.me || alive(id)).count();
+    let alive = |id: &NodeId| {
+        members
+            .get(id)
+            .is_some_and(|member| member.condition == Condition::Alive)
+    };
+    let reachable = agreed
+        .nodes
+        .keys()
+        .filter(|id| **id == mesh.me || alive(id))
+        .count();
     let names = |ids: &[NodeId]| ids.iter().map(|id| agreed.name_of(id)).collect::<Vec<_>>();
-    let leaf = mesh.credentials.borrow().chain.first().cloned().unwrap_or_default();
+    let leaf = mesh
+        .credentials
+        .borrow()
+        .chain
+        .first()
+        .cloned()
+        .unwrap_or_default();
     let row = agreed.mesh.as_ref();
-    let listeners = mesh.proposer.net.listeners().borrow().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let listeners = mesh
+        .proposer
+        .net
+        .listeners()
+        .borrow()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>();
     Status {
         mesh_id: Some(mesh.id.to_string()),
         mesh: row.map(|row| row.name.clone()),
         node: agreed.name_of(&mesh.me),
         node_id: mesh.me.to_string(),
-        role: agreed.nodes.get(&mesh.me).map(|node| node.role.as_str().to_owned()),
+        role: agreed
+            .nodes
+            .get(&mesh.me)
+            .map(|node| node.role.as_str().to_owned()),
         leader: standing.leader.as_ref().map(|id| agreed.name_of(id)),
         raft_index: view.revision.0,
         voters: names(&standing.voters),
@@ -77,7 +103,11 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
         issuer: row.map(|row| agreed.name_of(&row.issuer)),
         freshness: freshness(mesh),
         version: env!("CARGO_PKG_VERSION").into(),
-        listen: if listeners.is_empty() { configured } else { listeners },
+        listen: if listeners.is_empty() {
+            configured
+        } else {
+            listeners
+        },
         wireguard: mesh.overlay.borrow().backend.map(str::to_owned),
         certificate_expires_ms: validity(&leaf).map(|(_, to)| to.0),
         conditions: conditions(mesh),
@@ -104,36 +134,67 @@ fn conditions(mesh: &Mesh) -> Vec<String> {
     conditions
 }
 
-pub(super) async fn init(State(node): State<Arc<Node>>, Body(request): Body<InitRequest>) -> Answer<Joined> {
+pub(super) async fn init(
+    State(node): State<Arc<Node>>,
+    Body(request): Body<InitRequest>,
+) -> Answer<Joined> {
     // A client that goes away must not leave a half-founded mesh: the founding runs to its end.
     finish(async move { node.init(request).await }).await
 }
 
-pub(super) async fn join(State(node): State<Arc<Node>>, Body(request): Body<JoinRequest>) -> Answer<Joined> {
+pub(super) async fn join(
+    State(node): State<Arc<Node>>,
+    Body(request): Body<JoinRequest>,
+) -> Answer<Joined> {
     finish(async move { node.join(request).await }).await
 }
 
-async fn finish(work: impl Future<Output = Result<Joined, ApiError>> + Send + 'static) -> Answer<Joined> {
+async fn finish(
+    work: impl Future<Output = Result<Joined, ApiError>> + Send + 'static,
+) -> Answer<Joined> {
     let result = tokio::spawn(work).await;
-    let result = result.map_err(|error| ApiError::new("InternalError", format!("the daemon failed: {error}"), "report this"))?;
+    let result = result.map_err(|error| {
+        ApiError::new(
+            "InternalError",
+            format!("the daemon failed: {error}"),
+            "report this",
+        )
+    })?;
     Ok(Json(result?))
 }
 
-pub(super) async fn create_token(Member(mesh): Member, Body(request): Body<TokenRequest>) -> Answer<TokenCreated> {
+pub(super) async fn create_token(
+    Member(mesh): Member,
+    Body(request): Body<TokenRequest>,
+) -> Answer<TokenCreated> {
     let role = parse_role(&request.role)?;
     let ttl_s = request.ttl_s.unwrap_or(TOKEN_TTL_S);
     if ttl_s == 0 || ttl_s > TOKEN_TTL_S_MAX {
-        return Err(invalid_text("token lifetime", &format!("{ttl_s} s"), "from 1 s to 366 days").into());
+        return Err(invalid_text(
+            "token lifetime",
+            &format!("{ttl_s} s"),
+            "from 1 s to 366 days",
+        )
+        .into());
     }
     let view = mesh.proposer.views.view();
-    let row = view.agreed.mesh.clone().ok_or(consensus_core::Refusal::NoMesh)?;
+    let row = view
+        .agreed
+        .mesh
+        .clone()
+        .ok_or(consensus_core::Refusal::NoMesh)?;
     let token = Token {
         mesh: mesh.id,
         root_fingerprint: fingerprint(&row.root_certificate),
         id: TokenId::from_bytes(rand::random()),
         secret: rand::random(),
         addresses: token_addresses(&mesh),
-        prefixes: view.agreed.networks.values().map(|network| network.ipv4).collect(),
+        prefixes: view
+            .agreed
+            .networks
+            .values()
+            .map(|network| network.ipv4)
+            .collect(),
     };
     let expires_at = WallMs(wall_now().0 + ttl_s * 1000);
     let command = Command::CreateToken {
@@ -161,7 +222,11 @@ fn token_addresses(mesh: &Mesh) -> Vec<std::net::SocketAddr> {
     let mut nodes: Vec<_> = view.agreed.nodes.iter().collect();
     nodes.sort_by_key(|(id, node)| (**id != mesh.me, node.role != Role::Server));
     let per_node = nodes.iter().map(|(_, node)| node.addresses.iter().take(2));
-    per_node.flatten().take(TOKEN_ADDRESSES_MAX).copied().collect()
+    per_node
+        .flatten()
+        .take(TOKEN_ADDRESSES_MAX)
+        .copied()
+        .collect()
 }
 
 /// `server` or `agent`.

@@ -20,10 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use node_api::{
-    ApiError, FRESHNESS_HEADER,
-    types::Changed,
-};
+use node_api::{ApiError, FRESHNESS_HEADER, types::Changed};
 use overlay_core::membership::Condition;
 
 pub(crate) use self::listen::{OverlayListener, bind_unix, serve_unix};
@@ -45,22 +42,43 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/nodes/{node}/role", post(nodes::set_role))
         .route("/v1/networks", get(networks::list))
         .route("/v1/networks/{network}", get(networks::show))
-        .route("/v1/networks/{network}/peers/{node}", put(networks::attach).delete(networks::detach))
+        .route(
+            "/v1/networks/{network}/peers/{node}",
+            put(networks::attach).delete(networks::detach),
+        )
         .route("/v1/modules", get(networks::modules))
         .route("/v1/modules/assign", post(networks::assign))
         .route("/v1/modules/unassign", post(networks::unassign))
         .route("/v1/docker/hosts", get(docker::hosts))
         .route("/v1/docker/hosts/{node}", delete(docker::decommission))
         .route("/v1/docker/hosts/{node}/provision", post(docker::provision))
-        .route("/v1/docker/external/{name}", put(docker::register).delete(docker::unregister))
-        .route("/v1/docker/hosts/{node}/containers", get(docker::ps).post(docker::run))
-        .route("/v1/docker/hosts/{node}/containers/{container}", delete(docker::rm))
-        .route("/v1/docker/hosts/{node}/containers/{container}/logs", get(docker::logs))
+        .route(
+            "/v1/docker/external/{name}",
+            put(docker::register).delete(docker::unregister),
+        )
+        .route(
+            "/v1/docker/hosts/{node}/containers",
+            get(docker::ps).post(docker::run),
+        )
+        .route(
+            "/v1/docker/hosts/{node}/containers/{container}",
+            delete(docker::rm),
+        )
+        .route(
+            "/v1/docker/hosts/{node}/containers/{container}/logs",
+            get(docker::logs),
+        )
         .route("/v1/docker/hosts/{node}/images", get(docker::images))
-        .route("/v1/docker/hosts/{node}/images/{image}", delete(docker::rmi))
+        .route(
+            "/v1/docker/hosts/{node}/images/{image}",
+            delete(docker::rmi),
+        )
         .route("/v1/docker/hosts/{node}/pull", post(docker::pull))
         .route("/v1/docker/hosts/{node}/import", post(docker::import))
-        .route("/v1/docker/client-certificate", post(docker::client_certificate))
+        .route(
+            "/v1/docker/client-certificate",
+            post(docker::client_certificate),
+        )
         .route("/v1/events", get(events::list))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
@@ -70,7 +88,11 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
 
 async fn no_route(request: Request) -> Failure {
     let message = format!("no route {} {}", request.method(), request.uri().path());
-    Failure(ApiError::new("RouteNotFoundError", message, "bring shoal and shoald to the same version"))
+    Failure(ApiError::new(
+        "RouteNotFoundError",
+        message,
+        "bring shoal and shoald to the same version",
+    ))
 }
 
 /// An API error as an answer.
@@ -91,7 +113,8 @@ impl From<consensus_core::Refusal> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
@@ -107,12 +130,18 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> 
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
         let malformed = |reason: String| {
-            Failure(ApiError::new("MalformedRequestError", format!("the request's body is wrong: {reason}"), "see `shoal --help`"))
+            Failure(ApiError::new(
+                "MalformedRequestError",
+                format!("the request's body is wrong: {reason}"),
+                "see `shoal --help`",
+            ))
         };
         let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)
             .await
             .map_err(|error| malformed(error.to_string()))?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| malformed(error.to_string()))
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| malformed(error.to_string()))
     }
 }
 
@@ -122,10 +151,19 @@ pub(crate) struct Query<T>(pub(crate) T);
 impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, _state: &S) -> Result<Self, Failure> {
-        axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
-            Failure(ApiError::new("MalformedRequestError", format!("the query is wrong: {error}"), "see `shoal --help`"))
-        })
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        _state: &S,
+    ) -> Result<Self, Failure> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|query| Self(query.0))
+            .map_err(|error| {
+                Failure(ApiError::new(
+                    "MalformedRequestError",
+                    format!("the query is wrong: {error}"),
+                    "see `shoal --help`",
+                ))
+            })
     }
 }
 
@@ -135,7 +173,10 @@ pub(crate) struct Member(pub(crate) Arc<Mesh>);
 impl FromRequestParts<Arc<Node>> for Member {
     type Rejection = Failure;
 
-    async fn from_request_parts(_: &mut axum::http::request::Parts, node: &Arc<Node>) -> Result<Self, Failure> {
+    async fn from_request_parts(
+        _: &mut axum::http::request::Parts,
+        node: &Arc<Node>,
+    ) -> Result<Self, Failure> {
         Ok(Self(node.require_mesh()?))
     }
 }
@@ -157,7 +198,10 @@ pub(crate) fn freshness(mesh: &Mesh) -> String {
     let standing = mesh.proposer.views.standing();
     let members = mesh.proposer.members.borrow().clone();
     let heard = |id: &consensus_core::NodeId| {
-        *id == mesh.me || members.get(id).is_some_and(|member| member.condition == Condition::Alive)
+        *id == mesh.me
+            || members
+                .get(id)
+                .is_some_and(|member| member.condition == Condition::Alive)
     };
     let reachable = standing.voters.iter().filter(|id| heard(id)).count();
     let agreed = standing.leader.is_some() && reachable * 2 > standing.voters.len();
@@ -171,7 +215,11 @@ pub(crate) fn freshness(mesh: &Mesh) -> String {
         .filter_map(|(_, member)| member.last_heard)
         .max();
     let age = last.map_or_else(|| now.since(consensus_core::Time::ZERO), |at| now.since(at));
-    format!("gossip, {} old; agreed state as of index {}", seconds(age), view.revision)
+    format!(
+        "gossip, {} old; agreed state as of index {}",
+        seconds(age),
+        view.revision
+    )
 }
 
 fn seconds(age: Duration) -> String {
@@ -187,13 +235,18 @@ pub(crate) async fn change(mesh: &Mesh, command: consensus_core::Command) -> Ans
         }
         consensus_core::Done::Done | consensus_core::Done::Admitted { .. } => Vec::new(),
     };
-    Ok(Json(Changed { raft_index: index.0, warnings }))
+    Ok(Json(Changed {
+        raft_index: index.0,
+        warnings,
+    }))
 }
 
 /// RFC 3339 in UTC, with milliseconds.
 pub(crate) fn rfc3339(at: consensus_core::WallMs) -> String {
     let nanos = i128::from(at.0) * 1_000_000;
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+    );
     time::OffsetDateTime::from_unix_timestamp_nanos(nanos)
         .ok()
         .and_then(|time| time.format(&format).ok())

@@ -14,30 +14,51 @@ use crate::{mesh::Mesh, node::invalid_text};
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<NetworkView>> {
     let view = mesh.proposer.views.view();
-    Json(view.agreed.networks.iter().map(|(id, network)| show_network(&mesh, *id, network)).collect())
+    Json(
+        view.agreed
+            .networks
+            .iter()
+            .map(|(id, network)| show_network(&mesh, *id, network))
+            .collect(),
+    )
 }
 
 pub(super) async fn show(Member(mesh): Member, Path(handle): Path<String>) -> Answer<NetworkView> {
     let view = mesh.proposer.views.view();
-    let found = view.agreed.find_network(&handle).ok_or(Refusal::NetworkUnknown { network: handle.clone() })?;
+    let found = view
+        .agreed
+        .find_network(&handle)
+        .ok_or(Refusal::NetworkUnknown {
+            network: handle.clone(),
+        })?;
     Ok(Json(show_network(&mesh, *found.0, found.1)))
 }
 
 fn show_network(mesh: &Mesh, id: NetworkId, network: &Network) -> NetworkView {
     let view = mesh.proposer.views.view();
     let overlay = mesh.overlay.borrow().clone();
-    let peers = view.agreed.peers.iter().filter(|((of, _), _)| *of == id).map(|((_, node), peer)| {
-        let key = view.agreed.nodes.get(node).map(|node| node.wireguard_public_key).unwrap_or_default();
-        let (endpoint, handshake_s) = overlay.peers.get(&key).copied().unwrap_or_default();
-        PeerView {
-            node: view.agreed.name_of(node),
-            ipv6: peer.ipv6,
-            ipv4: peer.ipv4,
-            public_key: STANDARD.encode(key),
-            endpoint: endpoint.map(|endpoint| endpoint.to_string()),
-            handshake_s,
-        }
-    });
+    let peers = view
+        .agreed
+        .peers
+        .iter()
+        .filter(|((of, _), _)| *of == id)
+        .map(|((_, node), peer)| {
+            let key = view
+                .agreed
+                .nodes
+                .get(node)
+                .map(|node| node.wireguard_public_key)
+                .unwrap_or_default();
+            let (endpoint, handshake_s) = overlay.peers.get(&key).copied().unwrap_or_default();
+            PeerView {
+                node: view.agreed.name_of(node),
+                ipv6: peer.ipv6,
+                ipv4: peer.ipv4,
+                public_key: STANDARD.encode(key),
+                endpoint: endpoint.map(|endpoint| endpoint.to_string()),
+                handshake_s,
+            }
+        });
     NetworkView {
         id: id.to_string(),
         name: network.handle.clone(),
@@ -49,11 +70,17 @@ fn show_network(mesh: &Mesh, id: NetworkId, network: &Network) -> NetworkView {
     }
 }
 
-pub(super) async fn attach(Member(mesh): Member, Path((network, node)): Path<(String, String)>) -> Answer<Changed> {
+pub(super) async fn attach(
+    Member(mesh): Member,
+    Path((network, node)): Path<(String, String)>,
+) -> Answer<Changed> {
     change(&mesh, Command::AttachPeer { node, network }).await
 }
 
-pub(super) async fn detach(Member(mesh): Member, Path((network, node)): Path<(String, String)>) -> Answer<Changed> {
+pub(super) async fn detach(
+    Member(mesh): Member,
+    Path((network, node)): Path<(String, String)>,
+) -> Answer<Changed> {
     change(&mesh, Command::DetachPeer { node, network }).await
 }
 
@@ -81,9 +108,14 @@ pub(super) async fn modules(Member(mesh): Member) -> Json<Vec<ModuleView>> {
 
 /// What an operator asked to assign or unassign.
 fn assignment(mesh: &Mesh, request: AssignRequest) -> Result<Assignment, ApiError> {
-    let module = Module::from_name(&request.module).ok_or_else(|| match catalogue::assignable(&request.module) {
-        Err(refused) => ApiError::new(refused.code(), refused.to_string(), refused.hint()),
-        Ok(_) => Refusal::ModuleUnknown { module: request.module.clone() }.into(),
+    let module = Module::from_name(&request.module).ok_or_else(|| {
+        match catalogue::assignable(&request.module) {
+            Err(refused) => ApiError::new(refused.code(), refused.to_string(), refused.hint()),
+            Ok(_) => Refusal::ModuleUnknown {
+                module: request.module.clone(),
+            }
+            .into(),
+        }
     })?;
     let target = match (request.node, request.selector) {
         (Some(name), None) => {
@@ -99,12 +131,18 @@ fn assignment(mesh: &Mesh, request: AssignRequest) -> Result<Assignment, ApiErro
     Ok(Assignment { module, target })
 }
 
-pub(super) async fn assign(Member(mesh): Member, Body(request): Body<AssignRequest>) -> Answer<Changed> {
+pub(super) async fn assign(
+    Member(mesh): Member,
+    Body(request): Body<AssignRequest>,
+) -> Answer<Changed> {
     let assignment = assignment(&mesh, request)?;
     change(&mesh, Command::AssignModule(assignment)).await
 }
 
-pub(super) async fn unassign(Member(mesh): Member, Body(request): Body<AssignRequest>) -> Answer<Changed> {
+pub(super) async fn unassign(
+    Member(mesh): Member,
+    Body(request): Body<AssignRequest>,
+) -> Answer<Changed> {
     let assignment = assignment(&mesh, request)?;
     change(&mesh, Command::UnassignModule(assignment)).await
 }

@@ -10,14 +10,22 @@ use crate::mesh::Mesh;
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<NodeView>> {
     let view = mesh.proposer.views.view();
-    let mut nodes: Vec<_> = view.agreed.nodes.iter().map(|(id, node)| show_node(&mesh, id, node)).collect();
+    let mut nodes: Vec<_> = view
+        .agreed
+        .nodes
+        .iter()
+        .map(|(id, node)| show_node(&mesh, id, node))
+        .collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Json(nodes)
 }
 
 pub(super) async fn show(Member(mesh): Member, Path(name): Path<String>) -> Answer<NodeView> {
     let view = mesh.proposer.views.view();
-    let found = view.agreed.find_node(&name).ok_or(Refusal::NodeUnknown { node: name.clone() })?;
+    let found = view
+        .agreed
+        .find_node(&name)
+        .ok_or(Refusal::NodeUnknown { node: name.clone() })?;
     Ok(Json(show_node(&mesh, found.0, found.1)))
 }
 
@@ -28,17 +36,26 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
     let member = members.get(id);
     let own = *id == mesh.me;
     let age_ms = |at| u64::try_from(mesh.clock.now().since(at).as_millis()).unwrap_or(u64::MAX);
-    let modules = Module::ALL.iter().filter(|module| view.agreed.assigned(id, **module));
+    let modules = Module::ALL
+        .iter()
+        .filter(|module| view.agreed.assigned(id, **module));
     NodeView {
         id: id.to_string(),
         name: node.name.clone(),
         role: node.role.as_str().into(),
         state: node.state.as_str().into(),
-        silent: !own && member.is_none_or(|member| matches!(member.condition, Condition::Dead | Condition::Unknown)),
+        silent: !own
+            && member.is_none_or(|member| {
+                matches!(member.condition, Condition::Dead | Condition::Unknown)
+            }),
         labels: node.labels.clone(),
         overlay_ipv6: peer.map(|peer| peer.ipv6),
         overlay_ipv4: peer.map(|peer| peer.ipv4),
-        last_seen_ms: if own { Some(0) } else { member.and_then(|member| member.last_heard).map(age_ms) },
+        last_seen_ms: if own {
+            Some(0)
+        } else {
+            member.and_then(|member| member.last_heard).map(age_ms)
+        },
         rtt_us: member
             .and_then(|member| member.rtt)
             .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
@@ -56,7 +73,15 @@ pub(super) async fn label(
     Path(node): Path<String>,
     Body(request): Body<LabelRequest>,
 ) -> Answer<Changed> {
-    change(&mesh, Command::LabelNode { node, set: request.set, unset: request.unset }).await
+    change(
+        &mesh,
+        Command::LabelNode {
+            node,
+            set: request.set,
+            unset: request.unset,
+        },
+    )
+    .await
 }
 
 pub(super) async fn set_role(
@@ -69,5 +94,12 @@ pub(super) async fn set_role(
 }
 
 pub(super) async fn remove(Member(mesh): Member, Path(node): Path<String>) -> Answer<Changed> {
-    change(&mesh, Command::RemoveNode { node, reason: "removed by an operator".into() }).await
+    change(
+        &mesh,
+        Command::RemoveNode {
+            node,
+            reason: "removed by an operator".into(),
+        },
+    )
+    .await
 }

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     issuer::IssuerDesk,
-    peer_wire::{EnrolRequest, PeerAnswer, PeerRequest, decode, encode},
+    peer_wire::{EnrolRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
     proposer::{Proposer, propose},
 };
 
@@ -22,7 +22,11 @@ const HANDLERS_MAX: usize = 64;
 const ISSUER_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Serves the Command channel until the network stops.
-pub(crate) async fn serve(mut calls: mpsc::Receiver<IncomingCall>, proposer: Proposer, desk: Option<IssuerDesk>) {
+pub(crate) async fn serve(
+    mut calls: mpsc::Receiver<IncomingCall>,
+    proposer: Proposer,
+    desk: Option<IssuerDesk>,
+) {
     let mut handlers = JoinSet::new();
     while let Some(call) = calls.recv().await {
         while handlers.len() >= HANDLERS_MAX {
@@ -39,17 +43,29 @@ pub(crate) async fn serve(mut calls: mpsc::Receiver<IncomingCall>, proposer: Pro
     }
 }
 
-async fn answer(proposer: &Proposer, desk: Option<&IssuerDesk>, from: &NodeId, request: PeerRequest) -> PeerAnswer {
+async fn answer(
+    proposer: &Proposer,
+    desk: Option<&IssuerDesk>,
+    from: &NodeId,
+    request: PeerRequest,
+) -> PeerAnswer {
     let result = match request {
         PeerRequest::Propose(envelope) if envelope.actor != *from => {
-            Err(consensus_core::Refusal::NotYours { actor: from.clone(), node: envelope.actor }.into())
+            Err(consensus_core::Refusal::NotYours {
+                actor: from.clone(),
+                node: envelope.actor,
+            }
+            .into())
         }
         PeerRequest::Propose(envelope) => {
             let agreement = proposer.agreement.borrow().clone();
             return propose(agreement.as_ref(), &envelope).await;
         }
         PeerRequest::Enrol { node, request } => match desk {
-            Some(desk) => desk.enrol(&node, request).await.map(|answer| PeerAnswer::Enrolled(Box::new(answer))),
+            Some(desk) => desk
+                .enrol(&node, request)
+                .await
+                .map(|answer| PeerAnswer::Enrolled(Box::new(answer))),
             None => Err(not_issuer(proposer)),
         },
         PeerRequest::RenewNode { csr } => match desk {
@@ -65,7 +81,10 @@ async fn answer(proposer: &Proposer, desk: Option<&IssuerDesk>, from: &NodeId, r
 }
 
 fn not_issuer(proposer: &Proposer) -> ApiError {
-    consensus_core::Refusal::NotIssuer { actor: proposer.me.clone() }.into()
+    consensus_core::Refusal::NotIssuer {
+        actor: proposer.me.clone(),
+    }
+    .into()
 }
 
 /// Has the issuer answer, wherever it is.
@@ -75,28 +94,29 @@ pub(crate) async fn ask_issuer(
     request: PeerRequest,
 ) -> Result<PeerAnswer, ApiError> {
     if desk.is_some() {
-        return match answer(proposer, desk, &proposer.me, request).await {
-            PeerAnswer::Failed(error) => Err(error),
-            other => Ok(other),
-        };
+        return answer(proposer, desk, &proposer.me, request)
+            .await
+            .into_result();
     }
     let view = proposer.views.view();
     let issuer = view.agreed.mesh.as_ref().map(|mesh| mesh.issuer.clone());
     let issuer = issuer.ok_or(consensus_core::Refusal::NoMesh)?;
-    let answer = proposer.net.call(&issuer, Channel::Command, encode(&request), ISSUER_DEADLINE).await;
+    let answer = proposer
+        .net
+        .call(&issuer, Channel::Command, encode(&request), ISSUER_DEADLINE)
+        .await;
     let bytes = answer.map_err(|error| {
         let name = view.agreed.name_of(&issuer);
         ApiError::new(
             "IssuerUnreachableError",
             format!("{name}, which signs the mesh's certificates, does not answer"),
-            format!("start shoald on {name} again; `shoal node show {name}` says when it was last seen"),
+            format!(
+                "start shoald on {name} again; `shoal node show {name}` says when it was last seen"
+            ),
         )
         .caused_by(&error)
     })?;
-    match decode(&bytes)? {
-        PeerAnswer::Failed(error) => Err(error),
-        other => Ok(other),
-    }
+    decode::<PeerAnswer>(&bytes)?.into_result()
 }
 
 /// Serves joiners at this node's gate until the network stops.
@@ -122,14 +142,19 @@ pub(crate) async fn serve_enrolments(
     }
 }
 
-async fn enrol(proposer: &Proposer, desk: Option<&IssuerDesk>, request: &EnrolmentRequest) -> Result<Vec<u8>, ApiError> {
+async fn enrol(
+    proposer: &Proposer,
+    desk: Option<&IssuerDesk>,
+    request: &EnrolmentRequest,
+) -> Result<Vec<u8>, ApiError> {
     let enrol: EnrolRequest = decode(&request.body)?;
-    let passed_on = PeerRequest::Enrol { node: request.from.clone(), request: enrol };
-    match ask_issuer(proposer, desk, passed_on).await? {
-        PeerAnswer::Enrolled(answer) => {
-            tracing::info!(node = request.from.short(), from = %request.observed, "a node was admitted");
-            Ok(encode(&*answer))
-        }
-        _ => Err(ApiError::new("PeerMessageError", "the issuer's answer is not understood", "bring all nodes to the same version of shoal")),
-    }
+    let passed_on = PeerRequest::Enrol {
+        node: request.from.clone(),
+        request: enrol,
+    };
+    let PeerAnswer::Enrolled(answer) = ask_issuer(proposer, desk, passed_on).await? else {
+        return Err(misunderstood());
+    };
+    tracing::info!(node = request.from.short(), from = %request.observed, "a node was admitted");
+    Ok(encode(&*answer))
 }

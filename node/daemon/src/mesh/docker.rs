@@ -66,7 +66,10 @@ impl Docker {
     pub(crate) async fn run(self) {
         let (reports, queue) = mpsc::channel(REPORTS_MAX);
         let reporter = tokio::spawn(report_in_order(self.proposer.clone(), queue));
-        let settings = Settings { dockerd: self.host.config.dockerd.clone(), ..Settings::default() };
+        let settings = Settings {
+            dockerd: self.host.config.dockerd.clone(),
+            ..Settings::default()
+        };
         let mut runtime = DockerRuntime::new(Paths::under(self.host.data.root()), settings);
         let (mut view, mut overlay) = (self.proposer.views.watch(), self.overlay.clone());
         let mut retries = Retries::default();
@@ -74,7 +77,16 @@ impl Docker {
         while !self.stop.is_cancelled() {
             let agreed = view.borrow_and_update().agreed.clone();
             let desired = self.desired(&agreed, &overlay.borrow_and_update());
-            let wait = self.turn(&mut runtime, &mut retries, &agreed, &desired, &reports, &mut reported).await;
+            let wait = self
+                .turn(
+                    &mut runtime,
+                    &mut retries,
+                    &agreed,
+                    &desired,
+                    &reports,
+                    &mut reported,
+                )
+                .await;
             let Some(wait) = wait else { continue };
             // All arms only wait; everything is looked at anew above.
             tokio::select! {
@@ -103,7 +115,12 @@ impl Docker {
             Err(error) => {
                 retries.handle_failure(error.code(), with_sources(&error), now);
                 let reason = with_sources(&error);
-                let phase = Phase::Failed { code: error.code(), reason, hint: None, retry_at: None };
+                let phase = Phase::Failed {
+                    code: error.code(),
+                    reason,
+                    hint: None,
+                    retry_at: None,
+                };
                 Plan { phase, step: None }
             }
         };
@@ -111,7 +128,10 @@ impl Docker {
             retries.handle_ready(now);
         }
         self.tell(agreed, desired, &planned.phase, reports, reported);
-        let Some(step) = planned.step.filter(|step| !matches!(step, Step::RequestCertificate { .. })) else {
+        let Some(step) = planned
+            .step
+            .filter(|step| !matches!(step, Step::RequestCertificate { .. }))
+        else {
             return Some(LOOK_EVERY);
         };
         if matches!(step, Step::Start | Step::Restart) {
@@ -119,7 +139,11 @@ impl Docker {
         }
         tracing::info!(step = step_name(&step), "docker-engine");
         if let Err(error) = runtime.perform(step).await {
-            tracing::warn!(code = error.code(), error = with_sources(&error), "docker-engine: a step failed");
+            tracing::warn!(
+                code = error.code(),
+                error = with_sources(&error),
+                "docker-engine: a step failed"
+            );
             retries.handle_failure(error.code(), with_sources(&error), self.host.clock.now());
         }
         None
@@ -128,7 +152,11 @@ impl Docker {
     fn desired(&self, agreed: &Agreed, overlay: &OverlayStatus) -> Desired {
         let me = &self.proposer.me;
         let row = agreed.docker_hosts.get(me);
-        let root = agreed.mesh.as_ref().map(|mesh| pem("CERTIFICATE", &mesh.root_certificate)).unwrap_or_default();
+        let root = agreed
+            .mesh
+            .as_ref()
+            .map(|mesh| pem("CERTIFICATE", &mesh.root_certificate))
+            .unwrap_or_default();
         let certificate = row.and_then(|row| row.certificate.as_ref()).map(|issued| {
             let from = validity(&issued.leaf).map_or(WallMs(0), |(from, _)| from);
             IssuedCertificate {
@@ -141,11 +169,16 @@ impl Docker {
             }
         });
         // dockerd can bind its address only once the interface has it.
-        let peer = agreed.first_peer(me).and_then(|(network, _)| overlay.up.get(network));
+        let peer = agreed
+            .first_peer(me)
+            .and_then(|(network, _)| overlay.up.get(network));
         Desired {
             assigned: row.is_some() && agreed.assigned(me, Module::DockerEngine),
             node_name: agreed.name_of(me),
-            listen: peer.map(|peer| Listen { ipv6: peer.ipv6, ipv4: Some(peer.ipv4) }),
+            listen: peer.map(|peer| Listen {
+                ipv6: peer.ipv6,
+                ipv4: Some(peer.ipv4),
+            }),
             certificate,
             overrides: Vec::new(),
             mtu: None,
@@ -162,11 +195,14 @@ impl Docker {
         reported: &mut Reported,
     ) {
         self.status.send_if_modified(|status| {
-            let condition = match phase {
-                Phase::Failed { reason, hint, .. } => {
-                    Some(format!("docker-engine: {reason}{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default()))
-                }
-                _ => None,
+            let condition = if let Phase::Failed { reason, hint, .. } = phase {
+                let hint = hint
+                    .as_ref()
+                    .map(|hint| format!("; {hint}"))
+                    .unwrap_or_default();
+                Some(format!("docker-engine: {reason}{hint}"))
+            } else {
+                None
             };
             let differs = status.condition != condition;
             status.condition = condition;
@@ -182,12 +218,23 @@ impl Docker {
             Some((last, at)) if at.elapsed() < HEARTBEAT => Some(last.clone()),
             Some(_) | None => None,
         };
-        if begins && told.as_ref().is_none_or(|last| matches!(last, DockerPhase::Stopped)) {
+        if begins
+            && told
+                .as_ref()
+                .is_none_or(|last| matches!(last, DockerPhase::Stopped))
+        {
             self.queue(DockerPhase::Installing, desired.listen, reports, reported);
         }
-        let Some(next) = self.shown(phase) else { return };
-        let known = same(&row.phase, &next) && (row.listen == desired.listen.map(|l| l.ipv6) || desired.listen.is_none());
-        let told = reported.last.as_ref().filter(|(_, at)| at.elapsed() < HEARTBEAT).map(|(last, _)| last);
+        let Some(next) = self.shown(phase) else {
+            return;
+        };
+        let known = same(&row.phase, &next)
+            && (row.listen == desired.listen.map(|l| l.ipv6) || desired.listen.is_none());
+        let told = reported
+            .last
+            .as_ref()
+            .filter(|(_, at)| at.elapsed() < HEARTBEAT)
+            .map(|(last, _)| last);
         if known || told.is_some_and(|last| same(last, &next)) {
             return;
         }
@@ -213,10 +260,17 @@ impl Docker {
             Phase::Installing => DockerPhase::Installing,
             Phase::WantsCert { csr } => DockerPhase::WantsCert { csr: csr.clone()? },
             Phase::WantsConfig => DockerPhase::WantsConfig,
-            Phase::Ready { version } => DockerPhase::Ready { version: version.clone() },
+            Phase::Ready { version } => DockerPhase::Ready {
+                version: version.clone(),
+            },
             Phase::Stopping => return None,
             Phase::Stopped => DockerPhase::Stopped,
-            Phase::Failed { code, reason, retry_at, .. } => DockerPhase::Failed {
+            Phase::Failed {
+                code,
+                reason,
+                retry_at,
+                ..
+            } => DockerPhase::Failed {
                 reason: reason.chars().take(2000).collect(),
                 code: (*code).to_owned(),
                 retry_at: self.wall(retry_at.unwrap_or(Time::ZERO)),
@@ -233,9 +287,18 @@ impl Docker {
 /// Whether two phases tell the same; the time of a retry alone is no news.
 fn same(a: &DockerPhase, b: &DockerPhase) -> bool {
     match (a, b) {
-        (DockerPhase::Failed { reason: r1, code: c1, .. }, DockerPhase::Failed { reason: r2, code: c2, .. }) => {
-            r1 == r2 && c1 == c2
-        }
+        (
+            DockerPhase::Failed {
+                reason: r1,
+                code: c1,
+                ..
+            },
+            DockerPhase::Failed {
+                reason: r2,
+                code: c2,
+                ..
+            },
+        ) => r1 == r2 && c1 == c2,
         _ => a == b,
     }
 }
@@ -259,7 +322,10 @@ fn step_name(step: &Step) -> &'static str {
 async fn report_in_order(proposer: Proposer, mut queue: mpsc::Receiver<Report>) {
     while let Some((phase, listen)) = queue.recv().await {
         loop {
-            let command = Command::ReportDocker { phase: phase.clone(), listen: listen.map(|listen| listen.ipv6) };
+            let command = Command::ReportDocker {
+                phase: phase.clone(),
+                listen: listen.map(|listen| listen.ipv6),
+            };
             match proposer.agree(command).await {
                 Ok((LogIndex(index), _)) => {
                     tracing::debug!(phase = phase.as_str(), index, "reported");

@@ -51,7 +51,11 @@ pub(crate) async fn run(proposer: Proposer, clock: Clock, stop: CancellationToke
 }
 
 /// Makes one step. True when there may be another at once.
-async fn adjust_voters(proposer: &Proposer, agreement: &Agreement<Replica>, status: &RaftStatus) -> bool {
+async fn adjust_voters(
+    proposer: &Proposer,
+    agreement: &Agreement<Replica>,
+    status: &RaftStatus,
+) -> bool {
     if status.changing {
         return false;
     }
@@ -65,8 +69,16 @@ async fn adjust_voters(proposer: &Proposer, agreement: &Agreement<Replica>, stat
     tracing::info!(?step, "changing Raft's membership");
     let result = match step {
         VoterStep::AddLearner(id, node) => agreement.add_learner(id, node).await,
-        VoterStep::ChangeVoters(voters) => agreement.change_voters(voters, consensus_raft::Removed::Leave).await,
-        VoterStep::DropLearner(_) => agreement.change_voters(voters, consensus_raft::Removed::Leave).await,
+        VoterStep::ChangeVoters(voters) => {
+            agreement
+                .change_voters(voters, consensus_raft::Removed::Leave)
+                .await
+        }
+        VoterStep::DropLearner(_) => {
+            agreement
+                .change_voters(voters, consensus_raft::Removed::Leave)
+                .await
+        }
     };
     match result {
         Ok(()) => true,
@@ -84,7 +96,9 @@ async fn note_silences(proposer: &Proposer) {
     let agreed = proposer.views.view().agreed.clone();
     let members = proposer.members.borrow().clone();
     for (id, member) in members.iter() {
-        let Some(node) = agreed.nodes.get(id) else { continue };
+        let Some(node) = agreed.nodes.get(id) else {
+            continue;
+        };
         let was = logged.get(&node.name).copied().unwrap_or(false);
         let is = match member.condition {
             Condition::Dead => true,
@@ -92,7 +106,10 @@ async fn note_silences(proposer: &Proposer) {
             Condition::Suspect | Condition::Unknown => was,
         };
         if is != was {
-            let command = Command::RecordSilence { node: id.clone(), silent: is };
+            let command = Command::RecordSilence {
+                node: id.clone(),
+                silent: is,
+            };
             if let Err(error) = proposer.agree(command).await {
                 tracing::debug!(%error, "a silence was not recorded yet");
                 return;
@@ -111,10 +128,24 @@ async fn prune(proposer: &Proposer, clock: Clock) {
         .collect();
     let agreed = proposer.views.view().agreed.clone();
     for id in silent_too_long(&agreed, &silences) {
-        let class = agreed.nodes.get(&id).map(|node| node.lifecycle_class.as_str()).unwrap_or_default();
-        tracing::warn!(node = agreed.name_of(&id), class, "silent too long, removed");
+        let class = agreed
+            .nodes
+            .get(&id)
+            .map(|node| node.lifecycle_class.as_str())
+            .unwrap_or_default();
+        tracing::warn!(
+            node = agreed.name_of(&id),
+            class,
+            "silent too long, removed"
+        );
         let reason = format!("silent too long for a node of class {class}");
-        if let Err(error) = proposer.agree(Command::RemoveNode { node: id.to_string(), reason }).await {
+        if let Err(error) = proposer
+            .agree(Command::RemoveNode {
+                node: id.to_string(),
+                reason,
+            })
+            .await
+        {
             tracing::warn!(%error, "a silent node could not be removed");
         }
     }

@@ -48,7 +48,7 @@ use self::{
     docker::DockerStatus,
     issuer::IssuerDesk,
     overlay::{Overlay, OverlayStatus},
-    proposer::Proposer,
+    proposer::{AgreementRx, Proposer},
     replica::Replica,
     views::Views,
 };
@@ -105,7 +105,10 @@ impl Mesh {
 
     /// The node key as PKCS#8 in PEM, for TLS.
     pub(crate) fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(crate::certificate_files::pem("PRIVATE KEY", &self.key_der()))
+        Zeroizing::new(crate::certificate_files::pem(
+            "PRIVATE KEY",
+            &self.key_der(),
+        ))
     }
 }
 
@@ -116,8 +119,18 @@ impl Host {
     }
 
     /// Starts the network with the node's certificate.
-    pub(crate) fn connect(&self, mesh: MeshId, root: Vec<u8>, leaf: Vec<u8>) -> Result<Connected, overlay_net::ListenError> {
-        let first = Credentials { mesh, chain: vec![leaf], root, revoked: Default::default() };
+    pub(crate) fn connect(
+        &self,
+        mesh: MeshId,
+        root: Vec<u8>,
+        leaf: Vec<u8>,
+    ) -> Result<Connected, overlay_net::ListenError> {
+        let first = Credentials {
+            mesh,
+            chain: vec![leaf],
+            root,
+            revoked: Default::default(),
+        };
         let (credentials, watched) = channel::channel(Arc::new(first));
         let settings = overlay_net::Settings {
             key: self.key.clone(),
@@ -125,7 +138,11 @@ impl Host {
             credentials: watched,
         };
         let (net, incoming) = Net::start(settings)?;
-        Ok(Connected { credentials, net, incoming })
+        Ok(Connected {
+            credentials,
+            net,
+            incoming,
+        })
     }
 }
 
@@ -143,117 +160,56 @@ pub(crate) struct Start {
 impl Mesh {
     /// Starts every task of a member.
     pub(crate) fn start(start: Start) -> Arc<Self> {
-        let Start { host, mesh, membership, connected, views, agreement } = start;
-        let Connected { credentials, net, mut incoming } = connected;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let me = host.me();
-
-        let record = Record {
-            node: me.clone(),
-            generation: membership.generation,
-            version: 0,
-            addresses: Vec::new(),
-            wireguard: Vec::new(),
-        };
-        let (roster, roster_rx) = channel::channel(Roster::default());
-        let (local, local_rx) = channel::channel(LocalAddresses::default());
-        let (members_tx, members) = channel::channel(Members::default());
-        let inputs = Inputs {
-            roster: roster_rx,
-            local: local_rx,
-            streams: incoming.take_streams(Channel::Membership).expect("taken once"),
-        };
-        // The core's clock starts with it.
-        let clock = Clock::start();
-        let core = Core::new(record, MembershipSettings::lan(), rand::random(), Time::ZERO);
-        let leaving = stop.clone();
-        tasks.spawn(overlay_net::membership::drive(net.clone(), core, inputs, members_tx, async move {
-            leaving.cancelled().await;
-        }));
-
-        let opened = agreement.as_ref().map(|(id, _)| *id);
-        let (agreement_tx, agreement) = channel::channel(agreement.map(|(_, agreement)| agreement));
-        let (condition_tx, raft_condition) = channel::channel(None);
-        let proposer =
-            Proposer { me: me.clone(), net: net.clone(), views: views.clone(), members: members.clone(), agreement: agreement.clone() };
-        let supervisor = server::Supervisor {
-            data: host.data.clone(),
-            me: me.clone(),
-            profile: host.config.raft_timers,
-            net: net.clone(),
-            views: views.clone(),
-            agreement: agreement_tx,
-            condition: condition_tx,
-            stop: stop.clone(),
-        };
-        tasks.spawn(supervisor.run(opened));
-        for (lane, channel) in [(Lane::Rpc, Channel::Raft), (Lane::Snapshot, Channel::Snapshot)] {
-            let calls = incoming.take_calls(channel).expect("taken once");
-            tasks.spawn(server::serve(lane, calls, agreement.clone(), views.clone()));
-        }
-        let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
-        tasks.spawn(watch::serve(watchers, views.clone(), agreement.clone()));
-        let follower = watch::Follower {
-            me: me.clone(),
-            net: net.clone(),
-            views: views.clone(),
-            members: members.clone(),
-            agreement,
-            stop: stop.clone(),
-        };
-        tasks.spawn(follower.run());
-
-        let is_issuer = views.view().agreed.mesh.as_ref().is_some_and(|mesh| mesh.issuer == me);
-        let desk = is_issuer.then(|| {
-            let root = credentials.borrow().root.clone();
-            IssuerDesk { authority: Authority::open(&host.data.authority(), mesh, root), proposer: proposer.clone() }
-        });
-        if let Some(desk) = desk.clone() {
-            tasks.spawn(desk.run(stop.clone()));
-        }
-        let calls = incoming.take_calls(Channel::Command).expect("taken once");
-        tasks.spawn(desk::serve(calls, proposer.clone(), desk.clone()));
-        tasks.spawn(desk::serve_enrolments(incoming.enrolments, proposer.clone(), desk.clone()));
-
-        let (overlay_tx, overlay) = channel::channel(OverlayStatus::default());
-        let overlay_task = Overlay {
-            me: me.clone(),
-            key: host.wireguard.clone(),
-            net: net.clone(),
-            views: views.clone(),
-            members: members.clone(),
-            status: overlay_tx,
-            stop: stop.clone(),
-        };
-        tasks.spawn(overlay_task.run());
-        let (docker_tx, docker) = channel::channel(DockerStatus::default());
-        let docker_task = docker::Docker {
-            host: host.clone(),
-            proposer: proposer.clone(),
-            overlay: overlay.clone(),
-            status: docker_tx,
-            stop: stop.clone(),
-        };
-        tasks.spawn(docker_task.run());
-        tasks.spawn(leader::run(proposer.clone(), host.clock, stop.clone()));
-
-        let watched_credentials = credentials.subscribe();
-        let key = host.key.clone();
-        let upkeep = upkeep::Upkeep {
+        let Start {
             host,
+            mesh,
+            membership,
+            connected,
+            views,
+            agreement,
+        } = start;
+        let Connected {
+            credentials,
+            net,
+            mut incoming,
+        } = connected;
+        let wiring = Wiring {
+            host,
+            net,
+            views,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let (gossip, members, clock) = wiring.gossip(&mut incoming, membership.generation);
+        let (agreement, raft_condition) = wiring.raft(&mut incoming, agreement);
+        let proposer = Proposer {
+            me: wiring.host.me(),
+            net: wiring.net.clone(),
+            views: wiring.views.clone(),
+            members,
+            agreement,
+        };
+        wiring.followers(&mut incoming, &proposer);
+        let desk = wiring.desks(incoming, mesh, &credentials, &proposer);
+        let (overlay, docker) = wiring.runtimes(&proposer);
+        wiring
+            .tasks
+            .spawn(leader::run(proposer.clone(), clock, wiring.stop.clone()));
+        let watched_credentials = credentials.subscribe();
+        let upkeep = upkeep::Upkeep {
+            host: wiring.host.clone(),
             proposer: proposer.clone(),
             overlay: overlay.clone(),
-            roster,
-            local,
+            gossip,
             desk: desk.clone(),
             credentials,
-            stop: stop.clone(),
+            stop: wiring.stop.clone(),
         };
-        upkeep.start(&tasks, membership);
-        tasks.close();
+        upkeep.start(&wiring.tasks, membership);
+        wiring.tasks.close();
         Arc::new(Self {
             id: mesh,
-            me,
+            me: wiring.host.me(),
             clock,
             proposer,
             overlay,
@@ -261,9 +217,9 @@ impl Mesh {
             raft_condition,
             credentials: watched_credentials,
             desk,
-            key,
-            stop,
-            tasks,
+            key: wiring.host.key.clone(),
+            stop: wiring.stop,
+            tasks: wiring.tasks,
         })
     }
 
@@ -272,9 +228,186 @@ impl Mesh {
     pub(crate) async fn stop(&self) {
         upkeep::hand_over_leadership(&self.proposer).await;
         self.stop.cancel();
-        if tokio::time::timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_DEADLINE, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::debug!("some tasks are still waiting; the network ends them");
         }
         self.proposer.net.clone().stop().await;
+    }
+}
+
+/// What gossip is told by this node.
+pub(crate) struct Gossip {
+    pub(crate) roster: channel::Sender<Roster>,
+    pub(crate) local: channel::Sender<LocalAddresses>,
+}
+
+/// What the tasks are wired with while they start.
+struct Wiring {
+    host: Arc<Host>,
+    net: Net,
+    views: Views,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Wiring {
+    /// The membership core and its clock, which starts with it.
+    fn gossip(&self, incoming: &mut Incoming, generation: u64) -> (Gossip, MembersRx, Clock) {
+        let record = Record {
+            node: self.host.me(),
+            generation,
+            version: 0,
+            addresses: Vec::new(),
+            wireguard: Vec::new(),
+        };
+        let (roster, roster_rx) = channel::channel(Roster::default());
+        let (local, local_rx) = channel::channel(LocalAddresses::default());
+        let (members_tx, members) = channel::channel(Members::default());
+        let streams = incoming
+            .take_streams(Channel::Membership)
+            .expect("taken once");
+        let inputs = Inputs {
+            roster: roster_rx,
+            local: local_rx,
+            streams,
+        };
+        let clock = Clock::start();
+        let core = Core::new(
+            record,
+            MembershipSettings::lan(),
+            rand::random(),
+            Time::ZERO,
+        );
+        let leaving = self.stop.clone();
+        let drive = overlay_net::membership::drive(
+            self.net.clone(),
+            core,
+            inputs,
+            members_tx,
+            async move {
+                leaving.cancelled().await;
+            },
+        );
+        self.tasks.spawn(drive);
+        (Gossip { roster, local }, members, clock)
+    }
+
+    /// This node's Raft, kept in line with its role.
+    fn raft(
+        &self,
+        incoming: &mut Incoming,
+        founded: Option<(RaftId, Agreement<Replica>)>,
+    ) -> (AgreementRx, channel::Receiver<Option<String>>) {
+        let opened = founded.as_ref().map(|(id, _)| *id);
+        let (agreement_tx, agreement) = channel::channel(founded.map(|(_, agreement)| agreement));
+        let (condition, raft_condition) = channel::channel(None);
+        let supervisor = server::Supervisor {
+            data: self.host.data.clone(),
+            me: self.host.me(),
+            profile: self.host.config.raft_timers,
+            net: self.net.clone(),
+            views: self.views.clone(),
+            agreement: agreement_tx,
+            condition,
+            stop: self.stop.clone(),
+        };
+        self.tasks.spawn(supervisor.run(opened));
+        for (lane, channel) in [
+            (Lane::Rpc, Channel::Raft),
+            (Lane::Snapshot, Channel::Snapshot),
+        ] {
+            let calls = incoming.take_calls(channel).expect("taken once");
+            self.tasks.spawn(server::serve(
+                lane,
+                calls,
+                agreement.clone(),
+                self.views.clone(),
+            ));
+        }
+        (agreement, raft_condition)
+    }
+
+    /// Views pushed to others and from others.
+    fn followers(&self, incoming: &mut Incoming, proposer: &Proposer) {
+        let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
+        self.tasks.spawn(watch::serve(
+            watchers,
+            self.views.clone(),
+            proposer.agreement.clone(),
+        ));
+        let follower = watch::Follower {
+            me: proposer.me.clone(),
+            net: self.net.clone(),
+            views: self.views.clone(),
+            members: proposer.members.clone(),
+            agreement: proposer.agreement.clone(),
+            stop: self.stop.clone(),
+        };
+        self.tasks.spawn(follower.run());
+    }
+
+    /// Who answers other nodes and joiners; the issuer's desk on the issuer.
+    fn desks(
+        &self,
+        mut incoming: Incoming,
+        mesh: MeshId,
+        credentials: &channel::Sender<Arc<Credentials>>,
+        proposer: &Proposer,
+    ) -> Option<IssuerDesk> {
+        let row = self.views.view().agreed.mesh.clone();
+        let desk = row.filter(|row| row.issuer == proposer.me).map(|_| {
+            let root = credentials.borrow().root.clone();
+            let authority = Authority::open(&self.host.data.authority(), mesh, root);
+            IssuerDesk {
+                authority,
+                proposer: proposer.clone(),
+            }
+        });
+        if let Some(desk) = desk.clone() {
+            self.tasks.spawn(desk.run(self.stop.clone()));
+        }
+        let calls = incoming.take_calls(Channel::Command).expect("taken once");
+        self.tasks
+            .spawn(desk::serve(calls, proposer.clone(), desk.clone()));
+        self.tasks.spawn(desk::serve_enrolments(
+            incoming.enrolments,
+            proposer.clone(),
+            desk.clone(),
+        ));
+        desk
+    }
+
+    /// The overlay interface, and dockerd on it.
+    fn runtimes(
+        &self,
+        proposer: &Proposer,
+    ) -> (
+        channel::Receiver<OverlayStatus>,
+        channel::Receiver<DockerStatus>,
+    ) {
+        let (status, overlay) = channel::channel(OverlayStatus::default());
+        let overlay_task = Overlay {
+            me: proposer.me.clone(),
+            key: self.host.wireguard.clone(),
+            net: self.net.clone(),
+            views: self.views.clone(),
+            members: proposer.members.clone(),
+            status,
+            stop: self.stop.clone(),
+        };
+        self.tasks.spawn(overlay_task.run());
+        let (status, docker) = channel::channel(DockerStatus::default());
+        let docker_task = docker::Docker {
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            status,
+            stop: self.stop.clone(),
+        };
+        self.tasks.spawn(docker_task.run());
+        (overlay, docker)
     }
 }

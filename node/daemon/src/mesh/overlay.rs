@@ -6,7 +6,7 @@
 //! member and tries again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -75,8 +75,13 @@ impl Overlay {
                 if *node != self.me {
                     continue;
                 }
-                let Some(network) = agreed.networks.get(network_id) else { continue };
-                match self.keep(&agreed, *network_id, network, peer, &mut interfaces).await {
+                let Some(network) = agreed.networks.get(network_id) else {
+                    continue;
+                };
+                match self
+                    .keep(&agreed, *network_id, network, peer, &mut interfaces)
+                    .await
+                {
                     Ok(backend) => {
                         status.backend = Some(backend);
                         status.up.insert(*network_id, peer.clone());
@@ -87,7 +92,11 @@ impl Overlay {
                 }
                 self.observe(&interfaces, &mut status).await;
             }
-            let pause = if status.conditions.is_empty() { REPAIR_EVERY } else { RETRY_PAUSE };
+            let pause = if status.conditions.is_empty() {
+                REPAIR_EVERY
+            } else {
+                RETRY_PAUSE
+            };
             self.publish(status);
             // All arms only wait for changes; everything is read anew above.
             tokio::select! {
@@ -122,7 +131,10 @@ impl Overlay {
             .collect();
         for id in gone {
             if let Some(up) = interfaces.remove(&id) {
-                tracing::info!(network = up.network.handle, "the overlay interface is taken down");
+                tracing::info!(
+                    network = up.network.handle,
+                    "the overlay interface is taken down"
+                );
                 if let Err(error) = up.interface.down().await {
                     tracing::warn!(%error, "the interface could not be taken down");
                 }
@@ -139,12 +151,14 @@ impl Overlay {
         peer: &Peer,
         interfaces: &mut BTreeMap<NetworkId, Up>,
     ) -> Result<&'static str, String> {
-        if !interfaces.contains_key(&id) {
-            let up = self.bring_up(network).await?;
-            tracing::info!(network = network.handle, backend = ?up.interface.backend(), "the overlay interface is up");
-            interfaces.insert(id, up);
-        }
-        let up = interfaces.get_mut(&id).ok_or("no interface")?;
+        let up = match interfaces.entry(id) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => {
+                let up = self.bring_up(network).await?;
+                tracing::info!(network = network.handle, backend = ?up.interface.backend(), "the overlay interface is up");
+                place.insert(up)
+            }
+        };
         let desired = self.desired(agreed, id, network, peer);
         let observed = match up.interface.observe().await {
             Ok(observed) => observed,
@@ -156,8 +170,15 @@ impl Overlay {
         };
         let steps = plan(&desired, &observed);
         if !steps.is_empty() {
-            tracing::debug!(network = network.handle, steps = steps.len(), "adjusting the overlay interface");
-            up.interface.apply(&steps).await.map_err(|error| with_sources(&error))?;
+            tracing::debug!(
+                network = network.handle,
+                steps = steps.len(),
+                "adjusting the overlay interface"
+            );
+            up.interface
+                .apply(&steps)
+                .await
+                .map_err(|error| with_sources(&error))?;
         }
         Ok(match up.interface.backend() {
             Backend::Kernel => "kernel",
@@ -175,27 +196,50 @@ impl Overlay {
             run_folder: PathBuf::from(RUN_FOLDER),
             device_command: InterfaceSettings::own_device_command(),
         };
-        let mut interface = bring_up(settings)
+        let mut interface = bring_up(settings).await.map_err(|error| {
+            format!(
+                "{} ({}); {}",
+                with_sources(&error),
+                error.code(),
+                error.hint()
+            )
+        })?;
+        if let Err(error) = interface
+            .raise_fence(&network.handle, prefixes(network))
             .await
-            .map_err(|error| format!("{} ({}); {}", with_sources(&error), error.code(), error.hint()))?;
-        if let Err(error) = interface.raise_fence(&network.handle, prefixes(network)).await {
+        {
             let code = error.code();
             tracing::warn!(%error, code, "overlay addresses are not fenced off from other interfaces");
         }
-        Ok(Up { interface, network: network.clone() })
+        Ok(Up {
+            interface,
+            network: network.clone(),
+        })
     }
 
-    fn desired(&self, agreed: &Agreed, id: NetworkId, network: &Network, own: &Peer) -> InterfacePlan {
+    fn desired(
+        &self,
+        agreed: &Agreed,
+        id: NetworkId,
+        network: &Network,
+        own: &Peer,
+    ) -> InterfacePlan {
         let mut peers = BTreeMap::new();
         for ((of, node), peer) in &agreed.peers {
             if *of != id || *node == self.me {
                 continue;
             }
-            let Some(row) = agreed.nodes.get(node) else { continue };
+            let Some(row) = agreed.nodes.get(node) else {
+                continue;
+            };
             let allowed_ips: BTreeSet<Cidr> =
                 [Cidr::host(peer.ipv6.into()), Cidr::host(peer.ipv4.into())].into();
             let endpoint = self.endpoint(id, node, network.wireguard_port, &row.addresses);
-            let plan = PeerPlan { endpoint, allowed_ips, keepalive_s: None };
+            let plan = PeerPlan {
+                endpoint,
+                allowed_ips,
+                keepalive_s: None,
+            };
             peers.insert(PublicKey::from_bytes(row.wireguard_public_key), plan);
         }
         InterfacePlan {
@@ -208,14 +252,31 @@ impl Overlay {
     }
 
     /// Where to send a peer's packets.
-    fn endpoint(&self, network: NetworkId, node: &NodeId, port: u16, agreed: &[SocketAddr]) -> Option<SocketAddr> {
+    fn endpoint(
+        &self,
+        network: NetworkId,
+        node: &NodeId,
+        port: u16,
+        agreed: &[SocketAddr],
+    ) -> Option<SocketAddr> {
         let members = self.members.borrow().clone();
         let gossiped: Vec<SocketAddr> = members
             .get(node)
-            .and_then(|member| member.record.wireguard.iter().find(|(id, _)| *id == network))
+            .and_then(|member| {
+                member
+                    .record
+                    .wireguard
+                    .iter()
+                    .find(|(id, _)| *id == network)
+            })
             .map(|(_, endpoints)| endpoints.clone())
             .unwrap_or_default();
-        let remote = self.net.connections().borrow().get(node).map(|connection| connection.remote.ip());
+        let remote = self
+            .net
+            .connections()
+            .borrow()
+            .get(node)
+            .map(|connection| connection.remote.ip());
         match remote {
             Some(ip) => {
                 let known = gossiped.iter().find(|endpoint| endpoint.ip() == ip);
@@ -223,7 +284,9 @@ impl Overlay {
                 Some(SocketAddr::new(ip, port))
             }
             None => gossiped.first().copied().or_else(|| {
-                agreed.first().map(|address| SocketAddr::new(address.ip(), port))
+                agreed
+                    .first()
+                    .map(|address| SocketAddr::new(address.ip(), port))
             }),
         }
     }
@@ -260,7 +323,11 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 /// The networks' endpoints that this node gossips: its addresses with each network's port.
-pub(crate) fn own_endpoints(agreed: &Arc<Agreed>, me: &NodeId, addresses: &[SocketAddr]) -> Vec<(NetworkId, Vec<SocketAddr>)> {
+pub(crate) fn own_endpoints(
+    agreed: &Arc<Agreed>,
+    me: &NodeId,
+    addresses: &[SocketAddr],
+) -> Vec<(NetworkId, Vec<SocketAddr>)> {
     agreed
         .peers
         .keys()

@@ -115,7 +115,10 @@ mod optional_shared {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<Arc<T>>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<Arc<T>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_deref().serialize(to)
     }
 
@@ -123,6 +126,26 @@ mod optional_shared {
         from: D,
     ) -> Result<Option<Arc<T>>, D::Error> {
         Ok(Option::<T>::deserialize(from)?.map(Arc::new))
+    }
+}
+
+/// An answer of another kind than the question asks for.
+pub(crate) fn misunderstood() -> node_api::ApiError {
+    node_api::ApiError::new(
+        "PeerMessageError",
+        "another node's answer is not understood",
+        "bring all nodes to the same version of shoal",
+    )
+}
+
+impl PeerAnswer {
+    /// The answer, or the failure that it tells of.
+    pub(crate) fn into_result(self) -> Result<Self, node_api::ApiError> {
+        if let Self::Failed(error) = self {
+            Err(error)
+        } else {
+            Ok(self)
+        }
     }
 }
 
@@ -135,10 +158,16 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, node_api::ApiError> {
     let malformed = |reason: String| {
         let hint = "bring both nodes to the same version of shoal";
-        node_api::ApiError::new("PeerMessageError", format!("a peer's message is not understood: {reason}"), hint)
+        node_api::ApiError::new(
+            "PeerMessageError",
+            format!("a peer's message is not understood: {reason}"),
+            hint,
+        )
     };
     match bytes {
-        [VERSION, body @ ..] => postcard::from_bytes(body).map_err(|error| malformed(error.to_string())),
+        [VERSION, body @ ..] => {
+            postcard::from_bytes(body).map_err(|error| malformed(error.to_string()))
+        }
         [version, ..] => Err(malformed(format!("version {version}"))),
         [] => Err(malformed("empty".into())),
     }

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use consensus_core::{Applied, Command, Done, Envelope, LogIndex, NodeId, RequestId, Role, WallMs, wire::v1};
+use consensus_core::{
+    Applied, Command, Done, Envelope, LogIndex, NodeId, RequestId, WallMs, wire::v1,
+};
 use consensus_raft::{Agreement, ProposeError};
 use node_api::ApiError;
 use overlay_core::membership::Condition;
@@ -61,7 +63,9 @@ enum Attempt {
 
 /// Wall-clock time, for commands.
 pub(crate) fn wall_now() -> WallMs {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     WallMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -71,7 +75,11 @@ impl Proposer {
         let (index, done) = self.agree(command).await?;
         let mut view = self.views.watch();
         // Late is not wrong: the answer is agreed, only this node's own view lags.
-        let _ = timeout(READ_YOUR_WRITE, view.wait_for(|view| view.revision >= index)).await;
+        let _ = timeout(
+            READ_YOUR_WRITE,
+            view.wait_for(|view| view.revision >= index),
+        )
+        .await;
         Ok((index, done))
     }
 
@@ -79,10 +87,19 @@ impl Proposer {
     pub(crate) async fn agree(&self, command: Command) -> Result<(LogIndex, Done), ApiError> {
         let name = command.name();
         let request = RequestId::from_bytes(rand::random());
-        let envelope = Envelope { request, actor: self.me.clone(), time: wall_now(), command };
+        let envelope = Envelope {
+            request,
+            actor: self.me.clone(),
+            time: wall_now(),
+            command,
+        };
         if v1::encode(&envelope).len() > v1::ENVELOPE_BYTES_MAX {
             let limit = v1::ENVELOPE_BYTES_MAX as u64;
-            return Err(consensus_core::Refusal::TooLarge { what: "a command".into(), limit }.into());
+            return Err(consensus_core::Refusal::TooLarge {
+                what: "a command".into(),
+                limit,
+            }
+            .into());
         }
         let end = Instant::now() + SUBMIT_DEADLINE;
         let mut hint = self.views.standing().leader;
@@ -119,7 +136,9 @@ impl Proposer {
         let members = self.members.borrow().clone();
         let own = self.agreement.borrow().is_some();
         let alive = |id: &NodeId| {
-            members.get(id).is_some_and(|m| matches!(m.condition, Condition::Alive | Condition::Suspect))
+            members
+                .get(id)
+                .is_some_and(|m| matches!(m.condition, Condition::Alive | Condition::Suspect))
         };
         let mut servers: Vec<NodeId> = view.agreed.servers().map(|(id, _)| id.clone()).collect();
         servers.sort_by_key(|id| (!(own && *id == self.me), !alive(id)));
@@ -142,7 +161,11 @@ impl Proposer {
             propose(agreement.as_ref(), envelope).await
         } else {
             let body = encode(&PeerRequest::Propose(envelope.clone()));
-            match self.net.call(target, Channel::Command, body, ATTEMPT_DEADLINE).await {
+            match self
+                .net
+                .call(target, Channel::Command, body, ATTEMPT_DEADLINE)
+                .await
+            {
                 Ok(bytes) => match decode(&bytes) {
                     Ok(answer) => answer,
                     Err(error) => return Attempt::Failed(error),
@@ -171,25 +194,29 @@ impl Proposer {
             voters = view.agreed.servers().map(|(id, _)| id.clone()).collect();
         }
         let heard = |id: &&NodeId| {
-            **id == self.me || members.get(id).is_some_and(|member| member.condition == Condition::Alive)
+            **id == self.me
+                || members
+                    .get(id)
+                    .is_some_and(|member| member.condition == Condition::Alive)
         };
         let reachable = voters.iter().filter(heard).count();
         let needed = voters.len() / 2 + 1;
         ApiError::new(
             "NoMajorityError",
-            format!("no majority of the mesh's voters answers: {reachable} of {} reachable, {needed} needed", voters.len()),
+            format!(
+                "no majority of the mesh's voters answers: {reachable} of {} reachable, {needed} needed",
+                voters.len()
+            ),
             "bring servers back, then give the command again; reads of the last known state still work",
         )
-    }
-
-    /// Whether this node is a server by agreement.
-    pub(crate) fn is_server(&self) -> bool {
-        self.views.view().agreed.nodes.get(&self.me).is_some_and(|node| node.role == Role::Server)
     }
 }
 
 /// Has an envelope agreed by this node's own Raft, if that leads.
-pub(crate) async fn propose(agreement: Option<&Agreement<Replica>>, envelope: &Envelope) -> PeerAnswer {
+pub(crate) async fn propose(
+    agreement: Option<&Agreement<Replica>>,
+    envelope: &Envelope,
+) -> PeerAnswer {
     let Some(agreement) = agreement else {
         return PeerAnswer::NotLeader(None);
     };
@@ -203,12 +230,20 @@ pub(crate) async fn propose(agreement: Option<&Agreement<Replica>>, envelope: &E
             )),
         },
         Err(ProposeError::NotLeader { leader }) => PeerAnswer::NotLeader(leader),
-        Err(ProposeError::NoMajority { reachable, needed } | ProposeError::OutcomeUnknown { reachable, needed }) => {
-            PeerAnswer::NoMajority { reachable: reachable as u64, needed: needed as u64 }
-        }
+        Err(
+            ProposeError::NoMajority { reachable, needed }
+            | ProposeError::OutcomeUnknown { reachable, needed },
+        ) => PeerAnswer::NoMajority {
+            reachable: reachable as u64,
+            needed: needed as u64,
+        },
         Err(ProposeError::Busy | ProposeError::Stopped(_)) => PeerAnswer::NotLeader(None),
         Err(ProposeError::TooLarge { bytes_max, .. }) => PeerAnswer::Failed(
-            consensus_core::Refusal::TooLarge { what: "a command".into(), limit: bytes_max as u64 }.into(),
+            consensus_core::Refusal::TooLarge {
+                what: "a command".into(),
+                limit: bytes_max as u64,
+            }
+            .into(),
         ),
     }
 }
@@ -219,25 +254,44 @@ pub(crate) async fn propose_first(
     me: NodeId,
     command: Command,
 ) -> Result<super::views::View, ApiError> {
-    let failed = |reason: &str| ApiError::new("RaftFailed", reason, "look into the log for the reason");
-    let envelope =
-        Envelope { request: RequestId::from_bytes(rand::random()), actor: me, time: wall_now(), command };
+    let failed =
+        |reason: &str| ApiError::new("RaftFailed", reason, "look into the log for the reason");
+    let envelope = Envelope {
+        request: RequestId::from_bytes(rand::random()),
+        actor: me,
+        time: wall_now(),
+        command,
+    };
     let end = Instant::now() + SUBMIT_DEADLINE;
     loop {
         match propose(Some(agreement), &envelope).await {
             PeerAnswer::Applied(index, applied) => {
                 applied?;
                 let mut published = agreement.published();
-                let state = timeout(READ_YOUR_WRITE, published.wait_for(|p| p.machine.0.applied >= index)).await;
+                let state = timeout(
+                    READ_YOUR_WRITE,
+                    published.wait_for(|p| p.machine.0.applied >= index),
+                )
+                .await;
                 let state = state.map_err(|_| failed("the first entry is not applied"))?;
                 let state = state.map_err(|_| failed("Raft has stopped"))?;
                 let agreed = state.machine.0.agreed.clone();
-                return Ok(super::views::View { revision: state.machine.0.applied, agreed });
+                return Ok(super::views::View {
+                    revision: state.machine.0.applied,
+                    agreed,
+                });
             }
             PeerAnswer::Failed(error) => return Err(error),
-            // The founder elects itself within a moment.
-            _ if Instant::now() < end => sleep(Duration::from_millis(10)).await,
-            _ => return Err(failed("the founder did not become leader")),
+            PeerAnswer::NotLeader(_)
+            | PeerAnswer::NoMajority { .. }
+            | PeerAnswer::Enrolled(_)
+            | PeerAnswer::Certificate { .. } => {
+                if Instant::now() >= end {
+                    return Err(failed("the founder did not become leader"));
+                }
+                // The founder elects itself within a moment.
+                sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 }

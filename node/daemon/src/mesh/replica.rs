@@ -25,6 +25,8 @@ impl Machine for Replica {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        v1::decode(bytes).map(Self).map_err(|error| error.to_string())
+        v1::decode(bytes)
+            .map(Self)
+            .map_err(|error| error.to_string())
     }
 }

@@ -48,7 +48,9 @@ impl Carrier for NetCarrier {
         Box::pin(async move {
             match net.call(&to, channel, body, ttl).await {
                 // An empty answer is the other daemon's word for "no Raft here (yet)".
-                Ok(answer) if answer.is_empty() => Err(CarrierError::Unreachable("not a server yet".into())),
+                Ok(answer) if answer.is_empty() => {
+                    Err(CarrierError::Unreachable("not a server yet".into()))
+                }
                 Ok(answer) => Ok(answer),
                 Err(error) => Err(CarrierError::Unreachable(error.to_string())),
             }
@@ -73,9 +75,18 @@ pub(crate) async fn open(
     profile: RaftTimers,
     net: &Net,
 ) -> Result<Agreement<Replica>, consensus_raft::OpenError> {
-    let settings =
-        Settings { dir: data.raft(raft_id), raft_id, node: me.clone(), timers: timers(profile) };
-    Agreement::open(settings, Replica::default(), Arc::new(NetCarrier(net.clone()))).await
+    let settings = Settings {
+        dir: data.raft(raft_id),
+        raft_id,
+        node: me.clone(),
+        timers: timers(profile),
+    };
+    Agreement::open(
+        settings,
+        Replica::default(),
+        Arc::new(NetCarrier(net.clone())),
+    )
+    .await
 }
 
 /// Keeps this node's Raft in line with its agreed role until cancelled.
@@ -95,9 +106,18 @@ impl Supervisor {
     /// `open` is the Raft id of the agreement that is there already, if one is.
     pub(crate) async fn run(self, mut open_id: Option<RaftId>) {
         let mut view = self.views.watch();
-        let mut publisher = self.agreement.borrow().clone().map(|agreement| self.publish(agreement));
+        let mut publisher = self
+            .agreement
+            .borrow()
+            .clone()
+            .map(|agreement| self.publish(agreement));
         loop {
-            let wanted = view.borrow_and_update().agreed.nodes.get(&self.me).and_then(|node| node.raft_id);
+            let wanted = view
+                .borrow_and_update()
+                .agreed
+                .nodes
+                .get(&self.me)
+                .and_then(|node| node.raft_id);
             if wanted != open_id {
                 if let Some(old) = open_id.filter(|_| self.has_left()) {
                     self.close(old).await;
@@ -171,7 +191,10 @@ impl Supervisor {
                 let standing = {
                     let status = status.borrow_and_update();
                     let voters = status.voters.values().cloned().collect();
-                    Standing { leader: status.leader.clone(), voters }
+                    Standing {
+                        leader: status.leader.clone(),
+                        voters,
+                    }
                 };
                 // Without a leader this server may be the one that is cut off or was removed.
                 if standing.leader.is_some() {
@@ -191,7 +214,12 @@ impl Supervisor {
 }
 
 /// Answers the other servers' Raft messages of one lane until the network stops.
-pub(crate) async fn serve(lane: Lane, mut calls: mpsc::Receiver<IncomingCall>, agreement: AgreementRx, views: Views) {
+pub(crate) async fn serve(
+    lane: Lane,
+    mut calls: mpsc::Receiver<IncomingCall>,
+    agreement: AgreementRx,
+    views: Views,
+) {
     let mut handlers = JoinSet::new();
     while let Some(call) = calls.recv().await {
         while handlers.len() >= HANDLERS_MAX {
@@ -214,8 +242,18 @@ pub(crate) async fn serve(lane: Lane, mut calls: mpsc::Receiver<IncomingCall>, a
 
 /// Whether a Raft message from this node counts: it is a server by agreement or still in the group.
 fn is_server(views: &Views, agreement: &Agreement<Replica>, from: &NodeId) -> bool {
-    let agreed = views.view().agreed.nodes.get(from).is_some_and(|node| node.raft_id.is_some());
+    let agreed = views
+        .view()
+        .agreed
+        .nodes
+        .get(from)
+        .is_some_and(|node| node.raft_id.is_some());
     let status = agreement.status();
     let status = status.borrow();
-    agreed || status.voters.values().chain(status.learners.values()).any(|id| id == from)
+    agreed
+        || status
+            .voters
+            .values()
+            .chain(status.learners.values())
+            .any(|id| id == from)
 }

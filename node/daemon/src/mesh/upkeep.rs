@@ -21,18 +21,14 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Host,
+    Gossip, Host,
     desk::ask_issuer,
     issuer::{IssuerDesk, renew_at},
     overlay::{OverlayStatus, own_endpoints},
-    peer_wire::{PeerAnswer, PeerRequest},
+    peer_wire::{PeerAnswer, PeerRequest, misunderstood},
     proposer::{Proposer, wall_now},
 };
-use crate::{
-    authority,
-    certificate_files::write_client_files,
-    data_dir::Membership,
-};
+use crate::{authority, certificate_files::write_client_files, data_dir::Membership};
 
 /// Orders the membership rings. Agreed by being the same everywhere; changing it is for later.
 const RING_SALT: u64 = 0;
@@ -50,8 +46,7 @@ pub(crate) struct Upkeep {
     pub(crate) host: Arc<Host>,
     pub(crate) proposer: Proposer,
     pub(crate) overlay: watch::Receiver<OverlayStatus>,
-    pub(crate) roster: watch::Sender<Roster>,
-    pub(crate) local: watch::Sender<LocalAddresses>,
+    pub(crate) gossip: Gossip,
     pub(crate) desk: Option<IssuerDesk>,
     pub(crate) credentials: watch::Sender<Arc<Credentials>>,
     pub(crate) stop: CancellationToken,
@@ -96,14 +91,32 @@ impl Upkeep {
                 self.proposer.net.set_addresses(gone.clone(), Vec::new());
                 self.proposer.net.disconnect(gone);
             }
-            for (id, node) in agreed.nodes.iter().filter(|(id, _)| **id != self.proposer.me) {
+            for (id, node) in agreed
+                .nodes
+                .iter()
+                .filter(|(id, _)| **id != self.proposer.me)
+            {
                 // Gossiped addresses are noted by the membership driver, beside these.
-                self.proposer.net.set_addresses(id.clone(), node.addresses.clone());
+                self.proposer
+                    .net
+                    .set_addresses(id.clone(), node.addresses.clone());
             }
             known = nodes;
-            replace_if_new(&self.roster, Roster { nodes: known.clone(), salt: RING_SALT });
+            replace_if_new(
+                &self.gossip.roster,
+                Roster {
+                    nodes: known.clone(),
+                    salt: RING_SALT,
+                },
+            );
             let wireguard = own_endpoints(&agreed, &self.proposer.me, &mine);
-            replace_if_new(&self.local, LocalAddresses { addresses: mine, wireguard });
+            replace_if_new(
+                &self.gossip.local,
+                LocalAddresses {
+                    addresses: mine,
+                    wireguard,
+                },
+            );
             // All arms only wait; everything is read anew above.
             let open = tokio::select! {
                 changed = view.changed() => changed.is_ok(),
@@ -116,7 +129,9 @@ impl Upkeep {
     }
 
     fn own_addresses(&self, agreed: &Agreed, listeners: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
-        own_addresses(&self.host.config.advertise, listeners, |ip| in_overlay(agreed, ip))
+        own_addresses(&self.host.config.advertise, listeners, |ip| {
+            in_overlay(agreed, ip)
+        })
     }
 
     /// Tells the mesh how far this node is, once it has changed.
@@ -131,12 +146,19 @@ impl Upkeep {
             let due = agreed.nodes.get(&self.proposer.me).and_then(|node| {
                 let has_peer = agreed.first_peer(&self.proposer.me).is_some();
                 let settled = !has_peer || !up.up.is_empty();
-                let state = if settled { NodeState::Running } else { NodeState::Bootstrapping };
+                let state = if settled {
+                    NodeState::Running
+                } else {
+                    NodeState::Bootstrapping
+                };
                 let moved = !addresses.is_empty() && addresses != node.addresses;
                 (state > node.state || moved).then(|| (state, addresses.clone()))
             });
             if let Some((state, addresses)) = due
-                && let Err(error) = self.proposer.submit(Command::ReportNode { state, addresses }).await
+                && let Err(error) = self
+                    .proposer
+                    .submit(Command::ReportNode { state, addresses })
+                    .await
             {
                 tracing::debug!(code = error.code, %error, "not reported yet");
                 sleep(REPORT_PAUSE).await;
@@ -179,11 +201,19 @@ impl Upkeep {
     /// Renews this node's certificate when two thirds of its life are over.
     async fn renew(self: Arc<Self>, mut membership: Membership) {
         loop {
-            let leaf = self.credentials.borrow().chain.first().cloned().unwrap_or_default();
+            let leaf = self
+                .credentials
+                .borrow()
+                .chain
+                .first()
+                .cloned()
+                .unwrap_or_default();
             if validity(&leaf).is_none_or(|(from, to)| wall_now() >= renew_at(to, from)) {
                 match self.renewed(&mut membership).await {
                     Ok(()) => tracing::info!("this node's certificate is renewed"),
-                    Err(error) => tracing::warn!(code = error.code, %error, "this node's certificate is not renewed yet"),
+                    Err(error) => {
+                        tracing::warn!(code = error.code, %error, "this node's certificate is not renewed yet")
+                    }
                 }
             }
             sleep(RENEWAL_CHECK).await;
@@ -192,15 +222,25 @@ impl Upkeep {
 
     async fn renewed(&self, membership: &mut Membership) -> Result<(), ApiError> {
         let csr = node_request(&self.host.key)?;
-        let answer = ask_issuer(&self.proposer, self.desk.as_ref(), PeerRequest::RenewNode { csr }).await?;
+        let answer = ask_issuer(
+            &self.proposer,
+            self.desk.as_ref(),
+            PeerRequest::RenewNode { csr },
+        )
+        .await?;
         let PeerAnswer::Certificate { leaf, .. } = answer else {
-            return Err(ApiError::new("PeerMessageError", "the issuer's answer is not understood", "bring all nodes to the same version of shoal"));
+            return Err(misunderstood());
         };
         membership.leaf = hex::encode(&leaf);
-        self.host.data.set_membership(membership).map_err(disk_error)?;
+        self.host
+            .data
+            .set_membership(membership)
+            .map_err(disk_error)?;
         let root = self.credentials.borrow().root.clone();
-        write_client_files(&self.host.data.tls(), &root, &leaf, &self.host.key).map_err(disk_error)?;
-        self.credentials.send_modify(|credentials| Arc::make_mut(credentials).chain = vec![leaf]);
+        write_client_files(&self.host.data.tls(), &root, &leaf, &self.host.key)
+            .map_err(disk_error)?;
+        self.credentials
+            .send_modify(|credentials| Arc::make_mut(credentials).chain = vec![leaf]);
         Ok(())
     }
 }
@@ -216,21 +256,38 @@ fn replace_if_new<T: PartialEq>(watch: &watch::Sender<T>, value: T) {
 }
 
 fn disk_error(error: impl std::error::Error) -> ApiError {
-    ApiError::new("DiskError", "the data directory can't be written", "check its free space").caused_by(&error)
+    ApiError::new(
+        "DiskError",
+        "the data directory can't be written",
+        "check its free space",
+    )
+    .caused_by(&error)
 }
 
 /// A signing request on the node's own key.
 pub(crate) fn node_request(key: &overlay_net::NodeKey) -> Result<Vec<u8>, ApiError> {
-    let pair = rcgen::KeyPair::try_from(key.pkcs8_der().as_slice())
-        .map_err(|error| ApiError::new("InternalError", format!("the node key is unusable: {error}"), "report this"))?;
+    let pair = rcgen::KeyPair::try_from(key.pkcs8_der().as_slice()).map_err(|error| {
+        ApiError::new(
+            "InternalError",
+            format!("the node key is unusable: {error}"),
+            "report this",
+        )
+    })?;
     Ok(authority::signing_request(&pair)?)
 }
 
 /// From when to when a certificate is valid.
 pub(crate) fn validity(leaf: &[u8]) -> Option<(WallMs, WallMs)> {
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let ms = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).map(|s| WallMs(s * 1000)).ok();
-    Some((ms(leaf.validity().not_before)?, ms(leaf.validity().not_after)?))
+    let ms = |time: x509_parser::time::ASN1Time| {
+        u64::try_from(time.timestamp())
+            .map(|s| WallMs(s * 1000))
+            .ok()
+    };
+    Some((
+        ms(leaf.validity().not_before)?,
+        ms(leaf.validity().not_after)?,
+    ))
 }
 
 fn in_overlay(agreed: &Agreed, ip: IpAddr) -> bool {
@@ -256,11 +313,21 @@ pub(crate) fn own_addresses(
     };
     let usable: Vec<SocketAddr> = listeners
         .iter()
-        .filter(|address| !address.ip().is_unspecified() && !link_local(address.ip()) && !in_overlay(address.ip()))
+        .filter(|address| {
+            !address.ip().is_unspecified() && !link_local(address.ip()) && !in_overlay(address.ip())
+        })
         .copied()
         .collect();
-    let elsewhere: Vec<SocketAddr> = usable.iter().filter(|address| !address.ip().is_loopback()).copied().collect();
-    if elsewhere.is_empty() { usable } else { elsewhere }
+    let elsewhere: Vec<SocketAddr> = usable
+        .iter()
+        .filter(|address| !address.ip().is_loopback())
+        .copied()
+        .collect();
+    if elsewhere.is_empty() {
+        usable
+    } else {
+        elsewhere
+    }
 }
 
 /// A leader that stops first lets another voter lead, so that nobody has to wait for an election.
@@ -278,7 +345,9 @@ pub(crate) async fn hand_over_leadership(proposer: &Proposer) {
         .filter(|id| Some(**id) != own)
         .map(|id| (status.matched.get(id).copied(), *id))
         .collect();
-    let Some((_, to)) = best.into_iter().next_back() else { return };
+    let Some((_, to)) = best.into_iter().next_back() else {
+        return;
+    };
     match tokio::time::timeout(HAND_OVER_DEADLINE, agreement.transfer_leader(to)).await {
         Ok(Ok(())) => tracing::info!(to = to.0, "leadership is handed over"),
         Ok(Err(error)) => tracing::info!(%error, "leadership is not handed over"),
@@ -297,7 +366,10 @@ mod tests {
     #[test]
     fn loopback_is_told_only_when_there_is_nothing_else() {
         let both = set(&["127.0.0.1:7440", "192.0.2.1:7440"]);
-        assert_eq!(own_addresses(&[], &both, |_| false), vec!["192.0.2.1:7440".parse().unwrap()]);
+        assert_eq!(
+            own_addresses(&[], &both, |_| false),
+            vec!["192.0.2.1:7440".parse().unwrap()]
+        );
         let only = set(&["127.0.0.1:7440"]);
         assert_eq!(own_addresses(&[], &only, |_| false).len(), 1);
     }
@@ -306,12 +378,18 @@ mod tests {
     fn overlay_and_link_local_addresses_are_never_told() {
         let all = set(&["100.96.0.1:7440", "[fe80::1]:7440", "[2001:db8::1]:7440"]);
         let overlay = |ip: IpAddr| ip.to_string().starts_with("100.96.");
-        assert_eq!(own_addresses(&[], &all, overlay), vec!["[2001:db8::1]:7440".parse().unwrap()]);
+        assert_eq!(
+            own_addresses(&[], &all, overlay),
+            vec!["[2001:db8::1]:7440".parse().unwrap()]
+        );
     }
 
     #[test]
     fn what_the_operator_advertises_is_all_that_is_told() {
         let advertised = ["203.0.113.5:7440".parse().unwrap()];
-        assert_eq!(own_addresses(&advertised, &set(&["192.0.2.1:7440"]), |_| false), advertised);
+        assert_eq!(
+            own_addresses(&advertised, &set(&["192.0.2.1:7440"]), |_| false),
+            advertised
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use consensus_core::{Agreed, EVENTS_KEPT, Event, LogIndex, NodeId};
+use consensus_core::{Agreed, EVENTS_KEPT, Event, EventKind, LogIndex, NodeId};
 use tokio::sync::watch;
 
 /// The agreed state as of an index.
@@ -63,12 +63,12 @@ impl Events {
     pub(crate) fn silent_nodes(&self) -> BTreeMap<String, bool> {
         let mut silent = BTreeMap::new();
         for event in self.log.iter() {
-            let is = match event.kind {
-                consensus_core::EventKind::NodeSilent => true,
-                consensus_core::EventKind::NodeRecovered => false,
-                _ => continue,
-            };
-            if let Some(node) = &event.node {
+            let is = event.kind == EventKind::NodeSilent;
+            if let Some(node) = event
+                .node
+                .as_ref()
+                .filter(|_| is || event.kind == EventKind::NodeRecovered)
+            {
                 silent.insert(node.clone(), is);
             }
         }
@@ -163,13 +163,24 @@ impl Views {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus_core::{EventKind, Mesh, MeshId, WallMs};
+    use consensus_core::{Mesh, MeshId, WallMs};
 
     fn agreed() -> Arc<Agreed> {
-        let issuer = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm".parse().unwrap();
+        let issuer = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
+            .parse()
+            .unwrap();
         let id = MeshId::from_bytes([1; 16]);
-        let mesh = Mesh { id, name: "m".into(), root_certificate: vec![], issuer, created_at: WallMs(0) };
-        Arc::new(Agreed { mesh: Some(mesh), ..Agreed::default() })
+        let mesh = Mesh {
+            id,
+            name: "m".into(),
+            root_certificate: vec![],
+            issuer,
+            created_at: WallMs(0),
+        };
+        Arc::new(Agreed {
+            mesh: Some(mesh),
+            ..Agreed::default()
+        })
     }
 
     fn event(index: u64, ordinal: u32) -> Event {
@@ -185,7 +196,10 @@ mod tests {
 
     #[test]
     fn a_stale_view_never_replaces_a_newer_one() {
-        let views = Views::new(View { revision: LogIndex(5), agreed: agreed() });
+        let views = Views::new(View {
+            revision: LogIndex(5),
+            agreed: agreed(),
+        });
         views.offer(LogIndex(4), Arc::new(Agreed::default()));
         assert_eq!(views.view().revision, LogIndex(5));
         views.offer(LogIndex(6), agreed());
@@ -194,7 +208,10 @@ mod tests {
 
     #[test]
     fn events_that_arrive_twice_are_told_once() {
-        let views = Views::new(View { revision: LogIndex(5), agreed: agreed() });
+        let views = Views::new(View {
+            revision: LogIndex(5),
+            agreed: agreed(),
+        });
         views.add_events([event(1, 0), event(1, 1)].iter());
         views.add_events([event(1, 0), event(1, 1), event(2, 0)].iter());
         let events = views.events();

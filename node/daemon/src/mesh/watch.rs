@@ -58,10 +58,22 @@ pub(crate) async fn serve(
     }
 }
 
-async fn push(mut stream: FrameStream, views: &Views, agreement: &AgreementRx) -> Result<(), &'static str> {
-    let first = timeout(OPEN_DEADLINE, stream.next()).await.ok().flatten().ok_or("no subscription")?;
-    let Subscribe { mut revision, mut last_event } = decode(&first).map_err(|_| "not understood")?;
-    let (mut view, mut events, mut standing) = (views.watch(), views.watch_events(), views.watch_standing());
+async fn push(
+    mut stream: FrameStream,
+    views: &Views,
+    agreement: &AgreementRx,
+) -> Result<(), &'static str> {
+    let first = timeout(OPEN_DEADLINE, stream.next())
+        .await
+        .ok()
+        .flatten()
+        .ok_or("no subscription")?;
+    let Subscribe {
+        mut revision,
+        mut last_event,
+    } = decode(&first).map_err(|_| "not understood")?;
+    let (mut view, mut events, mut standing) =
+        (views.watch(), views.watch_events(), views.watch_standing());
     loop {
         if !keeps_up(agreement) {
             return Err("this node has no replica that keeps up");
@@ -72,10 +84,18 @@ async fn push(mut stream: FrameStream, views: &Views, agreement: &AgreementRx) -
             // A subscriber may have been served by a server that was further: nothing goes back.
             events.after(last_event).cloned().collect()
         };
-        last_event = new_events.last().map(|event| (event.index, event.ordinal)).or(last_event);
+        last_event = new_events
+            .last()
+            .map(|event| (event.index, event.ordinal))
+            .or(last_event);
         let agreed = (now.revision > revision).then(|| now.agreed.clone());
         revision = revision.max(now.revision);
-        let push = Push { revision, agreed, events: new_events, standing: standing.borrow_and_update().clone() };
+        let push = Push {
+            revision,
+            agreed,
+            events: new_events,
+            standing: standing.borrow_and_update().clone(),
+        };
         stream.send(encode(&push)).await.map_err(|_| "gone")?;
         // All arms only wait; what they wait for is read anew above.
         tokio::select! {
@@ -136,12 +156,26 @@ impl Follower {
     fn servers(&self, failed: Option<NodeId>) -> Vec<NodeId> {
         let view = self.views.view();
         let members = self.members.borrow().clone();
-        let alive = |id: &NodeId| members.get(id).is_some_and(|member| member.condition == Condition::Alive);
-        let mut servers: Vec<NodeId> =
-            view.agreed.servers().map(|(id, _)| id.clone()).filter(|id| *id != self.me).collect();
+        let alive = |id: &NodeId| {
+            members
+                .get(id)
+                .is_some_and(|member| member.condition == Condition::Alive)
+        };
+        let mut servers: Vec<NodeId> = view
+            .agreed
+            .servers()
+            .map(|(id, _)| id.clone())
+            .filter(|id| *id != self.me)
+            .collect();
         // Spread over the servers by this node's own id, so that not all follow the same one.
         let spread = |id: &NodeId| blake3::hash(format!("{}{id}", self.me).as_bytes());
-        servers.sort_by_key(|id| (Some(id) == failed.as_ref(), !alive(id), *spread(id).as_bytes()));
+        servers.sort_by_key(|id| {
+            (
+                Some(id) == failed.as_ref(),
+                !alive(id),
+                *spread(id).as_bytes(),
+            )
+        });
         servers
     }
 
@@ -152,7 +186,10 @@ impl Follower {
             return false;
         };
         let last_event: Option<EventPlace> = self.views.events().last();
-        let subscribe = Subscribe { revision: self.views.view().revision, last_event };
+        let subscribe = Subscribe {
+            revision: self.views.view().revision,
+            last_event,
+        };
         if stream.send(encode(&subscribe)).await.is_err() {
             return false;
         }

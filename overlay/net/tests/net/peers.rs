@@ -163,7 +163,6 @@ async fn a_restarted_peer_is_called_again_within_two_seconds() {
         until("a call after the restart", async || beat(&a, &id).await).await;
         let taken = began.elapsed();
         assert!(taken < Duration::from_secs(2), "took {taken:?}");
-        println!("back after {taken:?} (down {downtime_ms} ms)");
     }
     b.kill().await;
 }

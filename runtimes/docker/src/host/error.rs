@@ -286,9 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn dockers_refusals_are_told_apart() {
-        let image = || Subject::Image("i".into());
+    fn refusals_about_containers_are_told_apart() {
         let container = || Subject::Container("c".into());
+        let taken = "Conflict. The container name \"/n\" is already in use by container \"0\"";
         let table = [
             (
                 container(),
@@ -302,22 +302,17 @@ mod tests {
                 "No such image: i:latest",
                 "ImageNotFoundError",
             ),
-            (
-                new_container(),
-                409,
-                "Conflict. The container name \"/n\" is already in use by container \"0\"",
-                "NameInUseError",
-            ),
+            (new_container(), 409, taken, "NameInUseError"),
             (
                 new_container(),
                 500,
-                "driver failed programming external connectivity: Bind for 100.64.0.1:80 failed: port is already allocated",
+                "Bind for 100.64.0.1:80 failed: port is already allocated",
                 "PortInUseError",
             ),
             (
                 new_container(),
                 500,
-                "failed: listen tcp6 [fd00::1]:80: bind: address already in use",
+                "listen tcp6 [fd00::1]:80: bind: address already in use",
                 "PortInUseError",
             ),
             (
@@ -329,19 +324,30 @@ mod tests {
             (
                 container(),
                 409,
-                "You cannot remove a running container 1. Stop the container before",
+                "You cannot remove a running container 1",
                 "ContainerRunningError",
             ),
             (
                 container(),
                 409,
-                "cannot remove container \"/c\": container is running: stop the container",
+                "container is running: stop it first",
                 "ContainerRunningError",
             ),
+        ];
+        for (subject, status, message, expected) in table {
+            assert_eq!(code(subject, status, message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn refusals_about_images_are_told_apart() {
+        let image = || Subject::Image("i".into());
+        let offline = "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup failed";
+        let table = [
             (
                 image(),
                 409,
-                "conflict: unable to remove repository reference",
+                "conflict: unable to remove",
                 "ImageInUseError",
             ),
             (
@@ -350,11 +356,13 @@ mod tests {
                 "pull access denied for i",
                 "ImageNotFoundError",
             ),
+            (image(), 500, "manifest unknown", "ImageNotFoundError"),
+            (image(), 500, offline, "RegistryError"),
             (
                 image(),
-                500,
-                "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup failed",
-                "RegistryError",
+                400,
+                "invalid reference format",
+                "InvalidContainerError",
             ),
             (Subject::Engine, 500, "something", "DockerRefusedError"),
         ];

@@ -12,7 +12,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use consensus_core::{Time, WallMs};
@@ -47,11 +47,12 @@ pub(crate) fn inside<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Host)
     }
     match env::var_os(INSIDE) {
         Some(directory) => run_body(Path::new(&directory), body),
-        None => run_again_inside(test),
+        None => run_again(test, INSIDE, &["--net"]),
     }
 }
 
-fn missing() -> Option<String> {
+/// Why these tests cannot run here.
+pub(crate) fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("it needs root".to_owned());
     }
@@ -75,24 +76,19 @@ fn missing() -> Option<String> {
     .map(|program| format!("{program} is not installed"))
 }
 
-fn run_again_inside(test: &str) {
+/// Runs this same test in namespaces of its own, and ends everything that is left in them.
+pub(crate) fn run_again(test: &str, inside: &str, namespaces: &[&str]) {
     let directory = tempfile::Builder::new()
         .prefix("shoal-docker-")
         .tempdir_in(DISK)
         .unwrap();
     let status = Command::new("unshare")
-        .args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ])
+        .args(namespaces)
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["--propagation", "private"])
         .arg(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
-        .env(INSIDE, directory.path())
+        .env(inside, directory.path())
         .status()
         .unwrap();
     assert!(status.success(), "{test} failed inside its host");
@@ -198,6 +194,8 @@ pub(crate) struct Host {
     neighbour: Child,
     started: Instant,
     serial: u64,
+    /// When the last step began and ended, milliseconds since 1970.
+    pub(crate) last_step: (u128, u128),
 }
 
 impl Host {
@@ -208,6 +206,7 @@ impl Host {
             neighbour,
             started: Instant::now(),
             serial: 1,
+            last_step: (0, 0),
         }
     }
 
@@ -262,14 +261,15 @@ impl Host {
                 return Ok((steps, plan.phase));
             };
             assert!(steps.len() < 20, "no end: {steps:?}");
-            let before = Instant::now();
+            let before = unix_ms();
             let name = name_of(&step);
             if let Step::RequestCertificate { csr } = &step {
                 self.serial += 1;
                 desired.certificate = Some(self.ca.answer(csr, self.serial));
             }
             adapter.perform(step).await?;
-            eprintln!("  {name}: {:?}", before.elapsed());
+            self.last_step = (before, unix_ms());
+            eprintln!("  {name}: {} ms", self.last_step.1 - before);
             steps.push(name);
         }
     }
@@ -303,6 +303,13 @@ impl Drop for Host {
     }
 }
 
+fn unix_ms() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis()
+}
+
 fn name_of(step: &Step) -> String {
     let text = format!("{step:?}");
     text.split([' ', '(', '{']).next().unwrap().to_owned()
@@ -311,7 +318,10 @@ fn name_of(step: &Step) -> String {
 /// Living processes of this host whose program has one of these names.
 pub(crate) fn processes(programs: &[&str]) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
+    // "self" and "thread-self" are there too: the latter has the test's name.
+    let numbered = |name: &std::ffi::OsStr| name.as_encoded_bytes()[0].is_ascii_digit();
     entries
+        .filter(|entry| numbered(&entry.file_name()))
         .filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok())
         .filter(|status| !status.contains("State:\tZ"))
         .filter_map(|status| Some(status.lines().next()?.strip_prefix("Name:\t")?.to_owned()))
