@@ -18,7 +18,9 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(global: &Global, terminal: &'a Terminal) -> Result<Self, Failure> {
-        let socket = std::env::var("SHOAL_SOCKET").ok();
+        // A path that is no Unicode is refused by name later, not taken for an unset variable.
+        let socket = std::env::var_os("SHOAL_SOCKET");
+        let socket = socket.as_ref().map(|socket| socket.to_string_lossy());
         let endpoint = endpoint::choose(
             global.connect.as_deref(),
             socket.as_deref(),

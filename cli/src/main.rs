@@ -32,9 +32,10 @@ fn main() -> ExitCode {
         Err(error) => return cli::refuse(&error, &args).into(),
     };
     let terminal = Terminal::new(cli.global.json);
-    let done = match &cli.command {
-        Command::Run(_) => Err(commands::run::exec(&daemon_args.unwrap_or_default()).into()),
-        _ => ask(cli, &terminal),
+    let done = if let Command::Run(_) = &cli.command {
+        Err(commands::run::exec(&daemon_args.unwrap_or_default()).into())
+    } else {
+        ask(cli, &terminal)
     };
     let exit = done.unwrap_or_else(|failure| match failure {
         Failure::OutputClosed => Exit::Done,

@@ -24,9 +24,9 @@ use crate::{
 /// Where hosts see the programs under test, wherever the build directory is.
 pub const BIN_DIR: &str = "/run/lab/bin";
 /// Where a host's `shoald` listens for its operator.
-pub const SOCKET: &str = "/run/shoal/shoal.sock";
+pub const SOCKET: &str = "/run/shoal/shoald.sock";
 /// Where a host's `shoald` listens for its peers, on UDP and TCP.
-pub const LISTEN_PORT: u16 = 4747;
+pub const LISTEN_PORT: u16 = 7440;
 
 /// Where a host's `shoald` keeps what must survive.
 const DATA_DIR: &str = "/var/lib/shoal";

@@ -240,7 +240,7 @@ fn lab_root(bin_dir: &Path) -> PathBuf {
             return false;
         };
         rustix::fs::fstatfs(file.as_fd())
-            .is_ok_and(|stat| !UNFIT_FILE_SYSTEMS.contains(&i64::from(stat.f_type)))
+            .is_ok_and(|stat| !UNFIT_FILE_SYSTEMS.contains(&stat.f_type))
     };
     let target = bin_dir.parent().unwrap_or(bin_dir);
     if fit(target) || !fit(Path::new("/var/tmp")) {

@@ -19,6 +19,7 @@ mod holder;
 mod host;
 mod image;
 mod lab;
+mod mesh;
 mod process;
 mod wait;
 
@@ -26,5 +27,6 @@ pub use daemon::Daemon;
 pub use host::{BIN_DIR, Host, LISTEN_PORT, SOCKET};
 pub use image::{IMAGE, PAGE, image_tar};
 pub use lab::{Lab, missing_privilege};
+pub use mesh::{Mesh, Node, text};
 pub use process::{Output, Process};
 pub use wait::wait_until;

@@ -42,6 +42,7 @@ pub(crate) enum Token {
 /// file only the owner may read; otherwise it is printed, and all else goes to standard error, so
 /// that `shoal token create > FILE` works too.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Create {
     /// What the machine becomes
     #[arg(long, value_enum, default_value = "agent")]

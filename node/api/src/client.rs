@@ -179,7 +179,8 @@ impl Client {
         body: Option<Bytes>,
     ) -> Result<Download, ApiError> {
         let request = self.request_with(method, route, body);
-        let (response, driver) = self.send(request, Some(ANSWER_WAIT)).await?;
+        // No deadline: a daemon may hold a stream's head back until there is something to follow.
+        let (response, driver) = self.send(request, None).await?;
         if response.status().is_success() {
             Ok(Download::new(response, driver))
         } else {

@@ -19,11 +19,11 @@ pub(crate) fn multiaddr(address: SocketAddr, transport: Transport) -> Multiaddr 
     }
 }
 
+/// The socket address and transport of a multiaddress; `None` for forms shoal does not speak.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "multiaddresses have forty forms, of which shoal speaks two"
 )]
-/// The socket address and transport of a multiaddress; `None` for forms shoal does not speak.
 pub(crate) fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, Transport)> {
     let mut parts = address.iter();
     let ip = match parts.next()? {
@@ -41,11 +41,11 @@ pub(crate) fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, Transpo
     }
 }
 
+/// The peer named at a multiaddress's end.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "multiaddresses have forty forms, of which one names a peer"
 )]
-/// The peer named at a multiaddress's end.
 pub(crate) fn named_peer(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last()? {
         Protocol::P2p(peer) => Some(peer),

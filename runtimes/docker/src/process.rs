@@ -19,11 +19,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     files::{self, FileError, HostFiles},
     paths::Paths,
+    readiness,
 };
 
 /// Changes with every boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// `starttime` is field 22 of /proc/PID/stat (proc(5)); the fields after the name start with 3.
+/// `num_threads` is field 20 of /proc/PID/stat (proc(5)); the fields after the name start with 3.
+const THREADS_AFTER_NAME: usize = 20 - 3;
+/// `starttime` is field 22.
 const START_TIME_AFTER_NAME: usize = 22 - 3;
 /// For the owner alone, though it holds no secret.
 const RECORD_MODE: u32 = 0o600;
@@ -36,13 +39,16 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The living process of that pid. A zombie does not live.
+    /// The living process of that pid. A zombie does not live; but a process whose first thread
+    /// has ended while others have not is shown as a zombie too, and still holds its sockets.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name is in parentheses and may itself contain any character.
         let (_, fields) = stat.rsplit_once(") ")?;
         let fields: Vec<_> = fields.split_ascii_whitespace().collect();
-        let lives = !matches!(*fields.first()?, "Z" | "X");
+        let ended = matches!(*fields.first()?, "Z" | "X");
+        let threads: u32 = fields.get(THREADS_AFTER_NAME)?.parse().ok()?;
+        let lives = !ended || threads > 1;
         let start_ticks = fields.get(START_TIME_AFTER_NAME)?.parse().ok()?;
         lives.then_some(Self { pid, start_ticks })
     }
@@ -149,7 +155,7 @@ pub(crate) fn recorded(paths: &Paths) -> Option<OurProcess> {
 }
 
 /// The dockerd on the host, by record, pid file and socket.
-pub(crate) fn find(paths: &Paths) -> Found {
+pub(crate) async fn find(paths: &Paths) -> Found {
     if let Some(process) = recorded(paths) {
         return Found::Ours(process);
     }
@@ -165,9 +171,11 @@ pub(crate) fn find(paths: &Paths) -> Found {
             }
         };
     }
-    match std::os::unix::net::UnixStream::connect(&paths.socket) {
-        Ok(_) => Found::Foreign { pid: None },
-        Err(_) => Found::Absent,
+    // An answer, not a mere connection: the socket of a process that is just ending still takes
+    // connections.
+    match readiness::version(&paths.socket).await {
+        Some(_) => Found::Foreign { pid: None },
+        None => Found::Absent,
     }
 }
 
@@ -205,6 +213,8 @@ fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     fn scene() -> (tempfile::TempDir, Paths, HostFiles) {
@@ -227,21 +237,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_recorded_process_that_lives_is_found_again() {
+    #[tokio::test]
+    async fn a_recorded_process_that_lives_is_found_again() {
         let (_root, paths, files) = scene();
-        assert_eq!(find(&paths), Found::Absent);
+        assert_eq!(find(&paths).await, Found::Absent);
         record(&paths, &files, &me()).unwrap();
-        assert_eq!(find(&paths), Found::Ours(me()));
+        assert_eq!(find(&paths).await, Found::Ours(me()));
     }
 
-    #[test]
-    fn a_pid_that_was_used_again_is_not_mistaken() {
+    #[tokio::test]
+    async fn a_pid_that_was_used_again_is_not_mistaken() {
         let (_root, paths, files) = scene();
         let mut earlier = me();
         earlier.identity.start_ticks -= 1;
         record(&paths, &files, &earlier).unwrap();
-        assert_eq!(find(&paths), Found::Absent);
+        assert_eq!(find(&paths).await, Found::Absent);
     }
 
     #[test]
@@ -256,18 +266,36 @@ mod tests {
         child.wait().unwrap();
     }
 
-    #[test]
-    fn whoever_answers_on_the_socket_unrecorded_is_foreign() {
+    #[tokio::test]
+    async fn whoever_answers_on_the_socket_unrecorded_is_foreign() {
         let (_root, paths, _files) = scene();
-        let _listener = std::os::unix::net::UnixListener::bind(&paths.socket).unwrap();
-        assert_eq!(find(&paths), Found::Foreign { pid: None });
+        let listener = tokio::net::UnixListener::bind(&paths.socket).unwrap();
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let read = stream.read(&mut [0; 1024]).await.unwrap();
+            assert!(read > 0);
+            let body = "{\"Version\":\"5\"}";
+            let answer = format!("HTTP/1.0 200 OK\r\ncontent-length: 15\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let (found, ()) = tokio::join!(find(&paths), answer);
+        assert_eq!(found, Found::Foreign { pid: None });
     }
 
-    #[test]
-    fn a_pid_file_that_names_another_program_counts_for_nothing_and_is_cleared() {
+    #[tokio::test]
+    async fn a_socket_on_which_nobody_answers_is_nobodys() {
+        let (_root, paths, _files) = scene();
+        let listener = tokio::net::UnixListener::bind(&paths.socket).unwrap();
+        let hang_up = async { drop(listener.accept().await.unwrap()) };
+        let (found, ()) = tokio::join!(find(&paths), hang_up);
+        assert_eq!(found, Found::Absent);
+    }
+
+    #[tokio::test]
+    async fn a_pid_file_that_names_another_program_counts_for_nothing_and_is_cleared() {
         let (_root, paths, _files) = scene();
         fs::write(&paths.pidfile, std::process::id().to_string()).unwrap();
-        assert_eq!(find(&paths), Found::Absent);
+        assert_eq!(find(&paths).await, Found::Absent);
         clear_stale_pid_files(&paths).unwrap();
         assert!(!paths.pidfile.exists());
     }

@@ -63,12 +63,12 @@ impl Supervision {
     /// The dockerd on the host.
     pub(crate) async fn find(self, paths: &Paths) -> Found {
         match self {
-            Self::Process => process::find(paths),
+            Self::Process => process::find(paths).await,
             Self::Systemd => match systemd::main_process().await {
                 // The drop-in is what makes the unit shoal's.
                 Some(identity) if paths.drop_in.exists() => Found::Ours(adopted(paths, identity)),
                 Some(identity) => Found::Adoptable { pid: identity.pid },
-                None => process::find(paths),
+                None => process::find(paths).await,
             },
         }
     }

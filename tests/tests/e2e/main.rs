@@ -4,3 +4,4 @@
 //! and says so loudly where it has none.
 
 mod lab;
+mod mesh;

@@ -24,7 +24,7 @@ pub(crate) struct Run {
     /// The node's name or id
     #[arg(value_parser = values::name)]
     node: String,
-    /// The image; it must be on the host (see `docker pull` and `docker import`)
+    /// The image
     #[arg(value_parser = values::name)]
     image: String,
     /// The container's name

@@ -43,6 +43,7 @@ const FILE_MODE: u32 = 0o600;
 /// Use it as `eval "$(shoal docker env NODE)"`. The key is made here; the certificate is kept and
 /// used again until a third of its lifetime is left.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Env {
     /// The node's name or id
     #[arg(value_parser = values::name)]

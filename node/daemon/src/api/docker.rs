@@ -16,7 +16,7 @@ use node_api::{
     ApiError,
     types::{
         Changed, ClientCertificate, ClientCertificateRequest, ContainerView, Created,
-        DockerHostView, PullProgress, PullRequest, RegisterRequest, RunRequest,
+        DockerHostView, ImageView, PullProgress, PullRequest, RegisterRequest, RunRequest,
     },
 };
 use runtimes_core::docker::Listen;
@@ -302,14 +302,6 @@ pub(super) async fn rmi(
     Ok(Json(Gone { removed: image }))
 }
 
-/// An image, as `docker images` gives it.
-#[derive(Debug, serde::Serialize)]
-pub(super) struct ImageView {
-    id: String,
-    tags: Vec<String>,
-    size_bytes: u64,
-}
-
 pub(super) async fn images(
     Member(mesh): Member,
     Path(node): Path<String>,
@@ -322,6 +314,7 @@ pub(super) async fn images(
                 id: i.id,
                 tags: i.tags,
                 size_bytes: i.size_bytes,
+                created_ms: u64::try_from(i.created_unix_seconds).ok().map(|s| s * 1000),
             })
             .collect(),
     ))

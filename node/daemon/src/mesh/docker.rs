@@ -74,11 +74,23 @@ impl Docker {
         let (mut view, mut overlay) = (self.proposer.views.watch(), self.overlay.clone());
         let mut retries = Retries::default();
         let mut reported = Reported::default();
+        let mut before: Option<Desired> = None;
         while !self.stop.is_cancelled() {
             let agreed = view.borrow_and_update().agreed.clone();
             let desired = self.desired(&agreed, &overlay.borrow_and_update());
-            let wait = self
-                .turn(
+            if before.as_ref() != Some(&desired) {
+                // A new wish does not wait out the pause of an old failure.
+                retries.handle_new_desired();
+                before = Some(desired.clone());
+            }
+            // After a start the interface comes up within moments; until then nothing is wrong.
+            let too_early = desired.assigned
+                && desired.listen.is_none()
+                && agreed.first_peer(&self.proposer.me).is_some();
+            let wait = if too_early {
+                Some(LOOK_EVERY)
+            } else {
+                self.turn(
                     &mut runtime,
                     &mut retries,
                     &agreed,
@@ -86,7 +98,8 @@ impl Docker {
                     &reports,
                     &mut reported,
                 )
-                .await;
+                .await
+            };
             let Some(wait) = wait else { continue };
             // All arms only wait; everything is looked at anew above.
             tokio::select! {

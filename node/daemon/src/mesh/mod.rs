@@ -192,9 +192,10 @@ impl Mesh {
         wiring.followers(&mut incoming, &proposer);
         let desk = wiring.desks(incoming, mesh, &credentials, &proposer);
         let (overlay, docker) = wiring.runtimes(&proposer);
-        wiring
-            .tasks
-            .spawn(leader::run(proposer.clone(), clock, wiring.stop.clone()));
+        wiring.track(
+            "leader",
+            leader::run(proposer.clone(), clock, wiring.stop.clone()),
+        );
         let watched_credentials = credentials.subscribe();
         let upkeep = upkeep::Upkeep {
             host: wiring.host.clone(),
@@ -254,6 +255,22 @@ struct Wiring {
 }
 
 impl Wiring {
+    /// For tasks that answer others: what they are at is given up at a stop.
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.track(name, async move {
+            let _ = stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// For tasks that end by themselves at a stop.
+    fn track<T>(&self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
+        self.tasks.spawn(async move {
+            let _ = task.await;
+            tracing::debug!(task = name, "ended");
+        });
+    }
+
     /// The membership core and its clock, which starts with it.
     fn gossip(&self, incoming: &mut Incoming, generation: u64) -> (Gossip, MembersRx, Clock) {
         let record = Record {
@@ -291,7 +308,7 @@ impl Wiring {
                 leaving.cancelled().await;
             },
         );
-        self.tasks.spawn(drive);
+        self.track("membership", drive);
         (Gossip { roster, local }, members, clock)
     }
 
@@ -314,18 +331,16 @@ impl Wiring {
             condition,
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(supervisor.run(opened));
+        self.track("raft", supervisor.run(opened));
         for (lane, channel) in [
             (Lane::Rpc, Channel::Raft),
             (Lane::Snapshot, Channel::Snapshot),
         ] {
             let calls = incoming.take_calls(channel).expect("taken once");
-            self.tasks.spawn(server::serve(
-                lane,
-                calls,
-                agreement.clone(),
-                self.views.clone(),
-            ));
+            self.spawn(
+                "raft messages",
+                server::serve(lane, calls, agreement.clone(), self.views.clone()),
+            );
         }
         (agreement, raft_condition)
     }
@@ -333,11 +348,10 @@ impl Wiring {
     /// Views pushed to others and from others.
     fn followers(&self, incoming: &mut Incoming, proposer: &Proposer) {
         let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
-        self.tasks.spawn(watch::serve(
-            watchers,
-            self.views.clone(),
-            proposer.agreement.clone(),
-        ));
+        self.spawn(
+            "watchers",
+            watch::serve(watchers, self.views.clone(), proposer.agreement.clone()),
+        );
         let follower = watch::Follower {
             me: proposer.me.clone(),
             net: self.net.clone(),
@@ -346,7 +360,7 @@ impl Wiring {
             agreement: proposer.agreement.clone(),
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(follower.run());
+        self.track("follower", follower.run());
     }
 
     /// Who answers other nodes and joiners; the issuer's desk on the issuer.
@@ -367,16 +381,14 @@ impl Wiring {
             }
         });
         if let Some(desk) = desk.clone() {
-            self.tasks.spawn(desk.run(self.stop.clone()));
+            self.track("issuer", desk.run(self.stop.clone()));
         }
         let calls = incoming.take_calls(Channel::Command).expect("taken once");
-        self.tasks
-            .spawn(desk::serve(calls, proposer.clone(), desk.clone()));
-        self.tasks.spawn(desk::serve_enrolments(
-            incoming.enrolments,
-            proposer.clone(),
-            desk.clone(),
-        ));
+        self.spawn("desk", desk::serve(calls, proposer.clone(), desk.clone()));
+        self.spawn(
+            "enrolments",
+            desk::serve_enrolments(incoming.enrolments, proposer.clone(), desk.clone()),
+        );
         desk
     }
 
@@ -398,7 +410,7 @@ impl Wiring {
             status,
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(overlay_task.run());
+        self.track("overlay", overlay_task.run());
         let (status, docker) = channel::channel(DockerStatus::default());
         let docker_task = docker::Docker {
             host: self.host.clone(),
@@ -407,7 +419,7 @@ impl Wiring {
             status,
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(docker_task.run());
+        self.track("docker", docker_task.run());
         (overlay, docker)
     }
 }

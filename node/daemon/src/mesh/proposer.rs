@@ -4,12 +4,16 @@
 //! servers in turn. The request id stays the same over all attempts, so that a command whose
 //! answer was lost is applied once. Gives up after a deadline, and says how many voters answer.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use consensus_core::{
     Applied, Command, Done, Envelope, LogIndex, NodeId, RequestId, WallMs, wire::v1,
 };
 use consensus_raft::{Agreement, ProposeError};
+use futures::{StreamExt, stream::FuturesUnordered};
 use node_api::ApiError;
 use overlay_core::membership::Condition;
 use overlay_net::{Channel, Net};
@@ -29,6 +33,8 @@ use super::{
 const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
 /// One attempt at one server.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(4);
+/// A healthy leader has a command agreed in a few milliseconds, a slow disk in tens.
+const HEDGE_AFTER: Duration = Duration::from_millis(150);
 /// Pause between rounds: an election lasts about this long.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How long a caller waits to see his own write in this node's view.
@@ -101,31 +107,53 @@ impl Proposer {
             }
             .into());
         }
-        let end = Instant::now() + SUBMIT_DEADLINE;
-        let mut hint = self.views.standing().leader;
+        let answer = timeout(SUBMIT_DEADLINE, self.ask_around(&envelope)).await;
+        let (index, applied) = answer.unwrap_or_else(|_| Err(self.no_majority()))?;
+        tracing::debug!(command = name, index = index.0, "agreed");
+        applied.map(|done| (index, done)).map_err(ApiError::from)
+    }
+
+    /// Asks servers until one has the command agreed. One that does not answer at once is not
+    /// waited for: the next is asked beside it, which the request id makes harmless.
+    async fn ask_around(&self, envelope: &Envelope) -> Result<(LogIndex, Applied), ApiError> {
+        let targets = || VecDeque::from(self.targets(self.views.standing().leader));
+        let mut queue = targets();
+        let mut in_flight: BTreeSet<NodeId> = BTreeSet::new();
+        let mut pending = FuturesUnordered::new();
         loop {
-            for target in self.targets(hint.take()) {
-                match self.attempt(&target, &envelope).await {
-                    Attempt::Applied(index, applied) => {
-                        tracing::debug!(command = name, index = index.0, "agreed");
-                        return applied.map(|done| (index, done)).map_err(ApiError::from);
-                    }
-                    Attempt::Elsewhere(Some(leader)) if leader != target => {
-                        hint = Some(leader);
-                        break;
-                    }
-                    Attempt::Failed(error) => return Err(error),
-                    Attempt::Elsewhere(_) | Attempt::NoMajority | Attempt::NoAnswer => {}
-                }
-                if Instant::now() >= end {
-                    break;
-                }
+            if let Some(target) = queue.pop_front()
+                && in_flight.insert(target.clone())
+            {
+                pending.push(async move {
+                    let attempt = self.attempt(&target, envelope).await;
+                    (target, attempt)
+                });
             }
-            if Instant::now() >= end {
-                return Err(self.no_majority());
+            let pause = if queue.is_empty() {
+                RETRY_PAUSE
+            } else {
+                HEDGE_AFTER
+            };
+            // Attempts go on while the next one begins; an answer is taken whole.
+            let (target, attempt) = tokio::select! {
+                Some(answered) = pending.next() => answered,
+                () = sleep(pause) => {
+                    if queue.is_empty() {
+                        queue = targets();
+                    }
+                    continue;
+                }
+            };
+            in_flight.remove(&target);
+            match attempt {
+                Attempt::Applied(index, applied) => return Ok((index, applied)),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Elsewhere(Some(other)) if other != target => queue.push_front(other),
+                Attempt::Elsewhere(_) | Attempt::NoMajority | Attempt::NoAnswer => {}
             }
-            if hint.is_none() {
+            if queue.is_empty() && in_flight.is_empty() {
                 sleep(RETRY_PAUSE).await;
+                queue = targets();
             }
         }
     }

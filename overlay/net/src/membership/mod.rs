@@ -35,7 +35,7 @@ const MESSAGES_AT_ONCE: usize = 256;
 /// Shortest time between two snapshots: each copies every member.
 const SNAPSHOT_GAP: Duration = Duration::from_millis(50);
 /// Round-trip times and last-heard times change without being told; they are shown this fresh.
-const SNAPSHOT_PERIOD: Duration = Duration::from_secs(5);
+const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
 /// How long goodbyes may take to leave.
 const GOODBYE: Duration = Duration::from_millis(500);
 

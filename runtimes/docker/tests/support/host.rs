@@ -119,6 +119,8 @@ fn prepare_files(directory: &Path) {
         "mount",
         &["-t", "overlay", "-o", &options, "overlay", "/etc"],
     );
+    // A shoald of this machine itself is not part of the host.
+    let _ = fs::remove_dir_all("/etc/shoal");
     succeed("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
     succeed("mount", &["-t", "tmpfs", "tmpfs", "/opt"]);
     fs::create_dir_all("/var/lib/docker").unwrap();
@@ -323,7 +325,7 @@ pub(crate) fn processes(programs: &[&str]) -> Vec<String> {
     entries
         .filter(|entry| numbered(&entry.file_name()))
         .filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok())
-        .filter(|status| !status.contains("State:\tZ"))
+        .filter(|status| !status.contains("State:\tZ") || !status.contains("Threads:\t1\n"))
         .filter_map(|status| Some(status.lines().next()?.strip_prefix("Name:\t")?.to_owned()))
         .filter(|name| programs.iter().any(|program| name.starts_with(program)))
         .collect()
