@@ -104,6 +104,19 @@ impl Host {
         );
     }
 
+    /// Waits until `shoal status` names something that is not as it should be; returns all of it.
+    #[track_caller]
+    pub fn wait_for_condition(&self, deadline: Duration) -> String {
+        let mut conditions = String::new();
+        self.wait_for_status(deadline, "the status names what is wrong", |status| {
+            conditions = status["conditions"].to_string();
+            status["conditions"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty())
+        });
+        conditions
+    }
+
     /// Waits until `shoal status` on this host says so.
     #[track_caller]
     pub fn wait_for_status(

@@ -128,6 +128,20 @@ impl DataDir {
         self.root.join(format!("raft-{}", id.0))
     }
 
+    /// The Raft ids whose logs are here.
+    pub(crate) fn raft_ids(&self) -> Vec<RaftId> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?
+                .strip_prefix("raft-")?
+                .parse()
+                .ok()
+                .map(RaftId)
+        });
+        ids.collect()
+    }
+
     /// Certificate files for clients on this machine.
     pub(crate) fn tls(&self) -> PathBuf {
         self.root.join("tls")

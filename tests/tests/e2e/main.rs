@@ -1,7 +1,12 @@
 //! End to end: real processes in network namespaces, real WireGuard, real dockerd.
 //!
-//! One module per claim area; each test builds its own lab and leaves nothing behind. Needs root
-//! and says so loudly where it has none.
+//! One module per area of claims; each test builds its own lab and leaves nothing behind. Needs
+//! root and says so loudly where it has none.
 
+mod daemon;
+mod docker;
+mod enrolment;
 mod lab;
 mod mesh;
+mod overlay;
+mod wrong_input;

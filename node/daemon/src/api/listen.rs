@@ -177,10 +177,12 @@ impl OverlayListener {
                         tracing::warn!(%address, %error, "the API can't listen on the overlay")
                     }
                 }
-                sleep(RETRY_PAUSE).await;
             }
             if self.stop.is_cancelled() {
                 return;
+            }
+            if address.is_some() {
+                sleep(RETRY_PAUSE).await;
             }
             if address.is_none() {
                 // Both arms only wait.

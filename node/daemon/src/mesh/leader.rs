@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::{Command, LogIndex, NodeId, VoterStep, silent_too_long, voter_step};
-use consensus_raft::{Agreement, RaftStatus, Role};
+use consensus_core::{Command, LogIndex, NodeId, RaftId, VoterStep, silent_too_long, voter_step};
+use consensus_raft::{Agreement, RaftStatus, Removed, Role};
 use overlay_core::membership::Condition;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use super::{clock::Clock, proposer::Proposer, replica::Replica};
 
 /// Repairs what a notification missed, and drives what depends on passing time alone.
 const TICK: Duration = Duration::from_millis(500);
+/// Many heartbeats of every timer profile but the slowest.
+const HEARD_LATELY: Duration = Duration::from_secs(2);
 /// After a step that was refused or failed.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -56,29 +58,34 @@ async fn adjust_voters(
     agreement: &Agreement<Replica>,
     status: &RaftStatus,
 ) -> bool {
-    if status.changing {
-        return false;
-    }
     let voters: BTreeSet<_> = status.voters.keys().copied().collect();
     let learners: BTreeSet<_> = status.learners.keys().copied().collect();
     let last = status.last_log.unwrap_or(LogIndex(0));
     let agreed = proposer.views.view().agreed.clone();
-    let Some(step) = voter_step(&agreed, &voters, &learners, &status.matched, last) else {
+    let step = voter_step(&agreed, &voters, &learners, &status.matched, last);
+    // A change that its leader did not live to finish is finished by the next one.
+    let finish = || {
+        status
+            .changing
+            .then(|| VoterStep::ChangeVoters(voters.clone()))
+    };
+    let Some(step) = step.or_else(finish) else {
         return false;
     };
+    if let VoterStep::ChangeVoters(next) = &step
+        && !has_majority(next, status)
+    {
+        tracing::debug!(
+            ?next,
+            "the next voters have no majority now; their change waits"
+        );
+        return false;
+    }
     tracing::info!(?step, "changing Raft's membership");
     let result = match step {
         VoterStep::AddLearner(id, node) => agreement.add_learner(id, node).await,
-        VoterStep::ChangeVoters(voters) => {
-            agreement
-                .change_voters(voters, consensus_raft::Removed::Leave)
-                .await
-        }
-        VoterStep::DropLearner(_) => {
-            agreement
-                .change_voters(voters, consensus_raft::Removed::Leave)
-                .await
-        }
+        VoterStep::ChangeVoters(voters) => agreement.change_voters(voters, Removed::Leave).await,
+        VoterStep::DropLearner(id) => agreement.remove_learners([id].into()).await,
     };
     match result {
         Ok(()) => true,
@@ -88,6 +95,19 @@ async fn adjust_voters(
             false
         }
     }
+}
+
+/// Whether more than half of these voters answered lately. A change to voters without a majority
+/// would stop the mesh until they are back; it can wait.
+fn has_majority(voters: &BTreeSet<RaftId>, status: &RaftStatus) -> bool {
+    let lately = |id: &&RaftId| {
+        status.leader_id.as_ref() == Some(id)
+            || status
+                .heard
+                .get(id)
+                .is_some_and(|at| at.elapsed() < HEARD_LATELY)
+    };
+    voters.iter().filter(lately).count() * 2 > voters.len()
 }
 
 /// Writes `node.silent` and `node.recovered` where the log says otherwise.

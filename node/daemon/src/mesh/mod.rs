@@ -192,7 +192,7 @@ impl Mesh {
         wiring.followers(&mut incoming, &proposer);
         let desk = wiring.desks(incoming, mesh, &credentials, &proposer);
         let (overlay, docker) = wiring.runtimes(&proposer);
-        wiring.track(
+        wiring.spawn(
             "leader",
             leader::run(proposer.clone(), clock, wiring.stop.clone()),
         );
@@ -381,7 +381,7 @@ impl Wiring {
             }
         });
         if let Some(desk) = desk.clone() {
-            self.track("issuer", desk.run(self.stop.clone()));
+            self.spawn("issuer", desk.run(self.stop.clone()));
         }
         let calls = incoming.take_calls(Channel::Command).expect("taken once");
         self.spawn("desk", desk::serve(calls, proposer.clone(), desk.clone()));

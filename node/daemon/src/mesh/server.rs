@@ -111,13 +111,26 @@ impl Supervisor {
             .borrow()
             .clone()
             .map(|agreement| self.publish(agreement));
+        let left_over = self.data.raft_ids();
         loop {
-            let wanted = view
+            let agreed = view
                 .borrow_and_update()
                 .agreed
                 .nodes
                 .get(&self.me)
                 .and_then(|node| node.raft_id);
+            // A server that was demoted while it was down may still be a voter.
+            let still = left_over
+                .iter()
+                .copied()
+                .find(|_| open_id.is_none() && !self.has_left());
+            let wanted = agreed.or(still);
+            for old in left_over
+                .iter()
+                .filter(|old| agreed.is_some_and(|id| id != **old))
+            {
+                let _ = tokio::fs::remove_dir_all(self.data.raft(*old)).await;
+            }
             if wanted != open_id {
                 if let Some(old) = open_id.filter(|_| self.has_left()) {
                     self.close(old).await;

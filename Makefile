@@ -1,0 +1,24 @@
+# The four things that are done here. Each sets up what it needs first.
+
+.PHONY: demo test bench lint build setup
+
+# KEEP=1 leaves the demo's mesh up and says how to use and how to end it.
+KEEP ?=
+
+demo: setup
+	KEEP=$(KEEP) scripts/demo
+
+test: setup build
+	scripts/test
+
+bench: setup
+	scripts/bench
+
+lint:
+	scripts/lint
+
+build:
+	cargo build --workspace --all-targets --locked
+
+setup:
+	@scripts/setup-dependencies

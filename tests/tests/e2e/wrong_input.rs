@@ -1,0 +1,133 @@
+//! A wrong input for every verb: refused with code, message and hint, and nothing half done.
+
+use std::fs;
+
+use shoal_tests::{Lab, Mesh, Node, text};
+
+/// Commands that are wrong in a mesh of `s1` and `a1`, and a word that the refusal must contain.
+const WRONG: [(&str, &str); 36] = [
+    ("init --name again", "mesh"),
+    ("join --token-file /nowhere", "/nowhere"),
+    ("join --token-file /run/lab/files/garbage", "garbage"),
+    ("token create --role king", "king"),
+    ("token create --ttl never", "never"),
+    ("token create --ttl 0s", ""),
+    ("token create --out /nowhere/token", "/nowhere"),
+    ("node show nobody", "nobody"),
+    ("node label nobody a=b", "nobody"),
+    ("node label a1 nonsense", "nonsense"),
+    ("node promote nobody", "nobody"),
+    ("node promote s1", "server"),
+    ("node demote nobody", "nobody"),
+    ("node demote a1", "agent"),
+    ("node demote s1", ""),
+    ("node remove nobody --yes", "nobody"),
+    ("node remove a1", ""),
+    ("network show nothing", "nothing"),
+    ("network attach nobody default", "nobody"),
+    ("network attach a1 nothing", "nothing"),
+    ("network detach nobody default", "nobody"),
+    ("network detach a1 nothing", "nothing"),
+    ("module assign nobody docker-engine", "nobody"),
+    ("module assign a1 rocket-engine", "rocket-engine"),
+    ("module unassign a1 docker-engine", "docker-engine"),
+    ("module unassign nobody docker-engine", "nobody"),
+    ("docker ps nobody", "nobody"),
+    ("docker ps a1", "a1"),
+    ("docker pull a1 image", "a1"),
+    ("docker import a1 --file /nowhere --tag x", "/nowhere"),
+    ("docker run a1 image", "a1"),
+    ("docker run a1 image -p much:80", "much"),
+    ("docker logs a1 container", "a1"),
+    ("docker env nobody", "nobody"),
+    ("docker provision nobody", "nobody"),
+    ("docker decommission a1", "a1"),
+];
+
+#[test]
+fn every_verb_refuses_wrong_input_and_nothing_changes() {
+    let Some(lab) = Lab::for_test("wrong") else {
+        return;
+    };
+    let mesh = Mesh::new(&lab, 1, 1);
+    fs::write(lab.files().join("garbage"), "this is no token\n").expect("writable");
+    let server = mesh.node("s1").host.clone();
+    let before = server
+        .shoal(&["node", "ls", "--json"])
+        .ok()
+        .json_rows()
+        .len();
+    let mut wrong = Vec::new();
+    for (line, word) in WRONG {
+        let words: Vec<&str> = line.split(' ').collect();
+        for from in ["s1", "a1"] {
+            let from = &mesh.node(from).host;
+            let args: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
+            let output = from.shoal(&args);
+            if output.success() {
+                wrong.push(format!("not refused: {output}"));
+                continue;
+            }
+            let refusal = output.refusal();
+            if !refusal.to_string().contains(word) {
+                wrong.push(format!("{line}: does not name {word:?}: {refusal}"));
+            }
+            let spoken = from.shoal(&words);
+            let hinted = spoken.stderr.contains(text(&refusal, "hint").as_str());
+            if spoken.success() || !(hinted || spoken.stderr.contains("--help")) {
+                wrong.push(format!("without --json there is no hint: {spoken}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    let rows = server.shoal(&["node", "ls", "--json"]).ok().json_rows();
+    assert_eq!(rows.len(), before);
+    assert!(server.docker_row("a1").is_none());
+}
+
+#[test]
+fn without_a_mesh_every_verb_says_how_to_get_one() {
+    let Some(lab) = Lab::for_test("no-mesh") else {
+        return;
+    };
+    let node = Node::new(&lab, "n1");
+    for line in [
+        "token create",
+        "node ls",
+        "node show n1",
+        "network ls",
+        "module ls",
+        "module assign n1 docker-engine",
+        "docker ls",
+        "docker ps n1",
+        "events",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let refusal = node.host.shoal_refused(&words);
+        assert!(
+            text(&refusal, "hint").contains("shoal init"),
+            "{line}: {refusal}"
+        );
+    }
+    assert!(node.host.shoal_json(&["status"])["mesh_id"].is_null());
+}
+
+#[test]
+fn without_a_daemon_every_verb_says_so() {
+    let Some(lab) = Lab::for_test("no-daemon") else {
+        return;
+    };
+    let host = lab.host("n1");
+    host.require_program("shoal");
+    for line in ["status", "node ls", "docker ls", "events", "init --name x"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let refusal = host.shoal_refused(&words);
+        assert!(
+            text(&refusal, "message").contains("/run/shoal/"),
+            "{refusal}"
+        );
+    }
+    for endpoint in ["ftp://x", "unix://relative", "https://nowhere"] {
+        host.shoal_refused(&["status", "--connect", endpoint]);
+    }
+}
