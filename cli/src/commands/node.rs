@@ -126,7 +126,13 @@ async fn set_role(context: &Context<'_>, node: &str, role: &str) -> Result<Exit,
     let request = RoleRequest { role: role.into() };
     let route = Route::to(&["nodes", node, "role"]);
     let answer = context.client.post(&route, &request).await;
-    context.changed(answer, &format!("{node} becomes a {role}"))
+    context.changed(
+        answer,
+        &format!(
+            "{node} is to be {} {role}",
+            if role == "agent" { "an" } else { "a" }
+        ),
+    )
 }
 
 impl Remove {

@@ -125,6 +125,7 @@ fn conditions(mesh: &Mesh) -> Vec<String> {
         conditions.push(format!("network {network}: {reason}"));
     }
     conditions.extend(mesh.raft_condition.borrow().clone());
+    conditions.extend(mesh.shut_out.borrow().clone());
     conditions.extend(mesh.docker.borrow().condition.clone());
     if mesh.proposer.views.standing().leader.is_none() {
         conditions.push("no leader is known: changes are not possible".to_owned());

@@ -89,6 +89,7 @@ pub(crate) struct Mesh {
     pub(crate) overlay: channel::Receiver<OverlayStatus>,
     pub(crate) docker: channel::Receiver<DockerStatus>,
     pub(crate) raft_condition: channel::Receiver<Option<String>>,
+    pub(crate) shut_out: channel::Receiver<Option<String>>,
     pub(crate) credentials: channel::Receiver<Arc<Credentials>>,
     /// The issuer's desk, on the issuer.
     pub(crate) desk: Option<IssuerDesk>,
@@ -189,7 +190,7 @@ impl Mesh {
             members,
             agreement,
         };
-        wiring.followers(&mut incoming, &proposer);
+        let shut_out = wiring.followers(&mut incoming, &proposer);
         let desk = wiring.desks(incoming, mesh, &credentials, &proposer);
         let (overlay, docker) = wiring.runtimes(&proposer);
         wiring.spawn(
@@ -216,6 +217,7 @@ impl Mesh {
             overlay,
             docker,
             raft_condition,
+            shut_out,
             credentials: watched_credentials,
             desk,
             key: wiring.host.key.clone(),
@@ -346,7 +348,12 @@ impl Wiring {
     }
 
     /// Views pushed to others and from others.
-    fn followers(&self, incoming: &mut Incoming, proposer: &Proposer) {
+    fn followers(
+        &self,
+        incoming: &mut Incoming,
+        proposer: &Proposer,
+    ) -> channel::Receiver<Option<String>> {
+        let (shut_out, reason) = channel::channel(None);
         let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
         self.spawn(
             "watchers",
@@ -358,9 +365,11 @@ impl Wiring {
             views: self.views.clone(),
             members: proposer.members.clone(),
             agreement: proposer.agreement.clone(),
+            shut_out,
             stop: self.stop.clone(),
         };
         self.track("follower", follower.run());
+        reason
     }
 
     /// Who answers other nodes and joiners; the issuer's desk on the issuer.

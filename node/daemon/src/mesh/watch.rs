@@ -8,9 +8,9 @@ use std::time::Duration;
 use consensus_core::NodeId;
 use consensus_raft::Role;
 use overlay_core::membership::Condition;
-use overlay_net::{Channel, FrameStream, Net};
+use overlay_net::{CallError, Channel, FrameStream, Net, Refused};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -125,6 +125,8 @@ pub(crate) struct Follower {
     pub(crate) views: Views,
     pub(crate) members: MembersRx,
     pub(crate) agreement: AgreementRx,
+    /// Why the others do not let this node in any more, for `status`.
+    pub(crate) shut_out: watch::Sender<Option<String>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -179,12 +181,35 @@ impl Follower {
         servers
     }
 
+    /// A node that was removed while it was away hears of it here.
+    fn note_shut_out(&self, server: &NodeId, refused: &Refused) {
+        let name = self.views.view().agreed.name_of(server);
+        let text = format!(
+            "{name} does not let this node in: {} ({})",
+            refused.message, refused.code
+        );
+        self.shut_out.send_if_modified(|known| {
+            let differs = known.as_ref() != Some(&text);
+            if differs {
+                tracing::warn!(server = name, code = refused.code, "{}", refused.message);
+                *known = Some(text);
+            }
+            differs
+        });
+    }
+
     /// Follows one server until it ends. True when it pushed at least once.
     async fn follow(&self, server: &NodeId) -> bool {
         let opened = timeout(OPEN_DEADLINE, self.net.open(server, Channel::Watch)).await;
-        let Ok(Ok(mut stream)) = opened else {
-            return false;
+        let mut stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(CallError::NotAdmitted(refused))) => {
+                self.note_shut_out(server, &refused);
+                return false;
+            }
+            Ok(Err(_)) | Err(_) => return false,
         };
+        self.shut_out.send_replace(None);
         let last_event: Option<EventPlace> = self.views.events().last();
         let subscribe = Subscribe {
             revision: self.views.view().revision,

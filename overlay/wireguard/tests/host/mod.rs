@@ -17,13 +17,13 @@ macro_rules! root_or_say_so {
 }
 pub(crate) use root_or_say_so;
 
-/// Whether namespaces can be made here. CI sets SHOAL_NO_SKIPS, under which not running is failing.
+/// Whether namespaces can be made here. CI sets SHOAL_NO_SKIP, under which not running is failing.
 pub(crate) fn may_run() -> bool {
     let uid = Command::new("id").arg("-u").output().unwrap();
     let root = uid.stdout == b"0\n";
     if !root {
         assert!(
-            std::env::var_os("SHOAL_NO_SKIPS").is_none(),
+            std::env::var_os("SHOAL_NO_SKIP").is_none(),
             "this test needs root"
         );
         eprintln!("SKIPPED: this test makes network namespaces and needs root");
