@@ -233,22 +233,22 @@ impl Host {
         daemon
     }
 
-    /// The command line of the host's `shoald`.
+    /// The command line of the host's `shoald`; flags (name, value) replace its own.
     pub fn daemon_command(&self, flags: &[&str]) -> Vec<String> {
         let listen = self.listen();
         let own = [
-            "shoald",
-            "run",
-            "--data-dir",
-            DATA_DIR,
-            "--socket",
-            SOCKET,
-            "--name",
-            self.name(),
-            "--listen",
-            &listen,
+            ["--data-dir", DATA_DIR],
+            ["--socket", SOCKET],
+            ["--name", self.name()],
+            ["--listen", &listen],
         ];
-        own.iter().chain(flags).map(ToString::to_string).collect()
+        let own = own.iter().filter(|pair| !flags.contains(&pair[0]));
+        ["shoald", "run"]
+            .iter()
+            .chain(own.flatten())
+            .chain(flags)
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Where a program under test lies outside of the host.

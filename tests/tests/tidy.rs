@@ -343,13 +343,15 @@ fn is_crate_root(path: &Path) -> bool {
         return false;
     };
     let inside = &parts[dir.split('/').count()..];
-    match inside {
-        ["src", "lib.rs" | "main.rs"] | ["build.rs"] => true,
-        ["tests" | "benches" | "examples", _] => true,
-        ["src", "bin", _] => true,
-        ["tests" | "benches" | "examples", _, "main.rs"] | ["src", "bin", _, "main.rs"] => true,
-        _ => false,
-    }
+    matches!(
+        inside,
+        ["src", "lib.rs" | "main.rs"]
+            | ["src", "bin", _]
+            | ["src", "bin", _, "main.rs"]
+            | ["tests" | "benches" | "examples", _]
+            | ["tests" | "benches" | "examples", _, "main.rs"]
+            | ["build.rs"]
+    )
 }
 
 /// Whether the module above declares this file.

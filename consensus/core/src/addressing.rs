@@ -29,9 +29,36 @@ pub const DEFAULT_IPV4_PREFIX: Ipv4Prefix = Ipv4Prefix {
 
 /// An IPv4 prefix with a zero host part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "(Ipv4Addr, u8)")]
 pub struct Ipv4Prefix {
     network: Ipv4Addr,
     bits: u8,
+}
+
+/// Shortest and longest: the whole space of overlays, and room for six nodes.
+const BITS: std::ops::RangeInclusive<u8> = 10..=29;
+
+impl TryFrom<(Ipv4Addr, u8)> for Ipv4Prefix {
+    type Error = InvalidId;
+
+    fn try_from((network, bits): (Ipv4Addr, u8)) -> Result<Self, InvalidId> {
+        let refuse = |rule| InvalidId {
+            what: "IPv4 overlay prefix",
+            text: format!("{network}/{bits}"),
+            rule,
+        };
+        if !BITS.contains(&bits) {
+            return Err(refuse("a length from 10 to 29"));
+        }
+        let prefix = Self { network, bits };
+        if prefix.network.to_bits() & !prefix.mask() != 0 {
+            return Err(refuse("a zero host part"));
+        }
+        if !OVERLAY_IPV4_SPACE.contains(network) {
+            return Err(refuse("inside 100.64.0.0/10"));
+        }
+        Ok(prefix)
+    }
 }
 
 impl Ipv4Prefix {
@@ -77,27 +104,15 @@ impl FromStr for Ipv4Prefix {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let refuse = |rule| InvalidId {
+        let refuse = || InvalidId {
             what: "IPv4 overlay prefix",
             text: text.to_owned(),
-            rule,
+            rule: "address/length",
         };
-        let (network, bits) = text
-            .split_once('/')
-            .ok_or_else(|| refuse("address/length"))?;
-        let network: Ipv4Addr = network.parse().map_err(|_| refuse("address/length"))?;
-        let bits: u8 = bits.parse().map_err(|_| refuse("address/length"))?;
-        if !(10..=29).contains(&bits) {
-            return Err(refuse("a length from 10 to 29"));
-        }
-        let prefix = Self { network, bits };
-        if prefix.network.to_bits() & !prefix.mask() != 0 {
-            return Err(refuse("a zero host part"));
-        }
-        if !OVERLAY_IPV4_SPACE.contains(network) {
-            return Err(refuse("inside 100.64.0.0/10"));
-        }
-        Ok(prefix)
+        let (network, bits) = text.split_once('/').ok_or_else(refuse)?;
+        let network: Ipv4Addr = network.parse().map_err(|_| refuse())?;
+        let bits: u8 = bits.parse().map_err(|_| refuse())?;
+        Self::try_from((network, bits))
     }
 }
 

@@ -1,7 +1,7 @@
 //! When a silent node is given up (SPEC 1.5).
 //!
 //! Decides who is pruned, from agreed lifecycle classes and one observer's silences. Never prunes
-//! a persistent node or a server, and never anyone while more than a quarter of the mesh is
+//! a persistent node, a server or the issuer, and never anyone while more than a quarter of the mesh is
 //! silent: then it is rather the observer who is cut off.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -31,10 +31,13 @@ pub fn silent_too_long(agreed: &Agreed, silences: &BTreeMap<NodeId, Duration>) -
     if silent * 4 > agreed.nodes.len() {
         return Vec::new();
     }
+    let issuer = agreed.mesh.as_ref().map(|mesh| &mesh.issuer);
     let over = |id: &&NodeId| {
         agreed.nodes.get(id).is_some_and(|node| {
             let max = silence_max(node.lifecycle_class);
-            node.role == Role::Agent && max.is_some_and(|max| silences[id] > max)
+            node.role == Role::Agent
+                && Some(*id) != issuer
+                && max.is_some_and(|max| silences[id] > max)
         })
     };
     silences.keys().filter(over).cloned().collect()

@@ -18,7 +18,7 @@ pub enum Refusal {
     MeshExists,
     #[error("no bootstrap token with id {id} exists in this mesh")]
     TokenUnknown { id: String },
-    #[error("the bootstrap token expired at {expired_at:?} ms since 1970")]
+    #[error("the bootstrap token expired at {} ms since 1970", .expired_at.0)]
     TokenExpired { expired_at: WallMs },
     #[error("the bootstrap token was used already, by node {by}")]
     TokenUsed { by: String },
@@ -150,13 +150,12 @@ impl Refusal {
             Self::RoleUnchanged { .. } => "nothing to do".into(),
             Self::NetworkUnknown { .. } => "`shoal network ls` lists the networks".into(),
             Self::PeerExists { .. } => "nothing to do".into(),
-            Self::PeerUnknown { node, network }
-            | Self::AddressesExhausted {
-                network,
-                prefix: node,
-            } => {
-                format!("`shoal network show {network}` lists its peers ({node} concerned)")
+            Self::PeerUnknown { network, .. } => {
+                format!("`shoal network show {network}` lists its peers")
             }
+            Self::AddressesExhausted { network, .. } => format!(
+                "free one: `shoal network show {network}` lists its peers, `shoal network detach` and `shoal node remove` free theirs"
+            ),
             Self::AddressCollision { .. } => {
                 "make a new node key: empty the data directory and join again".into()
             }

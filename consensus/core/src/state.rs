@@ -52,8 +52,9 @@ pub struct Agreed {
     pub external_docker_hosts: BTreeMap<String, String>,
     /// Certificates by serial number (hexadecimal).
     pub certificates: BTreeMap<String, CertificateRecord>,
-    /// Serial numbers that no verifier accepts any more.
-    pub revoked: BTreeSet<String>,
+    /// Serial numbers that no verifier accepts any more, each with the end of its certificate:
+    /// past that nobody accepts it anyway, and it is forgotten.
+    pub revoked: BTreeMap<String, WallMs>,
 }
 
 /// The trust domain.

@@ -39,19 +39,22 @@ pub fn voter_step(
     {
         return Some(VoterStep::AddLearner(*raft, (*id).clone()));
     }
-    let caught_up = |raft: &RaftId| matched.get(raft).is_some_and(|at| at.0 + LAG_MAX >= last.0);
+    let caught_up = |raft: &RaftId| {
+        let at = matched.get(raft);
+        at.is_some_and(|at| at.0.saturating_add(LAG_MAX) >= last.0)
+    };
     let mut next: BTreeSet<RaftId> = voters
         .iter()
         .copied()
         .filter(|raft| wanted.contains_key(raft))
         .collect();
     // One joins at a time: each has to be seen to work before the majority rests on the next.
-    next.extend(
-        wanted
-            .keys()
-            .copied()
-            .find(|raft| learners.contains(raft) && caught_up(raft)),
-    );
+    // Replacements come together, or replacing all servers would leave one alone for a while.
+    let leaving = voters.len() - next.len();
+    let ready = wanted
+        .keys()
+        .filter(|raft| learners.contains(raft) && !voters.contains(raft) && caught_up(raft));
+    next.extend(ready.take(leaving.max(1)));
     if next != *voters && !next.is_empty() {
         return Some(VoterStep::ChangeVoters(next));
     }

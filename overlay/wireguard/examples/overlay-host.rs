@@ -9,6 +9,7 @@
 //! address ADDRESS              add to the plan
 //! route PREFIX
 //! peer KEY ENDPOINT|- PREFIX,…
+//! forget KEY                   take a peer out of the plan
 //! apply                        observe, plan, apply: `ok STEPS`
 //! peers                        `ok KEY=HANDSHAKE_NS,RX,TX,ENDPOINT …`
 //! fence HANDLE PREFIX,…
@@ -108,6 +109,10 @@ impl Host {
                     keepalive_s: None,
                 };
                 self.peers.insert(key.parse().map_err(plain)?, peer);
+                Ok(String::new())
+            }
+            ["forget", key] => {
+                self.peers.remove(&key.parse().map_err(plain)?);
                 Ok(String::new())
             }
             ["apply"] => self.apply().await,

@@ -265,18 +265,26 @@ async fn create(
     links: &Links,
     process: &DeviceProcess,
 ) -> Result<Backend, BringUpError> {
-    match links.create_wireguard(&settings.name).await {
+    let refused = match links.create_wireguard(&settings.name).await {
         Ok(()) => return Ok(Backend::Kernel),
         // Without permission the device process fails as well, and says of what.
-        Err(error) if without_wireguard(&error) => {}
+        Err(error) if without_wireguard(&error) => error,
         Err(error) => return Err(error.into()),
-    }
+    };
     // A device whose link was deleted may be about to leave.
     if let Some(pid) = process.find().await.or_else(|| process.find_mute()) {
         stop(process, pid).await?;
     }
     let started = process.start(&settings.device_command).await;
-    started.map_err(|error| start_error(&settings.name, error))?;
+    started.map_err(|error| {
+        let error = start_error(&settings.name, error);
+        let kernel_has_it = refused.errno() != Some(Errno::OPNOTSUPP);
+        if kernel_has_it && matches!(error, BringUpError::TunMissing { .. }) {
+            // TUN would not be needed; what was refused first is what is missing.
+            return refused.into();
+        }
+        error
+    })?;
     Ok(Backend::Userspace)
 }
 

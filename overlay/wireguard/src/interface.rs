@@ -25,7 +25,7 @@ use crate::{
 /// Why an interface cannot be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    /// The link was deleted.
+    /// The link was deleted, and perhaps another put in its place.
     #[error("the interface {0} is gone")]
     LinkGone(String),
     /// The device does not answer.
@@ -176,6 +176,10 @@ impl Interface {
         let link = self.links.find(&self.name).await?;
         let link = link.ok_or_else(|| ObserveError::LinkGone(self.name.clone()))?;
         let device = self.device().await?;
+        if device.public_key.is_none() {
+            // Somebody deleted the link and made another; it is configured by bringing it up.
+            return Err(ObserveError::LinkGone(self.name.clone()));
+        }
         let now = SystemTime::now();
         let peers = device.peers.into_iter();
         Ok(ObservedInterface {

@@ -1,8 +1,16 @@
 //! The kernel's WireGuard, through wireguard-control (generic netlink).
 //!
+//! Decides: how a device that does not fit one netlink message is cut and put together. A message
+//! holds some tens of peers; the kernel then shows a peer with its first prefixes at the end of one
+//! and again, with nothing but its key and the other prefixes, at the beginning of the next.
+//!
 //! Calls block for the time of a few system calls and therefore run on tokio's blocking threads.
 
-use std::{io, str::FromStr as _};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    str::FromStr as _,
+};
 
 use overlay_core::peers::{Cidr, PublicKey};
 use wireguard_control::{
@@ -11,6 +19,10 @@ use wireguard_control::{
 
 use crate::backend::{DeviceChange, DevicePeerChange, DeviceState, PeerState};
 
+/// A peer has to fit a message of 8 KiB together with the device's name; an IPv6 prefix takes 40
+/// bytes. Half of what fits leaves room for the peer's other attributes.
+const PREFIXES_PER_MESSAGE: usize = 100;
+
 pub(crate) async fn get(name: &str) -> io::Result<DeviceState> {
     let name = InterfaceName::from_str(name)?;
     let device = blocking(move || Device::get(&name, Backend::Kernel)).await?;
@@ -18,8 +30,22 @@ pub(crate) async fn get(name: &str) -> io::Result<DeviceState> {
     Ok(DeviceState {
         public_key,
         listen_port: device.listen_port.filter(|port| *port != 0),
-        peers: device.peers.into_iter().map(read_peer).collect(),
+        peers: together(device.peers.into_iter().map(read_peer)),
     })
+}
+
+/// One peer of the parts in which the kernel showed it; the first has everything but prefixes.
+fn together(parts: impl Iterator<Item = (PublicKey, PeerState)>) -> BTreeMap<PublicKey, PeerState> {
+    let mut peers = BTreeMap::new();
+    for (key, part) in parts {
+        match peers.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(part);
+            }
+            Entry::Occupied(mut peer) => peer.get_mut().allowed_ips.extend(part.allowed_ips),
+        }
+    }
+    peers
 }
 
 pub(crate) async fn set(name: &str, change: &DeviceChange) -> io::Result<()> {
@@ -62,15 +88,16 @@ fn translate(change: &DeviceChange) -> DeviceUpdate {
     if let Some(port) = change.listen_port {
         update = update.set_listen_port(port);
     }
-    for peer in &change.peers {
-        update = update.add_peer(translate_peer(peer));
+    for peer in change.peers.iter().flat_map(translate_peer) {
+        update = update.add_peer(peer);
     }
     update
 }
 
-fn translate_peer(change: &DevicePeerChange) -> PeerConfigBuilder {
+/// The change, in as many parts as its prefixes need; only the first replaces what was there.
+fn translate_peer(change: &DevicePeerChange) -> Vec<PeerConfigBuilder> {
     match change {
-        DevicePeerChange::Remove(key) => PeerConfigBuilder::new(&Key(*key.as_bytes())).remove(),
+        DevicePeerChange::Remove(key) => vec![PeerConfigBuilder::new(&wire_key(key)).remove()],
         DevicePeerChange::Set {
             key,
             must_exist: _,
@@ -78,22 +105,35 @@ fn translate_peer(change: &DevicePeerChange) -> PeerConfigBuilder {
             allowed_ips,
             keepalive_s,
         } => {
-            let mut peer = PeerConfigBuilder::new(&Key(*key.as_bytes()));
+            let mut first = PeerConfigBuilder::new(&wire_key(key));
             if let Some(endpoint) = endpoint {
-                peer = peer.set_endpoint(*endpoint);
+                first = first.set_endpoint(*endpoint);
             }
             if let Some(interval) = keepalive_s {
-                peer = peer.set_persistent_keepalive_interval(*interval);
+                first = first.set_persistent_keepalive_interval(*interval);
             }
-            if let Some(prefixes) = allowed_ips {
-                peer = peer.replace_allowed_ips();
-                for prefix in prefixes {
-                    peer = peer.add_allowed_ip(prefix.address(), prefix.length());
-                }
-            }
-            peer
+            let Some(prefixes) = allowed_ips else {
+                return vec![first];
+            };
+            let (head, tail) = prefixes.split_at(prefixes.len().min(PREFIXES_PER_MESSAGE));
+            let mut parts = vec![allow(first.replace_allowed_ips(), head)];
+            parts.extend(
+                tail.chunks(PREFIXES_PER_MESSAGE)
+                    .map(|prefixes| allow(PeerConfigBuilder::new(&wire_key(key)), prefixes)),
+            );
+            parts
         }
     }
+}
+
+fn allow(peer: PeerConfigBuilder, prefixes: &[Cidr]) -> PeerConfigBuilder {
+    prefixes.iter().fold(peer, |peer, prefix| {
+        peer.add_allowed_ip(prefix.address(), prefix.length())
+    })
+}
+
+fn wire_key(key: &PublicKey) -> Key {
+    Key(*key.as_bytes())
 }
 
 #[cfg(test)]
@@ -113,5 +153,47 @@ mod tests {
         assert_eq!(key, PublicKey::from_bytes([7; 32]));
         assert_eq!(peer.allowed_ips, ["fd00::7/128".parse().unwrap()]);
         assert_eq!(peer.keepalive_s, None);
+    }
+
+    #[test]
+    fn a_peer_that_the_kernel_showed_in_two_parts_is_one_peer() {
+        let key = PublicKey::from_bytes([7; 32]);
+        let part = |prefix: &str, endpoint: Option<&str>| {
+            let state = PeerState {
+                endpoint: endpoint.map(|text| text.parse().unwrap()),
+                allowed_ips: vec![prefix.parse().unwrap()],
+                rx_bytes: endpoint.map_or(0, |_| 9),
+                ..PeerState::default()
+            };
+            (key, state)
+        };
+        let parts = [
+            part("fd00::7/128", Some("192.0.2.7:51820")),
+            part("10.0.0.7/32", None),
+        ];
+        let peers = together(parts.into_iter());
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers[&key].endpoint, "192.0.2.7:51820".parse().ok());
+        assert_eq!(peers[&key].allowed_ips.len(), 2);
+        assert_eq!(peers[&key].rx_bytes, 9);
+    }
+
+    #[test]
+    fn a_peer_with_more_prefixes_than_a_message_holds_is_cut_and_replaced_once() {
+        let prefixes = |count: u8| {
+            (0..count)
+                .map(|n| Cidr::host([10, 0, 0, n].into()))
+                .collect()
+        };
+        for (count, parts) in [(0, 1), (100, 1), (101, 2), (250, 3)] {
+            let change = DevicePeerChange::Set {
+                key: PublicKey::from_bytes([7; 32]),
+                must_exist: false,
+                endpoint: None,
+                allowed_ips: Some(prefixes(count)),
+                keepalive_s: None,
+            };
+            assert_eq!(translate_peer(&change).len(), parts, "{count}");
+        }
     }
 }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 const UNFINISHED: &str = "shoal-new";
 /// Directories hold keys or name containers: for root alone.
 const DIRECTORY_MODE: u32 = 0o700;
+/// Directories of files that all may read, such as a drop-in that `systemctl cat` shows.
+const OPEN_DIRECTORY_MODE: u32 = 0o755;
 
 /// A file could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
@@ -96,12 +98,23 @@ impl HostFiles {
 
     /// Puts a file in place as one step.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-        self.claim(path)?;
+        let readable_by_all = mode & 0o004 != 0;
+        let directories = if readable_by_all {
+            OPEN_DIRECTORY_MODE
+        } else {
+            DIRECTORY_MODE
+        };
+        self.enter(path, directories)?;
         write_atomically(path, bytes, mode)
     }
 
     /// Lists a file that another program (dockerd) will write, and makes its directory.
     pub(crate) fn claim(&self, path: &Path) -> Result<(), FileError> {
+        self.enter(path, DIRECTORY_MODE)
+    }
+
+    /// Lists a file and makes its directories.
+    fn enter(&self, path: &Path, directory_mode: u32) -> Result<(), FileError> {
         let missing: Vec<_> = path
             .ancestors()
             .skip(1)
@@ -118,7 +131,7 @@ impl HostFiles {
         missing
             .iter()
             .rev()
-            .try_for_each(|directory| make_directory(directory))
+            .try_for_each(|directory| make_directory(directory, directory_mode))
     }
 
     /// Removes one file and forgets it.
@@ -164,7 +177,7 @@ impl HostFiles {
             .collect();
         manifest.directories.extend(directories.iter().cloned());
         for directory in directories.iter().rev() {
-            make_directory(directory)?;
+            make_directory(directory, DIRECTORY_MODE)?;
         }
         let text = serde_json::to_vec_pretty(manifest)
             .map_err(|error| at("write", &self.manifest)(error.into()))?;
@@ -207,8 +220,8 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make_directory(directory: &Path) -> Result<(), FileError> {
-    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+fn make_directory(directory: &Path, mode: u32) -> Result<(), FileError> {
+    match fs::DirBuilder::new().mode(mode).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(at("make directory", directory)(error))
         }

@@ -12,6 +12,7 @@ mod files;
 mod host;
 mod identity;
 mod install;
+mod journal;
 mod log_tail;
 mod paths;
 mod process;

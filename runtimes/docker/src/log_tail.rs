@@ -1,16 +1,18 @@
 //! What dockerd said.
 //!
-//! Decides: how large the log may grow and which of its lines tell why dockerd ended.
+//! Decides: where its words are found, how large a log of shoal's own may grow, and which lines tell
+//! why dockerd ended.
 
 use std::{
     fs,
     io::{Read, Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     exec::last_bytes,
     files::{FileError, at},
+    journal,
     paths::Paths,
 };
 
@@ -20,6 +22,33 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const TAIL_BYTES_MAX: u64 = 16 << 10;
 /// How long a reason may be in an error.
 const REASON_BYTES_MAX: usize = 500;
+
+/// Where dockerd's words are found, from some moment on.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// In a log of shoal's own, from that byte.
+    File { log: PathBuf, from: u64 },
+    /// In systemd's journal, after that cursor.
+    Journal {
+        unit: &'static str,
+        after: Option<String>,
+    },
+}
+
+impl Said {
+    /// What was said, the last part of it; `None` if that cannot be known.
+    pub(crate) async fn read(&self) -> Option<String> {
+        match self {
+            Self::File { log, from } => Some(since(log, *from)),
+            Self::Journal { unit, after } => journal::since(unit, after.as_deref()).await,
+        }
+    }
+
+    /// The same where it only adds a reason to an error that is being told anyway.
+    pub(crate) async fn text(&self) -> String {
+        self.read().await.unwrap_or_default()
+    }
+}
 
 /// Where the log ends now.
 pub(crate) fn end(log: &Path) -> u64 {
@@ -42,7 +71,7 @@ pub(crate) fn cut(paths: &Paths) -> Result<(), FileError> {
 }
 
 /// What was said since the log ended at `from`, the last part of it.
-pub(crate) fn since(log: &Path, from: u64) -> String {
+fn since(log: &Path, from: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = fs::File::open(log)?;
         let end = file.metadata()?.len();
@@ -63,6 +92,12 @@ pub(crate) fn reason(said: &str) -> String {
     let line = complaint.or_else(|| lines().next());
     let line = line.unwrap_or("its log is empty").trim();
     last_bytes(line, REASON_BYTES_MAX).to_owned()
+}
+
+/// Whether any line tells why dockerd ended.
+pub(crate) fn complains(said: &str) -> bool {
+    said.lines()
+        .any(|line| !line.trim().is_empty() && is_complaint(line))
 }
 
 fn is_complaint(line: &str) -> bool {

@@ -154,6 +154,13 @@ pub(crate) fn recorded(paths: &Paths) -> Option<OurProcess> {
     })
 }
 
+/// What the process that was recorded last was started with, whether or not it lives.
+pub(crate) fn last_started_with(paths: &Paths) -> Option<ConfigFiles> {
+    let text = files::read(&paths.process_record()).ok().flatten()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    record.started_with
+}
+
 /// The dockerd on the host, by record, pid file and socket.
 pub(crate) async fn find(paths: &Paths) -> Found {
     if let Some(process) = recorded(paths) {

@@ -8,7 +8,13 @@ use std::{path::Path, time::Duration};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::{files::FileError, log_tail, paths::Paths, process::Identity, transport::Endpoint};
+use crate::{
+    files::FileError,
+    log_tail::{self, Said},
+    paths::Paths,
+    process::Identity,
+    transport::Endpoint,
+};
 
 /// Asking costs well under a millisecond when nobody listens, so shoal's own share of a start
 /// stays below what anybody notices.
@@ -115,24 +121,24 @@ pub(crate) async fn version(socket: &Path) -> Option<String> {
     answer.get("Version")?.as_str().map(str::to_owned)
 }
 
-/// Waits until dockerd answers, ends, or the deadline is over. `said_from` is where its log ended
+/// Waits until dockerd answers, ends, or the deadline is over. `said` begins where its log ended
 /// before it was started.
 pub(crate) async fn wait(
     paths: &Paths,
     dockerd: Identity,
-    said_from: u64,
+    said: &Said,
     within: Duration,
 ) -> Result<String, StartError> {
     let deadline = Instant::now() + within;
     loop {
         if !dockerd.lives() {
-            return Err(why(&log_tail::since(&paths.log(), said_from)));
+            return Err(why(&said.text().await));
         }
         if let Some(version) = version(&paths.socket).await {
             return Ok(version);
         }
         if Instant::now() >= deadline {
-            let reason = log_tail::reason(&log_tail::since(&paths.log(), said_from));
+            let reason = log_tail::reason(&said.text().await);
             return Err(StartError::NotReady { within, reason });
         }
         sleep(POLL_EVERY).await;

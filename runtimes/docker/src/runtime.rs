@@ -13,7 +13,6 @@ use crate::{
     files::HostFiles,
     identity,
     install::{self, Engine},
-    log_tail,
     paths::Paths,
     process::{Found, OurProcess},
     readiness, shutdown,
@@ -237,11 +236,12 @@ impl DockerRuntime {
 
     async fn probe(&mut self) -> Result<(), StepError> {
         let Some(process) = self.ours().await? else {
-            let said = log_tail::since(&self.paths.log(), 0);
-            return Err(readiness::why(&said).into());
+            let said = self.supervision.ever_said(&self.paths);
+            return Err(readiness::why(&said.text().await).into());
         };
         let within = self.settings.ready_within;
-        readiness::wait(&self.paths, process.identity, 0, within).await?;
+        let said = self.supervision.ever_said(&self.paths);
+        readiness::wait(&self.paths, process.identity, &said, within).await?;
         Ok(())
     }
 

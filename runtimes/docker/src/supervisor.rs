@@ -16,7 +16,8 @@ use tokio::{
 use crate::{
     files::{self, HostFiles},
     install::{self, Engine},
-    log_tail,
+    journal,
+    log_tail::{self, Said},
     paths::Paths,
     process::{self, Found, Identity, OurProcess},
     readiness::{self, StartError},
@@ -82,17 +83,17 @@ impl Supervision {
         within: Duration,
     ) -> Result<String, StartError> {
         let started_with = config_files(paths)?;
-        let said_from = log_tail::end(&paths.log());
+        let said = self.said_from_now(paths).await;
         let identity = match self {
             Self::Process => spawn(engine, paths, files)?,
-            Self::Systemd => systemd::start(engine, paths, files).await?,
+            Self::Systemd => systemd::start(engine, paths, files, &said).await?,
         };
         let process = OurProcess {
             identity,
             started_with,
         };
         process::record(paths, files, &process)?;
-        let ready = readiness::wait(paths, identity, said_from, within).await;
+        let ready = readiness::wait(paths, identity, &said, within).await;
         if matches!(ready, Err(StartError::NotReady { .. })) {
             tracing::warn!(
                 pid = identity.pid,
@@ -110,25 +111,55 @@ impl Supervision {
         process: OurProcess,
     ) -> Result<(), StartError> {
         let started_with = config_files(paths)?;
-        let said_from = log_tail::end(&paths.log());
+        let said = self.said_from_now(paths).await;
         process.identity.signal(Signal::HUP);
-        if self == Self::Process {
-            wait_reloaded(paths, said_from).await?;
-        }
+        wait_reloaded(&said).await?;
         let process = OurProcess {
             started_with,
             ..process
         };
         Ok(process::record(paths, files, &process)?)
     }
+
+    /// What dockerd says after this moment.
+    async fn said_from_now(self, paths: &Paths) -> Said {
+        let log = paths.log();
+        match self {
+            Self::Process => Said::File {
+                from: log_tail::end(&log),
+                log,
+            },
+            Self::Systemd => Said::Journal {
+                unit: systemd::UNIT,
+                after: journal::end().await,
+            },
+        }
+    }
+
+    /// What dockerd has said so far.
+    pub(crate) fn ever_said(self, paths: &Paths) -> Said {
+        let log = paths.log();
+        match self {
+            Self::Process => Said::File { from: 0, log },
+            Self::Systemd => Said::Journal {
+                unit: systemd::UNIT,
+                after: None,
+            },
+        }
+    }
 }
 
-/// systemd's main process; what it was started with is known if shoal started this very one.
+/// systemd's main process. One that systemd itself started anew, after a crash or at boot, read the
+/// files in place; if those are the ones that shoal's last start had, it is known what they say.
 fn adopted(paths: &Paths, identity: Identity) -> OurProcess {
     let recorded = process::recorded(paths).filter(|process| process.identity == identity);
-    recorded.unwrap_or(OurProcess {
-        identity,
-        started_with: None,
+    recorded.unwrap_or_else(|| {
+        let in_place = config_files(paths).ok().flatten();
+        OurProcess {
+            identity,
+            started_with: process::last_started_with(paths)
+                .filter(|last| in_place.as_ref() == Some(last)),
+        }
     })
 }
 
@@ -211,10 +242,13 @@ fn search_path(dockerd: &Path) -> std::ffi::OsString {
         .unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into())
 }
 
-async fn wait_reloaded(paths: &Paths, said_from: u64) -> Result<(), StartError> {
+async fn wait_reloaded(said: &Said) -> Result<(), StartError> {
     let deadline = Instant::now() + RELOAD_WITHIN;
     loop {
-        let said = log_tail::since(&paths.log(), said_from);
+        let Some(said) = said.read().await else {
+            // Without a journal nobody can know; the signal was delivered.
+            return Ok(());
+        };
         if said.contains(RELOADED) {
             return Ok(());
         }

@@ -6,19 +6,28 @@
 
 use std::{path::Path, time::Duration};
 
+use tokio::time::{Instant, sleep};
+
 use crate::{
     exec::{self, Answer},
     files::HostFiles,
     install::{self, Engine},
+    log_tail::{self, Said},
     paths::Paths,
     process::Identity,
-    readiness::StartError,
+    readiness::{self, StartError},
 };
 
-const UNIT: &str = "docker.service";
+pub(crate) const UNIT: &str = "docker.service";
+/// Starts the unit when somebody connects.
+const SOCKET: &str = "docker.socket";
 /// `restart` waits for Type=notify, that is for all of dockerd's own start.
 const SYSTEMCTL_WITHIN: Duration = Duration::from_secs(180);
 const DROP_IN_MODE: u32 = 0o644;
+/// The journal has a process's last words within milliseconds of its end.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+/// How often they are looked for.
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// The drop-in's text.
 fn drop_in(dockerd: &Path, config: &Path) -> String {
@@ -50,21 +59,43 @@ pub(crate) async fn start(
     engine: &Engine,
     paths: &Paths,
     files: &HostFiles,
+    said: &Said,
 ) -> Result<Identity, StartError> {
     let text = drop_in(&engine.dockerd, &paths.daemon_json);
     files.write(&paths.drop_in, text.as_bytes(), DROP_IN_MODE)?;
     succeed(&["daemon-reload"]).await?;
     // Forgets the start limit that earlier failures may have used up; nothing to forget is fine.
     systemctl(&["reset-failed", UNIT]).await?;
-    succeed(&["restart", UNIT]).await?;
-    main_process().await.ok_or_else(|| StartError::Exited {
-        reason: format!("{UNIT} has no main process; see journalctl -u docker"),
-    })
+    if let Err(refused) = succeed(&["restart", UNIT]).await {
+        return Err(last_words(said).await.unwrap_or(refused));
+    }
+    match main_process().await {
+        Some(identity) => Ok(identity),
+        // It ended as soon as it was up.
+        None => Err(last_words(said).await.unwrap_or_else(|| readiness::why(""))),
+    }
+}
+
+/// Why dockerd ended, in its own words; systemctl only tells that it did.
+async fn last_words(said: &Said) -> Option<StartError> {
+    let deadline = Instant::now() + LAST_WORDS_WITHIN;
+    loop {
+        let words = said.text().await;
+        if log_tail::complains(&words) {
+            return Some(readiness::why(&words));
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        sleep(POLL_EVERY).await;
+    }
 }
 
 /// Stops the unit and its socket, which would start it again.
 pub(crate) async fn stop() -> Result<(), StartError> {
-    succeed(&["stop", "docker.socket", UNIT]).await
+    // Not every distribution's package has the socket.
+    systemctl(&["stop", SOCKET]).await?;
+    succeed(&["stop", UNIT]).await
 }
 
 /// Lets systemd forget a drop-in that was removed.

@@ -122,11 +122,7 @@ fn without_the_right_to_make_interfaces_the_node_says_so() {
 /// Starts a second daemon that must end by itself, with a reason and a hint.
 #[track_caller]
 fn starts_in_vain(host: &Host, flags: &[&str]) -> Output {
-    let mut command = host.daemon_command(&[]);
-    for pair in flags.chunks(2) {
-        let at = (command.iter().position(|arg| arg == pair[0])).expect("a flag of every daemon");
-        command[at + 1] = pair[1].to_owned();
-    }
+    let command = host.daemon_command(flags);
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let output = host.run(&command);
     assert!(!output.success(), "{output}");

@@ -135,7 +135,7 @@ fn containers_and_dockerd_outlive_the_daemon() {
     provision(&mesh, "a1");
     run_page(&lab, &server, "a1", "web");
     let host = mesh.node("a1").host.clone();
-    let dockerd = host.run(&["pidof", "dockerd"]).ok().text().to_owned();
+    let dockerd = dockerd_of(&host);
     for kill in [false, true] {
         if kill {
             mesh.node("a1").daemon.kill9();
@@ -148,7 +148,7 @@ fn containers_and_dockerd_outlive_the_daemon() {
         wait_until(SOON, "the Docker host is connected", || {
             connected(&server, "a1")
         });
-        assert_eq!(host.run(&["pidof", "dockerd"]).ok().text(), dockerd);
+        assert_eq!(dockerd_of(&host), dockerd);
     }
 }
 
@@ -161,13 +161,10 @@ fn a_killed_dockerd_is_started_again() {
     let server = mesh.node("s1").host.clone();
     provision(&mesh, "a1");
     let host = mesh.node("a1").host.clone();
-    let old = host.run(&["pidof", "dockerd"]).ok().text().to_owned();
+    let old = dockerd_of(&host);
     host.sh(&format!("kill -9 {old}")).ok();
     wait_until(PROVISIONED, "another dockerd serves", || {
-        let new = host.run(&["pidof", "dockerd"]);
-        new.success()
-            && new.text() != old
-            && server.shoal(&["docker", "ps", "a1", "--json"]).success()
+        dockerd_of(&host) != old && server.shoal(&["docker", "ps", "a1", "--json"]).success()
     });
 }
 
@@ -186,9 +183,7 @@ fn unassigning_stops_dockerd_and_keeps_the_row_and_decommissioning_takes_it() {
     wait_until(PROVISIONED, "the row says disconnected", || {
         server.docker_row("a1").expect("the row is kept")["status"] == "disconnected"
     });
-    wait_until(SOON, "dockerd is gone", || {
-        !host.run(&["pidof", "dockerd"]).success()
-    });
+    wait_until(SOON, "dockerd is gone", || dockerd_of(&host).is_empty());
     server.shoal_refused(&["docker", "ps", "a1"]);
 
     server
@@ -201,9 +196,7 @@ fn unassigning_stops_dockerd_and_keeps_the_row_and_decommissioning_takes_it() {
     wait_until(SOON, "the row is gone", || {
         server.docker_row("a1").is_none()
     });
-    wait_until(SOON, "dockerd is gone", || {
-        !host.run(&["pidof", "dockerd"]).success()
-    });
+    wait_until(SOON, "dockerd is gone", || dockerd_of(&host).is_empty());
     let leftovers = "find /etc/shoal /var/lib/shoal/docker -name '*.pem' 2>/dev/null";
     assert_eq!(
         host.sh(leftovers).text(),
@@ -371,6 +364,13 @@ fn container(from: &Host, node: &str, name: &str) -> Option<Value> {
         .ok()
         .json_rows();
     rows.into_iter().find(|row| row["name"] == name)
+}
+
+/// The process id of the host's dockerd, empty without one. The oldest: asking for its version
+/// takes a short-lived second one.
+fn dockerd_of(host: &Host) -> String {
+    let found = host.run(&["pgrep", "--oldest", "--exact", "dockerd"]);
+    found.text().to_owned()
 }
 
 /// dockerd's port is open on the overlay address and on no other.

@@ -2,14 +2,16 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Change, TEXT_BYTES_MAX, check_name, done, modules};
+use super::{Change, TEXT_BYTES_MAX, certificates, check_name, done, excerpt, modules};
 use crate::{
-    Applied, Assignment, CertificateProfile, CertificateRecord, DockerHost, DockerPhase, EventKind,
-    IssuedCertificate, Module, NodeId, Refusal,
+    Applied, Assignment, CertificateProfile, DockerHost, DockerPhase, EventKind, IssuedCertificate,
+    Module, NewCertificate, NodeId, Refusal,
 };
 
 /// A PKCS#10 request with an Ed25519 key and three names is about 400 bytes.
 const CSR_BYTES_MAX: usize = 4096;
+/// A failure's reason with its sources, in words.
+const REASON_BYTES_MAX: usize = 4096;
 /// More external hosts than anyone lists by hand.
 const EXTERNAL_HOSTS_MAX: usize = 1024;
 
@@ -76,6 +78,7 @@ pub(super) fn report(
         });
     };
     check_report(phase)?;
+    check_listen(change, actor, listen)?;
     let leaving = matches!(host.phase, DockerPhase::Stopping | DockerPhase::Stopped);
     // A report that crossed an unassignment on its way must not bring the host back.
     if leaving && *phase != DockerPhase::Stopped {
@@ -85,19 +88,23 @@ pub(super) fn report(
     if !leaving && *phase == DockerPhase::Stopped {
         return done();
     }
-    if host.phase == *phase && host.listen == listen {
-        return done();
-    }
+    let is_news = !tells_the_same(&host.phase, phase);
     let provisioned = matches!(phase, DockerPhase::Ready { .. }) && !host.provisioned;
-    set_phase(change, actor, phase.clone());
+    let now = change.time;
     if let Some(host) = change.agreed_mut().docker_hosts.get_mut(actor) {
+        host.phase = phase.clone();
         host.listen = listen.or(host.listen);
+        if is_news {
+            host.since = now;
+        }
         if let DockerPhase::Ready { version } = phase {
             host.version = Some(version.clone());
             host.provisioned = true;
         }
     }
-    report_event(change, actor, phase);
+    if is_news {
+        report_event(change, actor, phase);
+    }
     if provisioned {
         let endpoint = change
             .agreed()
@@ -111,6 +118,47 @@ pub(super) fn report(
         );
     }
     done()
+}
+
+/// Whether a report repeats what is known; the time of a retry alone is no news.
+fn tells_the_same(known: &DockerPhase, told: &DockerPhase) -> bool {
+    match (known, told) {
+        (
+            DockerPhase::Failed {
+                reason: r1,
+                code: c1,
+                ..
+            },
+            DockerPhase::Failed {
+                reason: r2,
+                code: c2,
+                ..
+            },
+        ) => (r1, c1) == (r2, c2),
+        (known, told) => known == told,
+    }
+}
+
+/// A host listens on an overlay address of its own; clients are sent wherever it says.
+fn check_listen(
+    change: &Change<'_>,
+    actor: &NodeId,
+    listen: Option<Ipv6Addr>,
+) -> Result<(), Refusal> {
+    let Some(listen) = listen else { return Ok(()) };
+    let mut own = change
+        .agreed()
+        .peers
+        .iter()
+        .filter(|((_, id), _)| id == actor);
+    if own.any(|(_, peer)| peer.ipv6 == listen) {
+        return Ok(());
+    }
+    Err(Refusal::Invalid {
+        what: "listen address".into(),
+        text: listen.to_string(),
+        rule: "an overlay address of the node itself".into(),
+    })
 }
 
 fn check_report(phase: &DockerPhase) -> Result<(), Refusal> {
@@ -127,8 +175,10 @@ fn check_report(phase: &DockerPhase) -> Result<(), Refusal> {
         DockerPhase::Ready { version } if version.len() > TEXT_BYTES_MAX => {
             too_large("a version", TEXT_BYTES_MAX)
         }
-        DockerPhase::Failed { reason, code, .. } if reason.len() + code.len() > 4096 => {
-            too_large("a reason", 4096)
+        DockerPhase::Failed { reason, code, .. }
+            if reason.len() + code.len() > REASON_BYTES_MAX =>
+        {
+            too_large("a reason", REASON_BYTES_MAX)
         }
         DockerPhase::Assigned | DockerPhase::Stopping => Err(Refusal::Invalid {
             what: "report".into(),
@@ -180,16 +230,15 @@ pub(super) fn cert_signed(
     if !matches!(&host.phase, DockerPhase::WantsCert { csr } if *csr == certificate.csr) {
         return done();
     }
-    let record = CertificateRecord {
-        node: node.clone(),
-        profile: CertificateProfile::DockerServer,
-        not_after: certificate.not_after,
-    };
-    let agreed = change.agreed_mut();
-    agreed
-        .certificates
-        .insert(certificate.serial.clone(), record);
-    if let Some(host) = agreed.docker_hosts.get_mut(node) {
+    let new = NewCertificate::new(
+        certificate.serial.clone(),
+        node.clone(),
+        CertificateProfile::DockerServer,
+        certificate.not_after,
+    );
+    certificates::check(change, node, &new)?;
+    certificates::record(change, &new);
+    if let Some(host) = change.agreed_mut().docker_hosts.get_mut(node) {
         host.certificate = Some(certificate.clone());
     }
     set_phase(change, node, DockerPhase::WantsConfig);
@@ -220,7 +269,7 @@ pub(super) fn forget(change: &mut Change<'_>, id: &NodeId) {
     if change.agreed_mut().docker_hosts.remove(id).is_none() {
         return;
     }
-    change.revoke_certificates(|record| {
+    certificates::revoke(change, |record| {
         record.node == *id && record.profile == CertificateProfile::DockerServer
     });
     change.event(EventKind::DockerDecommissioned, Some(id), []);
@@ -235,7 +284,7 @@ pub(super) fn register(change: &mut Change<'_>, name: &str, endpoint: &str) -> A
     if !known {
         return Err(Refusal::Invalid {
             what: "Docker endpoint".into(),
-            text: endpoint.chars().take(80).collect(),
+            text: excerpt(endpoint),
             rule: "tcp://…, unix://… or ssh://…".into(),
         });
     }
@@ -259,15 +308,11 @@ pub(super) fn register(change: &mut Change<'_>, name: &str, endpoint: &str) -> A
 }
 
 pub(super) fn unregister(change: &mut Change<'_>, name: &str) -> Applied {
-    if change
-        .agreed_mut()
-        .external_docker_hosts
-        .remove(name)
-        .is_none()
-    {
+    if !change.agreed().external_docker_hosts.contains_key(name) {
         return Err(Refusal::DockerHostUnknown {
-            node: name.to_owned(),
+            node: excerpt(name),
         });
     }
+    change.agreed_mut().external_docker_hosts.remove(name);
     done()
 }

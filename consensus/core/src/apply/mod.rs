@@ -7,11 +7,11 @@
 //! Invariants: the same log gives the same bytes on every server; a repeated request id answers
 //! as the first time and changes nothing; a refusal changes nothing but the applied index.
 
+mod certificates;
 mod docker;
 mod modules;
 mod networks;
 mod nodes;
-
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -71,7 +71,7 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
             ipv4,
             wireguard_port,
         } => {
-            nodes::create_mesh(change, mesh, first, certificate)?;
+            nodes::create_mesh(change, actor, mesh, first, certificate)?;
             networks::create_default(change, mesh.id, *network, *ipv4, *wireguard_port);
             networks::attach(change, &first.node, *network)
         }
@@ -137,7 +137,12 @@ impl Change<'_> {
         let node = node.map(|id| self.agreed().name_of(id));
         let payload: BTreeMap<_, _> = payload
             .into_iter()
-            .map(|(k, v)| (k.to_owned(), v))
+            .map(|(k, v)| {
+                (
+                    k.to_owned(),
+                    v.chars().take(EVENT_VALUE_CHARS_MAX).collect(),
+                )
+            })
             .collect();
         let event = Event {
             index: self.index,
@@ -158,7 +163,7 @@ impl Change<'_> {
         match self.agreed().find_node(name_or_id) {
             Some((id, _)) => Ok(id.clone()),
             None => Err(Refusal::NodeUnknown {
-                node: name_or_id.to_owned(),
+                node: excerpt(name_or_id),
             }),
         }
     }
@@ -171,27 +176,21 @@ impl Change<'_> {
             }),
         }
     }
-
-    fn revoke_certificates(&mut self, of: impl Fn(&crate::CertificateRecord) -> bool) {
-        let serials: Vec<String> = self
-            .agreed()
-            .certificates
-            .iter()
-            .filter(|(_, record)| of(record))
-            .map(|(serial, _)| serial.clone())
-            .collect();
-        let agreed = self.agreed_mut();
-        for serial in serials {
-            agreed.certificates.remove(&serial);
-            agreed.revoked.insert(serial);
-        }
-    }
 }
 
+/// An event tells what happened; the whole of a long reason stays in the row it concerns.
+const EVENT_VALUE_CHARS_MAX: usize = 512;
+/// A text that was refused is shown so far: refusals are remembered, and must stay small.
+const EXCERPT_CHARS_MAX: usize = 80;
 /// The longest value of a label, a module's name and such; a key is half of it.
 const TEXT_BYTES_MAX: usize = 256;
 /// More labels than anyone sorts machines by.
 const LABELS_MAX: usize = 64;
+
+/// The beginning of a text that somebody sent.
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT_CHARS_MAX).collect()
+}
 
 /// Names of nodes, networks and meshes are DNS labels (RFC 1123), for mesh DNS and certificates.
 fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
@@ -205,7 +204,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     }
     Err(Refusal::Invalid {
         what: what.to_owned(),
-        text: name.chars().take(80).collect(),
+        text: excerpt(name),
         rule: "1 to 63 of a-z, 0-9 and -, not starting or ending with -".to_owned(),
     })
 }
@@ -226,7 +225,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
         if !good_key {
             return Err(Refusal::Invalid {
                 what: "label key".into(),
-                text: key.chars().take(80).collect(),
+                text: excerpt(key),
                 rule: "1 to 128 of a-z, A-Z, 0-9, - _ . /".into(),
             });
         }
@@ -235,7 +234,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
         if !good_value {
             return Err(Refusal::Invalid {
                 what: "label value".into(),
-                text: value.chars().take(80).collect(),
+                text: excerpt(value),
                 rule: "at most 256 bytes without control characters, comma and =".into(),
             });
         }

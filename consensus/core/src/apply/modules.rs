@@ -1,10 +1,13 @@
 //! Assignments, and what they ask of each node.
 
-use super::{Change, check_labels, docker, done};
+use super::{Change, check_labels, docker, done, excerpt};
 use crate::{Applied, Assignment, Module, NodeId, Refusal, Target};
 
+/// Every change settles every node against every selector; nobody tells so many apart.
+const SELECTORS_MAX: usize = 256;
+
 pub(super) fn assign(change: &mut Change<'_>, assignment: &Assignment) -> Applied {
-    let target = assignment.target.describe(change.agreed());
+    let target = shown(change, &assignment.target);
     match &assignment.target {
         Target::Node(id) => {
             if !change.agreed().nodes.contains_key(id) {
@@ -33,13 +36,26 @@ pub(super) fn assign(change: &mut Change<'_>, assignment: &Assignment) -> Applie
             target,
         });
     }
+    refuse_more_selectors(change, assignment)?;
     change.agreed_mut().assignments.insert(assignment.clone());
     settle(change);
     done()
 }
 
+fn refuse_more_selectors(change: &Change<'_>, assignment: &Assignment) -> Result<(), Refusal> {
+    let is_selector = |a: &&Assignment| matches!(a.target, Target::Selector(_));
+    let present = change.agreed().assignments.iter().filter(is_selector);
+    if is_selector(&assignment) && present.count() >= SELECTORS_MAX {
+        return Err(Refusal::TooLarge {
+            what: "the number of selectors".into(),
+            limit: SELECTORS_MAX as u64,
+        });
+    }
+    Ok(())
+}
+
 pub(super) fn unassign(change: &mut Change<'_>, assignment: &Assignment) -> Applied {
-    let target = assignment.target.describe(change.agreed());
+    let target = shown(change, &assignment.target);
     if !change.agreed().assignments.contains(assignment) {
         return Err(Refusal::ModuleNotAssigned {
             module: assignment.module.as_str().to_owned(),
@@ -52,6 +68,11 @@ pub(super) fn unassign(change: &mut Change<'_>, assignment: &Assignment) -> Appl
     change.agreed_mut().assignments.remove(assignment);
     settle(change);
     done()
+}
+
+/// What a target that may be anything is called in a refusal.
+fn shown(change: &Change<'_>, target: &Target) -> String {
+    excerpt(&target.describe(change.agreed()))
 }
 
 /// Taking a module from one node means nothing while a selector still gives it.

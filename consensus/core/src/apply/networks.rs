@@ -32,7 +32,7 @@ fn find(change: &Change<'_>, handle: &str) -> Result<NetworkId, Refusal> {
     match change.agreed().find_network(handle) {
         Some((id, _)) => Ok(*id),
         None => Err(Refusal::NetworkUnknown {
-            network: handle.to_owned(),
+            network: super::excerpt(handle),
         }),
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::{Change, check_labels, check_name, docker, done, modules, networks, tokens};
+use super::{
+    Change, certificates, check_labels, check_name, docker, done, modules, networks, tokens,
+};
 use crate::{
     Applied, Done, Enrolment, EventKind, LifecycleClass, LogIndex, Mesh, NewCertificate, Node,
     NodeId, NodeState, RaftId, Refusal, Role, TokenId,
 };
 
+/// A dozen facts about a machine.
+const METADATA_BYTES_MAX: usize = 4096;
 /// More addresses than a machine is reached at.
 const ADDRESSES_MAX: usize = 16;
 
@@ -17,6 +21,7 @@ pub const FOUNDER_RAFT_ID: RaftId = RaftId(1);
 
 pub(super) fn create_mesh(
     change: &mut Change<'_>,
+    actor: &NodeId,
     mesh: &Mesh,
     first: &Enrolment,
     certificate: &NewCertificate,
@@ -24,8 +29,19 @@ pub(super) fn create_mesh(
     if change.agreed().mesh.is_some() {
         return Err(Refusal::MeshExists);
     }
+    // Were the issuer anybody else, nobody could ever be admitted.
+    for founder in [&first.node, &mesh.issuer] {
+        if founder != actor {
+            return Err(Refusal::NotYours {
+                actor: actor.clone(),
+                node: founder.clone(),
+            });
+        }
+    }
     check_name("mesh name", &mesh.name)?;
     check_enrolment(change, first)?;
+    refuse_passing_server(&first.name, first.lifecycle_class, Role::Server)?;
+    certificates::check(change, &first.node, certificate)?;
     change.agreed_mut().mesh = Some(mesh.clone());
     change.event(
         EventKind::MeshCreated,
@@ -52,10 +68,14 @@ pub(super) fn admit(
 ) -> Applied {
     change.require_issuer(actor)?;
     if let Some(role) = repeated(change, token, secret_hash, enrolment) {
-        return record_certificate(change, actor, certificate).map(|_| Done::Admitted { role });
+        certificates::check(change, &enrolment.node, certificate)?;
+        certificates::record(change, certificate);
+        return Ok(Done::Admitted { role });
     }
     let role = tokens::check(change, token, secret_hash)?;
     check_enrolment(change, enrolment)?;
+    refuse_passing_server(&enrolment.name, enrolment.lifecycle_class, role)?;
+    certificates::check(change, &enrolment.node, certificate)?;
     let network = networks::default_network(change)?;
     networks::check_attach(change, &enrolment.node, &enrolment.name, network)?;
     let raft_id = (role == Role::Server).then_some(raft_id_at(change.index));
@@ -69,7 +89,8 @@ pub(super) fn admit(
 }
 
 /// A node that was admitted but never got the answer asks again with the same token: it gets a
-/// new certificate and is otherwise left as it is.
+/// new certificate and is otherwise left as it is. A reusable token remembers only its last user,
+/// so for that one it is enough that the node has not been heard of since it was admitted.
 fn repeated(
     change: &Change<'_>,
     token: TokenId,
@@ -79,7 +100,7 @@ fn repeated(
     let token = change.state.tokens.get(&token)?;
     let node = change.agreed().nodes.get(&enrolment.node)?;
     let same = token.secret_hash == *secret_hash
-        && token.used_by.as_ref() == Some(&enrolment.node)
+        && (token.reusable || token.used_by.as_ref() == Some(&enrolment.node))
         && node.state == NodeState::Joining
         && node.name == enrolment.name;
     same.then_some(node.role)
@@ -97,11 +118,21 @@ fn raft_id_at(index: LogIndex) -> RaftId {
 fn check_enrolment(change: &Change<'_>, enrolment: &Enrolment) -> Result<(), Refusal> {
     check_name("node name", &enrolment.name)?;
     check_labels(&enrolment.labels)?;
-    check_labels_size(&enrolment.metadata)?;
+    check_metadata(&enrolment.metadata)?;
     check_addresses(&enrolment.addresses)?;
     if change.agreed().nodes.contains_key(&enrolment.node) {
         return Err(Refusal::NodeEnrolled {
             node: enrolment.node.clone(),
+        });
+    }
+    // One list of hosts names both kinds.
+    if change
+        .agreed()
+        .external_docker_hosts
+        .contains_key(&enrolment.name)
+    {
+        return Err(Refusal::DockerHostExists {
+            name: enrolment.name.clone(),
         });
     }
     match change.agreed().find_node(&enrolment.name) {
@@ -113,13 +144,12 @@ fn check_enrolment(change: &Change<'_>, enrolment: &Enrolment) -> Result<(), Ref
     }
 }
 
-fn check_labels_size(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
+fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let bytes: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
-    let limit: usize = 4096;
-    if bytes > limit {
+    if bytes > METADATA_BYTES_MAX {
         return Err(Refusal::TooLarge {
             what: "node metadata".into(),
-            limit: limit as u64,
+            limit: METADATA_BYTES_MAX as u64,
         });
     }
     Ok(())
@@ -156,11 +186,11 @@ fn insert(
         wireguard_public_key: enrolment.wireguard_public_key,
         joined_at: change.time,
     };
-    let agreed = change.agreed_mut();
-    agreed.nodes.insert(enrolment.node.clone(), node);
-    agreed
-        .certificates
-        .insert(certificate.serial.clone(), certificate.record.clone());
+    change
+        .agreed_mut()
+        .nodes
+        .insert(enrolment.node.clone(), node);
+    certificates::record(change, certificate);
     change.event(
         EventKind::NodeJoined,
         Some(&enrolment.node),
@@ -219,13 +249,7 @@ pub(super) fn set_role(change: &mut Change<'_>, node: &str, role: Role) -> Appli
             role: role.as_str().to_owned(),
         });
     }
-    if before.lifecycle_class != LifecycleClass::Persistent && role == Role::Server {
-        return Err(Refusal::Invalid {
-            what: "server".into(),
-            text: before.name.clone(),
-            rule: "a node of lifecycle class persistent, because a server's vote must not be pruned away".into(),
-        });
-    }
+    refuse_passing_server(&before.name, before.lifecycle_class, role)?;
     if role == Role::Agent {
         refuse_last_server(change, &id)?;
     }
@@ -241,6 +265,20 @@ pub(super) fn set_role(change: &mut Change<'_>, node: &str, role: Role) -> Appli
     );
     Ok(Done::Servers {
         count: change.agreed().servers().count() as u64,
+    })
+}
+
+/// A server's vote must not be pruned away.
+fn refuse_passing_server(name: &str, class: LifecycleClass, role: Role) -> Result<(), Refusal> {
+    if role == Role::Agent || class == LifecycleClass::Persistent {
+        return Ok(());
+    }
+    Err(Refusal::Invalid {
+        what: "server".into(),
+        text: name.to_owned(),
+        rule:
+            "a node of lifecycle class persistent, because a server's vote must not be pruned away"
+                .into(),
     })
 }
 
@@ -279,7 +317,7 @@ pub(super) fn remove(change: &mut Change<'_>, node: &str, reason: &str) -> Appli
         Some(&id),
         [("reason", reason.chars().take(200).collect())],
     );
-    change.revoke_certificates(|record| record.node == id);
+    certificates::revoke(change, |record| record.node == id);
     let agreed = change.agreed_mut();
     agreed.peers.retain(|(_, peer), _| *peer != id);
     agreed
@@ -317,20 +355,7 @@ pub(super) fn record_certificate(
             node: certificate.record.node.to_string(),
         });
     }
-    let now = change.time;
-    let agreed = change.agreed_mut();
-    // Expired ones no longer matter to anyone, revoked or not.
-    let expired: Vec<String> = agreed
-        .certificates
-        .iter()
-        .filter(|(_, record)| record.not_after < now)
-        .map(|(serial, _)| serial.clone())
-        .collect();
-    for serial in expired {
-        agreed.certificates.remove(&serial);
-    }
-    agreed
-        .certificates
-        .insert(certificate.serial.clone(), certificate.record.clone());
+    certificates::check(change, &certificate.record.node, certificate)?;
+    certificates::record(change, certificate);
     done()
 }

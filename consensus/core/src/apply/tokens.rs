@@ -5,6 +5,8 @@ use crate::{Applied, EventKind, Refusal, Role, Token, TokenId, WallMs};
 
 /// More open tokens than an operator can have handed out.
 const TOKENS_MAX: usize = 1024;
+/// For a month an expired token says that it expired; later it is unknown.
+const EXPIRED_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
 pub(super) fn create(
     change: &mut Change<'_>,
@@ -22,18 +24,28 @@ pub(super) fn create(
             rule: "longer than nothing".into(),
         });
     }
-    // Long-expired tokens make room: they answer "unknown" from then on.
-    let day_ms = 24 * 3600 * 1000;
-    change
-        .state
-        .tokens
-        .retain(|_, token| token.expires_at.0 + 30 * day_ms > now.0);
-    if change.state.tokens.len() >= TOKENS_MAX {
+    let tokens = &change.state.tokens;
+    if tokens.contains_key(&id) {
+        return Err(Refusal::Invalid {
+            what: "token id".into(),
+            text: id.to_string(),
+            rule: "one that no other token has".into(),
+        });
+    }
+    let live = tokens.values().filter(|token| token.expires_at > now);
+    if live.count() >= TOKENS_MAX {
         return Err(Refusal::TooLarge {
             what: "the number of tokens".into(),
             limit: TOKENS_MAX as u64,
         });
     }
+    // Expired tokens explain themselves for a while, as long as there is room.
+    let crowded = tokens.len() >= TOKENS_MAX;
+    let kept_ms = if crowded { 0 } else { EXPIRED_KEPT_MS };
+    change
+        .state
+        .tokens
+        .retain(|_, token| token.expires_at.0.saturating_add(kept_ms) > now.0);
     change.state.tokens.insert(
         id,
         Token {

@@ -80,9 +80,9 @@ impl Upkeep {
             let agreed = view.borrow_and_update().agreed.clone();
             let mine = self.own_addresses(&agreed, &listeners.borrow_and_update());
             self.credentials.send_if_modified(|credentials| {
-                let differs = credentials.revoked != agreed.revoked;
+                let differs = !credentials.revoked.iter().eq(agreed.revoked.keys());
                 if differs {
-                    Arc::make_mut(credentials).revoked = agreed.revoked.clone();
+                    Arc::make_mut(credentials).revoked = agreed.revoked.keys().cloned().collect();
                 }
                 differs
             });

@@ -3,31 +3,28 @@
 //! Decides the order in which founding and joining become final: everything that can fail comes
 //! before `mesh.json` is written, and what was made until then is removed when it fails.
 
-use std::{fs, net::SocketAddr, sync::Arc};
+mod found;
+mod join;
+
+use std::{net::SocketAddr, sync::Arc};
 
 use consensus_core::{
-    Agreed, Command, DEFAULT_IPV4_PREFIX, Enrolment, FOUNDER_RAFT_ID, Ipv4Prefix, Ipv6Prefix64,
-    LifecycleClass, LogIndex, MeshId, NetworkId, NetworkProfile, Role, wire::v1,
+    Agreed, Enrolment, Ipv4Prefix, LifecycleClass, LogIndex, MeshId, NetworkProfile, Role, wire::v1,
 };
 use node_api::{
     ApiError,
-    types::{InitRequest, JoinRequest, Joined},
+    types::{JoinRequest, Joined},
 };
 use overlay_core::peers::Cidr;
 use tokio::sync::{Mutex, watch};
 
 use crate::{
-    authority::{Authority, fingerprint, words},
+    authority::{fingerprint, words},
     certificate_files::write_client_files,
     data_dir::{DataDirError, Membership},
     machine,
     mesh::{
         Connected, Host, Mesh, Start,
-        issuer::founder_certificate,
-        peer_wire::{EnrolAnswer, EnrolRequest, decode, encode},
-        proposer::propose_first,
-        server,
-        upkeep::node_request,
         views::{View, Views},
     },
     token::Token,
@@ -121,207 +118,6 @@ impl Node {
         self.mesh.send_replace(Some(Mesh::start(start)));
         Ok(())
     }
-
-    /// Founds a mesh with this node as its first server.
-    pub(crate) async fn init(&self, request: InitRequest) -> Result<Joined, ApiError> {
-        let _entering = self.entering.lock().await;
-        self.refuse_second_mesh()?;
-        let prefix = match &request.ipv4_prefix {
-            Some(text) => text
-                .parse::<Ipv4Prefix>()
-                .map_err(|error| invalid(&error))?,
-            None => DEFAULT_IPV4_PREFIX,
-        };
-        check_prefix(prefix).await?;
-        let founded = self
-            .found(request.name.unwrap_or_else(|| "shoal".into()), prefix)
-            .await;
-        if founded.is_err() {
-            // Nothing is final before mesh.json: leave no half-made mesh behind.
-            let _ = fs::remove_dir_all(self.host.data.authority());
-            let _ = fs::remove_dir_all(self.host.data.raft(FOUNDER_RAFT_ID));
-        }
-        founded
-    }
-
-    async fn found(&self, name: String, ipv4: Ipv4Prefix) -> Result<Joined, ApiError> {
-        let host = &self.host;
-        let (mesh, network) = (
-            MeshId::from_bytes(rand::random()),
-            NetworkId::from_bytes(rand::random()),
-        );
-        // Left over from a founding that was cut short; this node is a member of nothing.
-        let _ = fs::remove_dir_all(host.data.raft(FOUNDER_RAFT_ID));
-        let authority = Authority::create(&host.data.authority(), mesh)?;
-        let first = self.enrolment(&JoinRequest::plain(), None)?;
-        let csr = node_request(&host.key)?;
-        let overlay = Ipv6Prefix64::of(mesh, network).host(&first.node);
-        let (leaf, certificate) = founder_certificate(&authority, &csr, &first, overlay)?;
-        let root = authority.root().to_vec();
-        let connected = host
-            .connect(mesh, root.clone(), leaf.clone())
-            .map_err(|error| listen_error(&error))?;
-        let row = consensus_core::Mesh {
-            id: mesh,
-            name,
-            root_certificate: root.clone(),
-            issuer: host.me(),
-            created_at: crate::mesh::proposer::wall_now(),
-        };
-        let command = Command::CreateMesh {
-            mesh: row,
-            first,
-            certificate,
-            network,
-            ipv4,
-            wireguard_port: WIREGUARD_PORT,
-        };
-        match self.found_group(&connected, command).await {
-            Ok((agreement, view)) => {
-                let entered = Entered {
-                    mesh,
-                    root,
-                    leaf,
-                    view,
-                    raft: Some((FOUNDER_RAFT_ID, agreement)),
-                };
-                self.enter(connected, entered)
-            }
-            Err(error) => {
-                connected.net.stop().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn found_group(
-        &self,
-        connected: &Connected,
-        command: Command,
-    ) -> Result<
-        (
-            consensus_raft::Agreement<crate::mesh::replica::Replica>,
-            View,
-        ),
-        ApiError,
-    > {
-        let host = &self.host;
-        let opened = server::open(
-            &host.data,
-            &host.me(),
-            FOUNDER_RAFT_ID,
-            host.config.raft_timers,
-            &connected.net,
-        )
-        .await;
-        let agreement = opened.map_err(|error| {
-            ApiError::new(error.code(), error.to_string(), error.hint()).caused_by(&error)
-        })?;
-        let founded = agreement.found().await;
-        let result = match founded {
-            Ok(()) => propose_first(&agreement, host.me(), command).await,
-            Err(error) => Err(ApiError::new(
-                "RaftFailed",
-                error.to_string(),
-                "look into the log for the reason",
-            )),
-        };
-        match result {
-            Ok(view) => Ok((agreement, view)),
-            Err(error) => {
-                agreement.shutdown().await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Joins the mesh that the token names.
-    pub(crate) async fn join(&self, request: JoinRequest) -> Result<Joined, ApiError> {
-        let _entering = self.entering.lock().await;
-        self.refuse_second_mesh()?;
-        let token = Token::decode(&request.token).map_err(|error| {
-            let hint = "copy the whole file that `shoal token create --out FILE` wrote";
-            ApiError::new("BootstrapTokenMalformedError", error.to_string(), hint)
-        })?;
-        for prefix in &token.prefixes {
-            check_prefix(*prefix).await?;
-        }
-        let enrolment = self.enrolment(&request, Some(&token))?;
-        let csr = node_request(&self.host.key)?;
-        let body = encode(&EnrolRequest {
-            token: token.id,
-            secret: token.secret,
-            csr,
-            enrolment,
-        });
-        let answer = self.enrol(&token, body).await?;
-        let mesh = answer
-            .agreed
-            .mesh
-            .clone()
-            .ok_or(consensus_core::Refusal::NoMesh)?;
-        let root = mesh.root_certificate.clone();
-        if fingerprint(&root) != token.root_fingerprint {
-            let hint = "do not use this token; make a new one on a node that you trust";
-            return Err(ApiError::new(
-                "EnrolWrongRootError",
-                "the mesh answered with another root than the token names",
-                hint,
-            ));
-        }
-        let connected = self
-            .host
-            .connect(mesh.id, root.clone(), answer.leaf.clone())
-            .map_err(|error| listen_error(&error))?;
-        let view = View {
-            revision: answer.revision,
-            agreed: Arc::new(answer.agreed),
-        };
-        self.enter(
-            connected,
-            Entered {
-                mesh: mesh.id,
-                root,
-                leaf: answer.leaf,
-                view,
-                raft: None,
-            },
-        )
-    }
-
-    /// Tries the token's addresses in turn. A refusal by the mesh is final, silence is not.
-    async fn enrol(&self, token: &Token, body: Vec<u8>) -> Result<EnrolAnswer, ApiError> {
-        let mut last: Option<ApiError> = None;
-        for address in &token.addresses {
-            let enrolled = overlay_net::enrol(
-                &self.host.key,
-                *address,
-                token.mesh,
-                token.root_fingerprint,
-                body.clone(),
-            )
-            .await;
-            match enrolled {
-                Ok(bytes) => return decode(&bytes),
-                Err(error) => {
-                    let answer = ApiError::new(error.code(), error.to_string(), error.hint());
-                    if matches!(error, overlay_net::EnrolError::Refused(_)) {
-                        return Err(answer);
-                    }
-                    tracing::info!(%address, %error, "no enrolment here");
-                    last = Some(answer.caused_by(&error));
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            ApiError::new(
-                "EnrolNoAnswerError",
-                "the token names no address",
-                "make a new one with `shoal token create`",
-            )
-        }))
-    }
-
     /// Writes the membership and starts it: from here on this node is a member.
     fn enter(&self, connected: Connected, entered: Entered) -> Result<Joined, ApiError> {
         let Entered {
@@ -517,21 +313,4 @@ fn invalid(error: &consensus_core::InvalidId) -> ApiError {
 pub(crate) fn invalid_text(what: &str, text: &str, rule: &str) -> ApiError {
     let (what, text, rule) = (what.to_owned(), text.to_owned(), rule.to_owned());
     consensus_core::Refusal::Invalid { what, text, rule }.into()
-}
-
-/// A join request that asks for nothing special.
-trait Plain {
-    fn plain() -> Self;
-}
-
-impl Plain for JoinRequest {
-    fn plain() -> Self {
-        Self {
-            token: String::new(),
-            labels: Default::default(),
-            lifecycle_class: None,
-            network_profile: None,
-            tmpfs_store: None,
-        }
-    }
 }
