@@ -8,6 +8,7 @@ mod authority;
 mod certificate_files;
 mod config;
 mod data_dir;
+mod held_ports;
 mod logging;
 mod machine;
 mod mesh;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Settings},
     data_dir::DataDir,
+    held_ports::HeldPorts,
     mesh::{Host, clock::Clock},
     node::Node,
 };
@@ -183,6 +185,7 @@ fn open_host(config: Config) -> Result<Host, Fatal> {
             .unwrap_or_else(|| "check the data directory".into());
         Fatal::new(error.code(), &error, &hint)
     })?;
+    let ports = hold_ports(&config)?;
     let wireguard = overlay_wireguard::load_or_create_private_key(&data.wireguard_key())
         .map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
     Ok(Host {
@@ -190,43 +193,38 @@ fn open_host(config: Config) -> Result<Host, Fatal> {
         data: Arc::new(data),
         key,
         wireguard,
+        ports,
         clock: Clock::start(),
     })
 }
 
-/// A port that is taken is told at the start, not at the first join.
-fn check_ports(config: &Config) -> Result<(), Fatal> {
-    for address in &config.listen {
-        let udp = std::net::UdpSocket::bind(address).map(drop);
-        let both = udp.and_then(|()| std::net::TcpListener::bind(address).map(drop));
-        if let Err(error) = both {
-            let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-            return Err(Fatal {
-                code: if taken {
-                    "AddressInUseError"
-                } else {
-                    "AddressUnavailableError"
-                }
-                .into(),
-                message: format!("{address} can't be listened on, with UDP and TCP"),
-                hint: if taken {
-                    format!(
-                        "see who has it (ss -lnp | grep :{}), or choose another with --listen",
-                        address.port()
-                    )
-                } else {
-                    "choose an address that this machine has, with --listen".into()
-                },
-                caused_by: vec![error.to_string()],
-            });
+/// Takes the ports at the start, so that a taken one is told then and not at the first join.
+fn hold_ports(config: &Config) -> Result<HeldPorts, Fatal> {
+    HeldPorts::hold(&config.listen).map_err(|(address, error)| {
+        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        Fatal {
+            code: if taken {
+                "AddressInUseError"
+            } else {
+                "AddressUnavailableError"
+            }
+            .into(),
+            message: format!("{address} can't be listened on, with UDP and TCP"),
+            hint: if taken {
+                format!(
+                    "see who has it (ss -lnp | grep :{}), or choose another with --listen",
+                    address.port()
+                )
+            } else {
+                "choose an address that this machine has, with --listen".into()
+            },
+            caused_by: vec![error.to_string()],
         }
-    }
-    Ok(())
+    })
 }
 
 async fn serve(config: Config) -> Result<(), Fatal> {
     let host = Arc::new(open_host(config)?);
-    check_ports(&host.config)?;
     let socket = host.config.socket.clone();
     let listener =
         api::bind_unix(&socket).map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;

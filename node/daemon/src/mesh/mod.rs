@@ -56,6 +56,7 @@ use crate::{
     authority::Authority,
     config::Config,
     data_dir::{DataDir, Membership},
+    held_ports::HeldPorts,
 };
 
 /// Follows who is alive.
@@ -70,6 +71,7 @@ pub(crate) struct Host {
     pub(crate) data: Arc<DataDir>,
     pub(crate) key: NodeKey,
     pub(crate) wireguard: PrivateKey,
+    pub(crate) ports: HeldPorts,
     pub(crate) clock: Clock,
 }
 
@@ -138,6 +140,7 @@ impl Host {
             listen: self.config.listen.clone(),
             credentials: watched,
         };
+        self.ports.release();
         let (net, incoming) = Net::start(settings)?;
         Ok(Connected {
             credentials,

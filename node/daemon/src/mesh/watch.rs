@@ -24,9 +24,9 @@ use super::{
 };
 
 /// A server pushes at least so often, so that a subscriber notices a server that stands still.
-const KEEPALIVE: Duration = Duration::from_secs(1);
+const KEEPALIVE: Duration = Duration::from_millis(500);
 /// A subscriber leaves a server that was silent for so long.
-const SILENCE_MAX: Duration = Duration::from_millis(3500);
+const SILENCE_MAX: Duration = Duration::from_millis(1600);
 /// Opening a stream to a server.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two rounds over all servers.
