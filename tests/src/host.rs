@@ -312,7 +312,8 @@ impl Host {
     }
 
     /// The mounts. `/run/lab` first: it stays visible whatever is mounted over the directory
-    /// that the build or the lab lies in.
+    /// that the build or the lab lies in. `/etc` is copied where it can be no overlay, or where
+    /// its owner does not exist, as in a user namespace.
     fn boot_script(&self) -> String {
         let plan = &self.shared.plan;
         format!(
@@ -324,9 +325,10 @@ mount --bind '{bin}' {BIN_DIR}
 mount --bind '{dir}' /run/lab/disk
 mount --bind '{lab}/files' /run/lab/files
 d=/run/lab/disk
-if [ ! -e $d/etc-copied ] && ! mount -t overlay overlay \
-    -o lowerdir=/etc,upperdir=$d/etc,workdir=$d/etc-work /etc; then
-  cp -a /etc/. $d/etc/
+if [ ! -e $d/etc-copied ] && ! {{ mount -t overlay overlay \
+    -o lowerdir=/etc,upperdir=$d/etc,workdir=$d/etc-work /etc && touch /etc/hostname; }}; then
+  umount /etc || true
+  cp -r /etc/. $d/etc/ || true
   touch $d/etc-copied
 fi
 if [ -e $d/etc-copied ]; then mount --bind $d/etc /etc; fi

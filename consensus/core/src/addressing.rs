@@ -29,7 +29,7 @@ pub const DEFAULT_IPV4_PREFIX: Ipv4Prefix = Ipv4Prefix {
 
 /// An IPv4 prefix with a zero host part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "(Ipv4Addr, u8)")]
+#[serde(try_from = "UncheckedPrefix")]
 pub struct Ipv4Prefix {
     network: Ipv4Addr,
     bits: u8,
@@ -38,10 +38,19 @@ pub struct Ipv4Prefix {
 /// Shortest and longest: the whole space of overlays, and room for six nodes.
 const BITS: std::ops::RangeInclusive<u8> = 10..=29;
 
-impl TryFrom<(Ipv4Addr, u8)> for Ipv4Prefix {
+/// A prefix as it comes from outside.
+#[derive(Deserialize)]
+#[serde(rename = "Ipv4Prefix")]
+struct UncheckedPrefix {
+    network: Ipv4Addr,
+    bits: u8,
+}
+
+impl TryFrom<UncheckedPrefix> for Ipv4Prefix {
     type Error = InvalidId;
 
-    fn try_from((network, bits): (Ipv4Addr, u8)) -> Result<Self, InvalidId> {
+    fn try_from(unchecked: UncheckedPrefix) -> Result<Self, InvalidId> {
+        let UncheckedPrefix { network, bits } = unchecked;
         let refuse = |rule| InvalidId {
             what: "IPv4 overlay prefix",
             text: format!("{network}/{bits}"),
@@ -112,7 +121,7 @@ impl FromStr for Ipv4Prefix {
         let (network, bits) = text.split_once('/').ok_or_else(refuse)?;
         let network: Ipv4Addr = network.parse().map_err(|_| refuse())?;
         let bits: u8 = bits.parse().map_err(|_| refuse())?;
-        Self::try_from((network, bits))
+        Self::try_from(UncheckedPrefix { network, bits })
     }
 }
 
@@ -192,5 +201,81 @@ mod tests {
         let hosts: Vec<_> = prefix.hosts().collect();
         assert_eq!(hosts.first(), Some(&Ipv4Addr::new(100, 64, 0, 1)));
         assert_eq!(hosts.last(), Some(&Ipv4Addr::new(100, 64, 0, 6)));
+    }
+
+    #[test]
+    fn the_shortest_and_the_longest_prefix_have_their_hosts() {
+        assert_eq!("100.64.0.0/10".parse(), Ok(OVERLAY_IPV4_SPACE));
+        assert_eq!(OVERLAY_IPV4_SPACE.hosts().count(), (1 << 22) - 2);
+        let last: Ipv4Prefix = "100.127.255.248/29".parse().unwrap();
+        assert_eq!(last.hosts().count(), 6);
+        assert_eq!(last.hosts().last(), Some(Ipv4Addr::new(100, 127, 255, 254)));
+        assert_eq!(DEFAULT_IPV4_PREFIX.hosts().count(), 65_534);
+    }
+
+    #[test]
+    fn a_length_out_of_range_or_malformed_is_refused() {
+        for bad in [
+            "100.64.0.0/9",
+            "100.64.0.0/0",
+            "100.64.0.0/33",
+            "100.64.0.0/256",
+        ] {
+            assert!(bad.parse::<Ipv4Prefix>().is_err(), "{bad}");
+        }
+        for bad in [
+            "100.64.0.0/-1",
+            "100.64.0.0/",
+            "/16",
+            "",
+            "100.64.0.0/16/16",
+        ] {
+            assert!(bad.parse::<Ipv4Prefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_from_the_wire_is_as_valid_as_one_from_text() {
+        let good = postcard::to_stdvec(&DEFAULT_IPV4_PREFIX).unwrap();
+        assert_eq!(good, [100, 96, 0, 0, 16]);
+        assert_eq!(postcard::from_bytes(&good), Ok(DEFAULT_IPV4_PREFIX));
+        for bad in [
+            [100, 96, 0, 0, 200],
+            [100, 96, 0, 0, 30],
+            [100, 96, 0, 1, 16],
+            [255, 255, 255, 255, 32],
+        ] {
+            assert!(postcard::from_bytes::<Ipv4Prefix>(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_overlap_when_one_lies_in_the_other() {
+        let prefix = |text: &str| text.parse::<Ipv4Prefix>().unwrap();
+        let (wide, inside, beside) = (
+            prefix("100.96.0.0/16"),
+            prefix("100.96.8.0/24"),
+            prefix("100.97.0.0/16"),
+        );
+        assert!(wide.overlaps(inside) && inside.overlaps(wide) && wide.overlaps(wide));
+        assert!(!wide.overlaps(beside) && !beside.overlaps(inside));
+        assert!(wide.contains(Ipv4Addr::new(100, 96, 255, 255)));
+        assert!(!wide.contains(Ipv4Addr::new(100, 97, 0, 0)));
+    }
+
+    #[test]
+    fn a_node_has_the_same_host_part_in_every_network() {
+        let node: NodeId = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
+            .parse()
+            .unwrap();
+        let mesh = MeshId::from_bytes([1; 16]);
+        let [a, b] = [2, 3].map(|n| Ipv6Prefix64::of(mesh, NetworkId::from_bytes([n; 16])));
+        assert_eq!(a.host(&node).segments()[4..], b.host(&node).segments()[4..]);
+        assert!(a.contains(a.host(&node)) && !a.contains(b.host(&node)));
+        // Derived addresses never change between versions: peers compute them apart.
+        assert_eq!(
+            a.host(&node).to_string(),
+            "fd88:12ee:b2d:7acb:4c14:8abb:4e2:8644"
+        );
     }
 }

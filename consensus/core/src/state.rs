@@ -52,9 +52,9 @@ pub struct Agreed {
     pub external_docker_hosts: BTreeMap<String, String>,
     /// Certificates by serial number (hexadecimal).
     pub certificates: BTreeMap<String, CertificateRecord>,
-    /// Serial numbers that no verifier accepts any more, each with the end of its certificate:
-    /// past that nobody accepts it anyway, and it is forgotten.
-    pub revoked: BTreeMap<String, WallMs>,
+    /// Certificates that no verifier accepts any more, by serial number. Past a certificate's end
+    /// nobody accepts it anyway, and it is forgotten.
+    pub revoked: BTreeMap<String, CertificateRecord>,
 }
 
 /// The trust domain.

@@ -63,3 +63,184 @@ pub fn voter_step(
         .find(|raft| !wanted.contains_key(raft) && !voters.contains(raft));
     stray.map(|raft| VoterStep::DropLearner(*raft))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LifecycleClass, NetworkProfile, Node, NodeState, Role, WallMs};
+
+    #[test]
+    fn a_new_server_is_a_learner_before_it_votes() {
+        let agreed = servers(&[1, 5]);
+        assert_eq!(
+            step(&agreed, &[1], &[], &[]),
+            Some(VoterStep::AddLearner(RaftId(5), id(5)))
+        );
+        assert_eq!(step(&agreed, &[1], &[5], &[(5, 1000)]), change(&[1, 5]));
+        assert_eq!(step(&agreed, &[1, 5], &[], &[]), None);
+    }
+
+    #[test]
+    fn a_laggard_is_not_promoted() {
+        let agreed = servers(&[1, 5]);
+        assert_eq!(step(&agreed, &[1], &[5], &[]), None);
+        assert_eq!(
+            step(&agreed, &[1], &[5], &[(5, LAST.0 - LAG_MAX - 1)]),
+            None
+        );
+        assert_eq!(
+            step(&agreed, &[1], &[5], &[(5, LAST.0 - LAG_MAX)]),
+            change(&[1, 5])
+        );
+    }
+
+    #[test]
+    fn learners_become_voters_one_at_a_time() {
+        let agreed = servers(&[1, 5, 6]);
+        let level = [(5, 1000), (6, 1000)];
+        assert_eq!(step(&agreed, &[1], &[5, 6], &level), change(&[1, 5]));
+        assert_eq!(step(&agreed, &[1, 5], &[6], &level), change(&[1, 5, 6]));
+    }
+
+    #[test]
+    fn a_laggard_does_not_keep_the_next_one_from_voting() {
+        let agreed = servers(&[1, 5, 6]);
+        assert_eq!(step(&agreed, &[1], &[5, 6], &[(6, 1000)]), change(&[1, 6]));
+    }
+
+    #[test]
+    fn a_removed_server_leaves_the_voters_and_then_the_group() {
+        let agreed = servers(&[1, 2]);
+        assert_eq!(step(&agreed, &[1, 2, 3], &[], &[]), change(&[1, 2]));
+        assert_eq!(
+            step(&agreed, &[1, 2], &[3], &[(3, 1000)]),
+            Some(VoterStep::DropLearner(RaftId(3)))
+        );
+    }
+
+    #[test]
+    fn a_learner_that_was_removed_meanwhile_is_never_promoted() {
+        let agreed = servers(&[1]);
+        assert_eq!(
+            step(&agreed, &[1], &[5], &[(5, 1000)]),
+            Some(VoterStep::DropLearner(RaftId(5)))
+        );
+    }
+
+    #[test]
+    fn a_replacement_joins_in_the_step_in_which_the_old_server_leaves() {
+        let agreed = servers(&[1, 2, 5]);
+        assert_eq!(
+            step(&agreed, &[1, 2, 3], &[5], &[(5, 1000)]),
+            change(&[1, 2, 5])
+        );
+        // Replacing all of them never leaves one alone.
+        let agreed = servers(&[4, 5, 6]);
+        let level = [(4, 1000), (5, 1000), (6, 1000)];
+        assert_eq!(
+            step(&agreed, &[1, 2, 3], &[4, 5, 6], &level),
+            change(&[4, 5, 6])
+        );
+    }
+
+    #[test]
+    fn the_voters_are_never_emptied() {
+        let agreed = servers(&[4]);
+        assert_eq!(step(&agreed, &[1], &[4], &[]), None);
+        assert_eq!(step(&servers(&[]), &[1], &[], &[]), None);
+    }
+
+    #[test]
+    fn a_server_promoted_again_is_another_voter() {
+        let agreed = servers(&[1, 9]);
+        let again = step(&agreed, &[1, 5], &[9], &[(9, 1000)]);
+        assert_eq!(again, change(&[1, 9]));
+    }
+
+    #[test]
+    fn every_start_leads_to_what_was_agreed() {
+        for start in 1_u64..16 {
+            for wish in 1_u64..16 {
+                let agreed = servers(&set(wish));
+                let mut voters: BTreeSet<RaftId> = set(start).into_iter().map(RaftId).collect();
+                let mut learners = BTreeSet::new();
+                let matched = (1..=4).map(|raft| (RaftId(raft), LAST)).collect();
+                let mut steps = 0;
+                while let Some(next) = voter_step(&agreed, &voters, &learners, &matched, LAST) {
+                    match next {
+                        VoterStep::AddLearner(raft, _) => assert!(learners.insert(raft)),
+                        VoterStep::DropLearner(raft) => assert!(learners.remove(&raft)),
+                        VoterStep::ChangeVoters(next) => {
+                            assert!(
+                                next.iter()
+                                    .all(|id| voters.contains(id) || learners.remove(id))
+                            );
+                            voters = next;
+                        }
+                    }
+                    steps += 1;
+                    assert!(steps < 16, "{start:b} never becomes {wish:b}");
+                }
+                assert_eq!(voters, set(wish).into_iter().map(RaftId).collect());
+                assert!(learners.is_empty());
+            }
+        }
+    }
+
+    const LAST: LogIndex = LogIndex(1000);
+
+    fn step(
+        agreed: &Agreed,
+        voters: &[u64],
+        learners: &[u64],
+        matched: &[(u64, u64)],
+    ) -> Option<VoterStep> {
+        let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
+        let matched = matched.iter().map(|(id, at)| (RaftId(*id), LogIndex(*at)));
+        voter_step(
+            agreed,
+            &ids(voters),
+            &ids(learners),
+            &matched.collect(),
+            LAST,
+        )
+    }
+
+    fn change(voters: &[u64]) -> Option<VoterStep> {
+        let voters = voters.iter().copied().map(RaftId).collect();
+        Some(VoterStep::ChangeVoters(voters))
+    }
+
+    /// Raft ids 1 to 4 by the bits of a number.
+    fn set(bits: u64) -> Vec<u64> {
+        (1..=4)
+            .filter(|raft| bits & (1 << (raft - 1)) != 0)
+            .collect()
+    }
+
+    fn id(raft: u64) -> NodeId {
+        format!("12D3KooW{raft:A>44}").parse().unwrap()
+    }
+
+    fn servers(raft_ids: &[u64]) -> Agreed {
+        let node = |raft: u64| Node {
+            name: format!("n{raft}"),
+            role: Role::Server,
+            raft_id: Some(RaftId(raft)),
+            state: NodeState::Running,
+            labels: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            lifecycle_class: LifecycleClass::Persistent,
+            tmpfs_store: false,
+            network_profile: NetworkProfile::Heavyweight,
+            addresses: Vec::new(),
+            wireguard_public_key: [0; 32],
+            joined_at: WallMs(0),
+        };
+        let nodes = raft_ids.iter().map(|raft| (id(*raft), node(*raft)));
+        Agreed {
+            nodes: nodes.collect(),
+            ..Agreed::default()
+        }
+    }
+}

@@ -128,6 +128,22 @@ impl DataDir {
         self.root.join(format!("raft-{}", id.0))
     }
 
+    /// Whether this node has voted under this Raft id before, whatever became of the log.
+    pub(crate) fn has_opened_raft(&self, id: RaftId) -> bool {
+        fs::read_to_string(self.root.join("raft.id"))
+            .is_ok_and(|text| text.trim() == id.0.to_string())
+    }
+
+    /// Remembers that it is about to.
+    pub(crate) fn note_opened_raft(&self, id: RaftId) -> Result<(), DataDirError> {
+        self.replace("raft.id", id.0.to_string().as_bytes())
+    }
+
+    /// Forgets it, on a node that is a member of nothing.
+    pub(crate) fn forget_opened_raft(&self) {
+        let _ = fs::remove_file(self.root.join("raft.id"));
+    }
+
     /// The Raft ids whose logs are here.
     pub(crate) fn raft_ids(&self) -> Vec<RaftId> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();

@@ -3,7 +3,7 @@
 //! Decides what counts as heavyweight (SPEC 1.4): at least 4 GiB and x86-64 or 64-bit Arm.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
@@ -57,6 +57,25 @@ pub(crate) fn metadata() -> BTreeMap<String, String> {
 /// Whether a directory is lost at reboot.
 pub(crate) fn is_in_memory(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|stat| MEMORY_FILE_SYSTEMS.contains(&stat.f_type))
+}
+
+/// Interfaces whose addresses mean something on this host only: containers' bridges, and the
+/// overlay's own, which nothing may be reached through before the overlay is up.
+const LOCAL_INTERFACES: [&str; 8] = [
+    "shoal-", "docker", "br-", "cni", "flannel", "podman", "veth", "virbr",
+];
+
+/// The addresses of such interfaces.
+pub(crate) fn local_addresses() -> BTreeSet<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
+    interfaces
+        .filter(|interface| {
+            LOCAL_INTERFACES
+                .iter()
+                .any(|prefix| interface.name.starts_with(prefix))
+        })
+        .map(|interface| interface.ip())
+        .collect()
 }
 
 /// The address from which packets to `there` would leave. Sends nothing.

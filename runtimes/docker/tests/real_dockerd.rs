@@ -28,6 +28,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{
     bare::without_docker,
+    booted::booted,
     host::{Host, eventually, inside, listen, processes, succeed},
 };
 
@@ -119,6 +120,100 @@ fn starts_dockerd_and_stays() {
         adapter.perform(Step::Start).await.unwrap();
         std::future::pending::<()>().await;
     });
+}
+
+#[test]
+fn systemd_runs_dockerd_where_it_is_pid_1() {
+    booted("systemd_runs_dockerd_where_it_is_pid_1", under_systemd);
+}
+
+async fn under_systemd(mut host: Host) {
+    // A machine that was a Docker host by itself, as its package made it.
+    succeed("systemctl", &["start", "docker.service"]);
+    let mut adapter = host.adapter();
+    let mut desired = host.assigned();
+    let observed = host.observe(&mut adapter, &desired).await;
+    assert!(matches!(observed.daemon, Daemon::Adoptable { .. }));
+
+    a_taken_port_is_named_from_the_journal(&mut host, &mut desired).await;
+    let (steps, phase) = host.drive(&mut adapter, &mut desired).await.unwrap();
+    assert_eq!(steps, ["Start"]);
+    assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
+    let unit = unit_shows("docker.service");
+    assert!(unit.contains("ActiveState=active"), "{unit}");
+    assert!(unit.contains("docker.service.d/10-shoal.conf"), "{unit}");
+    nothing_listens_everywhere();
+    strangers_are_refused(&host).await;
+
+    let docker = client(&host).await;
+    import_busybox(&docker).await;
+    a_page_is_served_on_the_overlay(&host, &docker).await;
+    a_renewed_certificate_keeps_containers(&mut host, &mut adapter, &mut desired).await;
+    overrides_are_reloaded_or_refused(&mut host, &mut adapter, &mut desired).await;
+    the_next_shoald_finds_it_also_after_systemd_restarted_it(&mut host, &mut desired).await;
+    systemd_host_becomes_as_before(&mut host).await;
+}
+
+async fn a_taken_port_is_named_from_the_journal(host: &mut Host, desired: &mut Desired) {
+    let taken = TcpListener::bind("[fd00:5::1]:2376").unwrap();
+    let mut adapter = host.adapter();
+    let error = host.drive(&mut adapter, desired).await.unwrap_err();
+    assert_eq!(error.code(), "DockerPortInUseError", "{error}");
+    assert!(error.to_string().contains("[fd00:5::1]:2376"), "{error}");
+    drop(taken);
+    // systemd's own attempts might win otherwise.
+    succeed("systemctl", &["stop", "docker.service"]);
+}
+
+/// The unit's state in systemd's words.
+fn unit_shows(unit: &str) -> String {
+    let properties = "--property=ActiveState,MainPID,DropInPaths,ExecStart";
+    succeed("systemctl", &["show", properties, unit])
+}
+
+async fn the_next_shoald_finds_it_also_after_systemd_restarted_it(
+    host: &mut Host,
+    desired: &mut Desired,
+) {
+    let mut adapter = host.adapter();
+    let (steps, _) = host.drive(&mut adapter, desired).await.unwrap();
+    assert_eq!(steps, Vec::<String>::new());
+    let before = pid_of(&host.observe(&mut adapter, desired).await);
+    let pid = Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually(Duration::from_secs(20), || {
+        let unit = unit_shows("docker.service");
+        unit.contains("ActiveState=active") && !unit.contains(&format!("MainPID={before}\n"))
+    });
+    let mut adapter = host.adapter();
+    let (steps, phase) = host.drive(&mut adapter, desired).await.unwrap();
+    assert_eq!(steps, Vec::<String>::new(), "it needs no second restart");
+    assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
+    let page = host.neighbour_fetches("[fd00:5::1]:8080");
+    assert_eq!(page.as_deref(), Some(PAGE), "the container lived on");
+}
+
+/// Unassigns: neither unit runs, no container, and the packaged command is back.
+async fn systemd_host_becomes_as_before(host: &mut Host) {
+    let mut adapter = host.adapter();
+    let mut unassigned = host.assigned();
+    unassigned.assigned = false;
+    let (steps, phase) = host.drive(&mut adapter, &mut unassigned).await.unwrap();
+    assert_eq!(steps, ["Stop", "RemoveFiles"]);
+    assert_eq!(phase, Phase::Stopped);
+    for unit in ["docker.service", "docker.socket"] {
+        let shown = unit_shows(unit);
+        assert!(shown.contains("ActiveState=inactive"), "{shown}");
+        assert!(!shown.contains("shoal"), "{shown}");
+    }
+    assert_eq!(
+        processes(&["dockerd", "docker-proxy"]),
+        Vec::<String>::new()
+    );
+    assert_eq!(processes(&["busybox"]), Vec::<String>::new());
+    let configuration = std::path::Path::new("/etc/shoal/docker");
+    assert!(!host.data_dir.exists() && !configuration.exists());
+    assert!(!host.paths().drop_in.parent().unwrap().exists());
 }
 
 #[test]

@@ -26,6 +26,8 @@ fn an_address_in_use_is_refused_by_name_and_leaves_nothing() {
         return;
     };
     let first = Node::new(&lab, "n1");
+    // Only a member listens for others.
+    first.host.shoal(&["init", "--name", "lab"]).ok();
     let refused = starts_in_vain(
         &first.host,
         &[

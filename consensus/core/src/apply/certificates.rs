@@ -44,11 +44,10 @@ pub(super) fn check(
 pub(super) fn record(change: &mut Change<'_>, certificate: &NewCertificate) {
     let now = change.time;
     let agreed = change.agreed_mut();
-    let matters = |end: crate::WallMs| end.0.saturating_add(KEPT_AFTER_END_MS) >= now.0;
-    agreed
-        .certificates
-        .retain(|_, known| matters(known.not_after));
-    agreed.revoked.retain(|_, not_after| matters(*not_after));
+    let matters =
+        |known: &CertificateRecord| known.not_after.0.saturating_add(KEPT_AFTER_END_MS) >= now.0;
+    agreed.certificates.retain(|_, known| matters(known));
+    agreed.revoked.retain(|_, known| matters(known));
     let NewCertificate { serial, record } = certificate.clone();
     agreed.certificates.insert(serial, record);
 }
@@ -60,7 +59,7 @@ pub(super) fn revoke(change: &mut Change<'_>, of: impl Fn(&CertificateRecord) ->
     agreed.certificates.retain(|serial, record| {
         let goes = of(record);
         if goes {
-            revoked.insert(serial.clone(), record.not_after);
+            revoked.insert(serial.clone(), record.clone());
         }
         !goes
     });

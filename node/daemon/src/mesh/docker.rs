@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use consensus_core::{Agreed, Command, DockerPhase, LogIndex, Module, Time, WallMs};
+use overlay_core::peers::DEFAULT_MTU;
 use runtimes_core::{
     docker::{Desired, IssuedCertificate, Listen, Phase, Plan, Step, plan},
     retries::Retries,
@@ -194,7 +195,8 @@ impl Docker {
             }),
             certificate,
             overrides: Vec::new(),
-            mtu: None,
+            // One owner of the MTU: what leaves a container fits the overlay.
+            mtu: u16::try_from(DEFAULT_MTU).ok(),
         }
     }
 

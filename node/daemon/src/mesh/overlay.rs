@@ -57,6 +57,8 @@ pub(crate) struct Overlay {
 struct Up {
     interface: Interface,
     network: Network,
+    /// Where libp2p talked to each peer last.
+    talked: BTreeMap<NodeId, IpAddr>,
 }
 
 impl Overlay {
@@ -159,7 +161,7 @@ impl Overlay {
                 place.insert(up)
             }
         };
-        let desired = self.desired(agreed, id, network, peer);
+        let desired = self.desired(agreed, id, network, peer, &mut up.talked);
         let observed = match up.interface.observe().await {
             Ok(observed) => observed,
             Err(error) => {
@@ -214,6 +216,7 @@ impl Overlay {
         Ok(Up {
             interface,
             network: network.clone(),
+            talked: BTreeMap::new(),
         })
     }
 
@@ -223,6 +226,7 @@ impl Overlay {
         id: NetworkId,
         network: &Network,
         own: &Peer,
+        talked: &mut BTreeMap<NodeId, IpAddr>,
     ) -> InterfacePlan {
         let mut peers = BTreeMap::new();
         for ((of, node), peer) in &agreed.peers {
@@ -234,7 +238,7 @@ impl Overlay {
             };
             let allowed_ips: BTreeSet<Cidr> =
                 [Cidr::host(peer.ipv6.into()), Cidr::host(peer.ipv4.into())].into();
-            let endpoint = self.endpoint(id, node, network.wireguard_port, &row.addresses);
+            let endpoint = self.endpoint(talked, id, node, network.wireguard_port, &row.addresses);
             let plan = PeerPlan {
                 endpoint,
                 allowed_ips,
@@ -251,16 +255,17 @@ impl Overlay {
         }
     }
 
-    /// Where to send a peer's packets.
+    /// Where to send a peer's packets: where libp2p talks to it, or talked to it last.
     fn endpoint(
         &self,
+        talked: &mut BTreeMap<NodeId, IpAddr>,
         network: NetworkId,
         node: &NodeId,
         port: u16,
         agreed: &[SocketAddr],
     ) -> Option<SocketAddr> {
         let members = self.members.borrow().clone();
-        let gossiped: Vec<SocketAddr> = members
+        let gossiped: &[SocketAddr] = members
             .get(node)
             .and_then(|member| {
                 member
@@ -269,26 +274,29 @@ impl Overlay {
                     .iter()
                     .find(|(id, _)| *id == network)
             })
-            .map(|(_, endpoints)| endpoints.clone())
-            .unwrap_or_default();
+            .map_or(&[], |(_, endpoints)| endpoints);
         let remote = self
             .net
             .connections()
             .borrow()
             .get(node)
-            .map(|connection| connection.remote.ip());
-        match remote {
-            Some(ip) => {
-                let known = gossiped.iter().find(|endpoint| endpoint.ip() == ip);
-                let port = known.or(gossiped.first()).map_or(port, SocketAddr::port);
-                Some(SocketAddr::new(ip, port))
-            }
-            None => gossiped.first().copied().or_else(|| {
-                agreed
-                    .first()
-                    .map(|address| SocketAddr::new(address.ip(), port))
-            }),
+            .map(|now| now.remote.ip());
+        if let Some(ip) = remote {
+            talked.insert(node.clone(), ip);
         }
+        // A connection that ends, as at every restart of the peer's daemon, says nothing about
+        // the peer's WireGuard: it stays where it was.
+        if let Some(ip) = talked.get(node) {
+            let known = gossiped.iter().find(|endpoint| endpoint.ip() == *ip);
+            let port = known.or(gossiped.first()).map_or(port, SocketAddr::port);
+            return Some(SocketAddr::new(*ip, port));
+        }
+        let first = gossiped.first().copied();
+        first.or_else(|| {
+            agreed
+                .first()
+                .map(|address| SocketAddr::new(address.ip(), port))
+        })
     }
 
     async fn observe(&self, interfaces: &BTreeMap<NetworkId, Up>, status: &mut OverlayStatus) {

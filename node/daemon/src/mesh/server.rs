@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use consensus_core::{NodeId, RaftId};
-use consensus_raft::{Agreement, Carrier, CarrierError, Lane, Settings, Timers};
+use consensus_raft::{Agreement, Carrier, CarrierError, Lane, OpenError, Settings, Timers};
 use futures::future::BoxFuture;
 use overlay_net::{Channel, IncomingCall, Net};
 use tokio::{
@@ -21,7 +21,10 @@ use super::{
     replica::Replica,
     views::{Standing, Views},
 };
-use crate::{config::RaftTimers, data_dir::DataDir};
+use crate::{
+    config::RaftTimers,
+    data_dir::{DataDir, DataDirError},
+};
 
 /// After a store could not be opened: the reason may be a disk that fills and empties.
 const REOPEN_PAUSE: Duration = Duration::from_secs(2);
@@ -67,26 +70,59 @@ pub(crate) fn timers(profile: RaftTimers) -> Timers {
     }
 }
 
-/// Opens the log of `raft_id`.
+/// Why a server's Raft does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    #[error("the log of this server is gone")]
+    LogGone,
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Disk(#[from] DataDirError),
+}
+
+impl ServerError {
+    /// Stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::LogGone => "StoreGone",
+            Self::Open(error) => error.code(),
+            Self::Disk(error) => error.code(),
+        }
+    }
+
+    /// What to do.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::LogGone => "demote this node and promote it again: it then joins as a new voter",
+            Self::Open(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
+        }
+    }
+}
+
+/// Opens the log of `raft_id`. One that this node has voted with and lost is not begun anew: an
+/// empty log under the old id would forget its votes and vote twice.
 pub(crate) async fn open(
     data: &DataDir,
     me: &NodeId,
     raft_id: RaftId,
     profile: RaftTimers,
     net: &Net,
-) -> Result<Agreement<Replica>, consensus_raft::OpenError> {
+) -> Result<Agreement<Replica>, ServerError> {
+    let dir = data.raft(raft_id);
+    if data.has_opened_raft(raft_id) && !dir.exists() {
+        return Err(ServerError::LogGone);
+    }
+    data.note_opened_raft(raft_id)?;
     let settings = Settings {
-        dir: data.raft(raft_id),
+        dir,
         raft_id,
         node: me.clone(),
         timers: timers(profile),
     };
-    Agreement::open(
-        settings,
-        Replica::default(),
-        Arc::new(NetCarrier(net.clone())),
-    )
-    .await
+    let carrier = Arc::new(NetCarrier(net.clone()));
+    Ok(Agreement::open(settings, Replica::default(), carrier).await?)
 }
 
 /// Keeps this node's Raft in line with its agreed role until cancelled.

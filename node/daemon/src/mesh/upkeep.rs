@@ -1,8 +1,8 @@
 //! The small duties of a member: what to dial, what to tell of itself, what to keep on disk.
 //!
 //! Decides which of its addresses a node tells the others: what the operator advertises, else the
-//! interfaces' addresses that libp2p listens on, without overlay and loopback ones where there are
-//! better.
+//! interfaces' addresses that libp2p listens on, without those that mean nothing elsewhere (the
+//! overlay's, containers' bridges') and without loopback where there are better.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ use super::{
     peer_wire::{PeerAnswer, PeerRequest, misunderstood},
     proposer::{Proposer, wall_now},
 };
-use crate::{authority, certificate_files::write_client_files, data_dir::Membership};
+use crate::{authority, certificate_files::write_client_files, data_dir::Membership, machine};
 
 /// Orders the membership rings. Agreed by being the same everywhere; changing it is for later.
 const RING_SALT: u64 = 0;
@@ -129,8 +129,9 @@ impl Upkeep {
     }
 
     fn own_addresses(&self, agreed: &Agreed, listeners: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+        let local = machine::local_addresses();
         own_addresses(&self.host.config.advertise, listeners, |ip| {
-            in_overlay(agreed, ip)
+            local.contains(&ip) || in_overlay(agreed, ip)
         })
     }
 
@@ -301,7 +302,7 @@ fn in_overlay(agreed: &Agreed, ip: IpAddr) -> bool {
 pub(crate) fn own_addresses(
     advertised: &[SocketAddr],
     listeners: &BTreeSet<SocketAddr>,
-    in_overlay: impl Fn(IpAddr) -> bool,
+    means_nothing_elsewhere: impl Fn(IpAddr) -> bool,
 ) -> Vec<SocketAddr> {
     if !advertised.is_empty() {
         return advertised.to_vec();
@@ -314,7 +315,9 @@ pub(crate) fn own_addresses(
     let usable: Vec<SocketAddr> = listeners
         .iter()
         .filter(|address| {
-            !address.ip().is_unspecified() && !link_local(address.ip()) && !in_overlay(address.ip())
+            !address.ip().is_unspecified()
+                && !link_local(address.ip())
+                && !means_nothing_elsewhere(address.ip())
         })
         .copied()
         .collect();

@@ -58,6 +58,7 @@ impl Node {
         );
         // Left over from a founding that was cut short; this node is a member of nothing.
         let _ = fs::remove_dir_all(host.data.raft(FOUNDER_RAFT_ID));
+        host.data.forget_opened_raft();
         let authority = Authority::create(&host.data.authority(), mesh)?;
         let first = self.enrolment(&JoinRequest::plain(), None)?;
         let csr = node_request(&host.key)?;

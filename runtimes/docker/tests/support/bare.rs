@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use super::host::{missing, run_again, succeed};
+use super::host::{missing, run_again, skip, succeed};
 
 /// Set for the copy that runs inside: where its files are.
 const INSIDE: &str = "SHOAL_TEST_BARE_DIR";
@@ -30,8 +30,7 @@ const WRITTEN: [&str; 6] = [
 pub(crate) fn without_docker<F: Future<Output = ()>>(test: &str, body: impl FnOnce(PathBuf) -> F) {
     let no_apt = || (!Path::new("/usr/bin/apt-get").exists()).then(|| "no apt-get".to_owned());
     if let Some(reason) = missing().or_else(no_apt) {
-        eprintln!("SKIPPED {test}: {reason}");
-        return;
+        return skip(test, &reason);
     }
     let Some(directory) = env::var_os(INSIDE) else {
         return run_again(test, INSIDE, &[]);

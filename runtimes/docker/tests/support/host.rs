@@ -28,7 +28,7 @@ use super::ca::Ca;
 /// Set for the copy that runs inside: where its files are.
 const INSIDE: &str = "SHOAL_TEST_HOST_DIR";
 /// overlayfs cannot lie on overlayfs or tmpfs, so not /tmp.
-const DISK: &str = "/var/tmp";
+pub(crate) const DISK: &str = "/var/tmp";
 
 /// The host's overlay addresses.
 pub(crate) fn listen() -> Listen {
@@ -41,14 +41,21 @@ pub(crate) fn listen() -> Listen {
 /// Runs the body of the test of that name on a host of its own.
 pub(crate) fn inside<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Host) -> F) {
     if let Some(reason) = missing() {
-        // CI counts these lines: it may skip none.
-        eprintln!("SKIPPED {test}: {reason}");
-        return;
+        return skip(test, &reason);
     }
     match env::var_os(INSIDE) {
         Some(directory) => run_body(Path::new(&directory), body),
         None => run_again(test, INSIDE, &["--net"]),
     }
+}
+
+/// Says loudly that a test does not run here. CI sets SHOAL_NO_SKIP, under which that is a failure.
+pub(crate) fn skip(test: &str, reason: &str) {
+    assert!(
+        env::var_os("SHOAL_NO_SKIP").is_none(),
+        "{test} cannot run: {reason}"
+    );
+    eprintln!("SKIPPED {test}: {reason}");
 }
 
 /// Why these tests cannot run here.
@@ -97,12 +104,15 @@ pub(crate) fn run_again(test: &str, inside: &str, namespaces: &[&str]) {
 fn run_body<F: Future<Output = ()>>(directory: &Path, body: impl FnOnce(Host) -> F) {
     prepare_files(directory);
     let neighbour = prepare_network();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime().block_on(body(Host::new(directory, neighbour)));
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .unwrap();
-    runtime.block_on(body(Host::new(directory, neighbour)));
+        .unwrap()
 }
 
 fn prepare_files(directory: &Path) {
@@ -128,7 +138,7 @@ fn prepare_files(directory: &Path) {
 }
 
 /// The host's overlay interface, with a neighbour at its other end.
-fn prepare_network() -> Child {
+pub(crate) fn prepare_network() -> Child {
     let neighbour = Command::new("unshare")
         .args(["--net", "sleep", "infinity"])
         .stdin(Stdio::null())
@@ -201,7 +211,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn new(directory: &Path, neighbour: Child) -> Self {
+    pub(crate) fn new(directory: &Path, neighbour: Child) -> Self {
         Self {
             data_dir: directory.join("shoal"),
             ca: Ca::new(),
