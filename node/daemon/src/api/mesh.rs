@@ -13,7 +13,7 @@ use overlay_core::membership::Condition;
 use super::{Answer, Body, Member, freshness, rfc3339};
 use crate::{
     authority::{fingerprint, words},
-    mesh::{Mesh, proposer::wall_now, upkeep::validity},
+    mesh::{Mesh, overlay::OverlayStatus, proposer::wall_now, upkeep::validity},
     node::{Node, invalid_text},
     token::Token,
 };
@@ -78,6 +78,8 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
         .cloned()
         .unwrap_or_default();
     let row = agreed.mesh.as_ref();
+    // Taken once: a second borrow while the first lives waits for a writer that waits for it.
+    let overlay = mesh.overlay.borrow().clone();
     let listeners = mesh
         .proposer
         .net
@@ -108,20 +110,20 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
         } else {
             listeners
         },
-        wireguard: mesh.overlay.borrow().backend.map(str::to_owned),
+        wireguard: overlay.backend.map(str::to_owned),
         certificate_expires_ms: validity(&leaf).map(|(_, to)| to.0),
-        conditions: conditions(mesh),
+        conditions: conditions(mesh, &overlay),
     }
 }
 
 /// What is not as it should be.
-fn conditions(mesh: &Mesh) -> Vec<String> {
+fn conditions(mesh: &Mesh, overlay: &OverlayStatus) -> Vec<String> {
     let view = mesh.proposer.views.view();
     let mut conditions = Vec::new();
     if !view.agreed.nodes.contains_key(&mesh.me) {
         conditions.push("this node was removed from its mesh".to_owned());
     }
-    for (network, reason) in &mesh.overlay.borrow().conditions {
+    for (network, reason) in &overlay.conditions {
         conditions.push(format!("network {network}: {reason}"));
     }
     conditions.extend(mesh.raft_condition.borrow().clone());

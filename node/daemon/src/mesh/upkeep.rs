@@ -75,19 +75,37 @@ impl Upkeep {
     async fn direct(self: Arc<Self>) {
         let mut view = self.proposer.views.watch();
         let mut listeners = self.proposer.net.listeners();
+        let mut standing = self.proposer.views.watch_standing();
         let mut known: BTreeSet<NodeId> = BTreeSet::new();
         loop {
             let agreed = view.borrow_and_update().agreed.clone();
             let mine = self.own_addresses(&agreed, &listeners.borrow_and_update());
+            // A removed server is cut off once it votes no more: the very change that takes its
+            // vote may need it.
+            let voters: BTreeSet<NodeId> = standing
+                .borrow_and_update()
+                .voters
+                .iter()
+                .cloned()
+                .collect();
+            let revoked: BTreeSet<String> = agreed
+                .revoked
+                .iter()
+                .filter(|(_, record)| {
+                    agreed.nodes.contains_key(&record.node) || !voters.contains(&record.node)
+                })
+                .map(|(serial, _)| serial.clone())
+                .collect();
             self.credentials.send_if_modified(|credentials| {
-                let differs = !credentials.revoked.iter().eq(agreed.revoked.keys());
+                let differs = credentials.revoked != revoked;
                 if differs {
-                    Arc::make_mut(credentials).revoked = agreed.revoked.keys().cloned().collect();
+                    Arc::make_mut(credentials).revoked = revoked;
                 }
                 differs
             });
             let nodes: BTreeSet<NodeId> = agreed.nodes.keys().cloned().collect();
-            for gone in known.difference(&nodes) {
+            let linked: BTreeSet<NodeId> = nodes.union(&voters).cloned().collect();
+            for gone in known.difference(&linked) {
                 self.proposer.net.set_addresses(gone.clone(), Vec::new());
                 self.proposer.net.disconnect(gone);
             }
@@ -101,11 +119,11 @@ impl Upkeep {
                     .net
                     .set_addresses(id.clone(), node.addresses.clone());
             }
-            known = nodes;
+            known = linked;
             replace_if_new(
                 &self.gossip.roster,
                 Roster {
-                    nodes: known.clone(),
+                    nodes,
                     salt: RING_SALT,
                 },
             );
@@ -120,6 +138,7 @@ impl Upkeep {
             // All arms only wait; everything is read anew above.
             let open = tokio::select! {
                 changed = view.changed() => changed.is_ok(),
+                changed = standing.changed() => changed.is_ok(),
                 changed = listeners.changed() => changed.is_ok(),
             };
             if !open {

@@ -1,3 +1,5 @@
+//! Claims about version 1 of the membership messages.
+
 use consensus_core::NodeId;
 use proptest::prelude::*;
 
