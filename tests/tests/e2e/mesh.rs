@@ -271,3 +271,20 @@ fn kinds(mesh: &Mesh, prefix: &str) -> BTreeSet<String> {
     assert!(kinds.iter().all(|kind| kind.starts_with(prefix)));
     kinds
 }
+
+#[test]
+fn one_of_two_servers_can_be_removed() {
+    let Some(lab) = Lab::for_test("two") else {
+        return;
+    };
+    let mesh = Mesh::new(&lab, 2, 0);
+    let stays = mesh.node("s1").host.clone();
+    stays.shoal(&["node", "remove", "s2", "--yes"]).ok();
+    // Its own vote is needed for its removal, so it must not be cut off before.
+    stays.wait_for_status(SOON, "one server is left", |status| {
+        status["voters"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
+    });
+    stays.shoal(&["node", "label", "s1", "alone=yes"]).ok();
+}

@@ -7,14 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use consensus_core::{Agreed, Network, NetworkId, NodeId, Peer};
-use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, plan};
+use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, Step, plan};
 use overlay_net::Net;
 use overlay_wireguard::{Backend, Interface, InterfaceSettings, PrivateKey, bring_up};
 use tokio::{sync::watch, time::sleep};
@@ -181,6 +181,7 @@ impl Overlay {
                 .apply(&steps)
                 .await
                 .map_err(|error| with_sources(&error))?;
+            greet_added(&steps, peer);
         }
         Ok(match up.interface.backend() {
             Backend::Kernel => "kernel",
@@ -308,6 +309,34 @@ impl Overlay {
                     status.peers.insert(*key.as_bytes(), (peer.endpoint, age));
                 }
             }
+        }
+    }
+}
+
+/// Where a greeting goes: the discard service (RFC 863), which nobody runs.
+const DISCARD_PORT: u16 = 9;
+
+/// Sends one datagram to each peer that was just added. WireGuard shakes hands when there is
+/// something to send, and drops a handshake from a peer it does not know yet; the sender then
+/// waits five seconds (whitepaper, 6.1). Of two nodes that learn of each other the later one so
+/// always has its handshake answered at once.
+fn greet_added(steps: &[Step], own: &Peer) {
+    let added = steps.iter().filter_map(|step| {
+        let Step::AddPeer { peer, .. } = step else {
+            return None;
+        };
+        peer.allowed_ips
+            .iter()
+            .map(|cidr| cidr.address())
+            .find(IpAddr::is_ipv6)
+    });
+    for address in added {
+        let sent = UdpSocket::bind(SocketAddr::from((own.ipv6, 0))).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.send_to(&[0], SocketAddr::from((address, DISCARD_PORT)))
+        });
+        if let Err(error) = sent {
+            tracing::debug!(%address, %error, "a new peer was not greeted");
         }
     }
 }

@@ -121,13 +121,16 @@ impl Proposer {
         let mut in_flight: BTreeSet<NodeId> = BTreeSet::new();
         let mut pending = FuturesUnordered::new();
         loop {
-            if let Some(target) = queue.pop_front()
-                && in_flight.insert(target.clone())
-            {
+            // Who is being asked already costs no turn.
+            while let Some(target) = queue.pop_front() {
+                if !in_flight.insert(target.clone()) {
+                    continue;
+                }
                 pending.push(async move {
                     let attempt = self.attempt(&target, envelope).await;
                     (target, attempt)
                 });
+                break;
             }
             let pause = if queue.is_empty() {
                 RETRY_PAUSE
