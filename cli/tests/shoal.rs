@@ -746,20 +746,38 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""));
 }
 
+/// A directory on the file system that the program is on.
+fn directory_of_programs() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
 /// The program in a directory of its own, so that nothing but the test puts a daemon beside it.
+/// Linked, not copied: a program cannot be executed while anybody has it open for writing, and
+/// what a test has open another one's child has too, for a moment.
 fn alone(directory: &Path) -> PathBuf {
     let program = directory.join("shoal");
-    fs::copy(env!("CARGO_BIN_EXE_shoal"), &program).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_shoal"), &program).unwrap();
     program
+}
+
+/// A script, written by a process of its own for the same reason.
+fn script(path: &Path, text: &str) {
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "printf '%s' \"$1\" > \"$2\" && chmod 755 \"$2\"",
+        "sh",
+        text,
+    ]);
+    assert!(command.arg(path).status().unwrap().success());
 }
 
 #[test]
 fn run_becomes_the_daemon_beside_it_with_untouched_arguments() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory_of_programs();
     let program = alone(directory.path());
     let daemon = directory.path().join("shoald");
-    fs::write(&daemon, "#!/bin/sh\necho $$ \"$@\"\nexit 7\n").unwrap();
-    fs::set_permissions(&daemon, fs::Permissions::from_mode(0o755)).unwrap();
+    script(&daemon, "#!/bin/sh\necho $$ \"$@\"\nexit 7\n");
     let mut command = Command::new(program);
     command.args(["run", "--config", "a b", "--help", "--json", "--", "x"]);
     command.stdout(Stdio::piped());
@@ -775,7 +793,7 @@ fn run_becomes_the_daemon_beside_it_with_untouched_arguments() {
 
 #[test]
 fn run_without_a_daemon_program_says_where_it_looked() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory_of_programs();
     let program = alone(directory.path());
     let run = |args: &[&str]| {
         let mut command = Command::new(&program);

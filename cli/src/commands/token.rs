@@ -146,6 +146,11 @@ fn show_kept(
     out: TokenFile<'_>,
 ) -> Result<Exit, Failure> {
     let path = out.path;
+    // Finished, for whoever copies the file under the same name.
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let join_command = created
+        .join_command
+        .replace("FILE", &name.to_string_lossy());
     out.keep(&created.token)?;
     if context.terminal.json() {
         context.terminal.value(&json!({
@@ -154,7 +159,7 @@ fn show_kept(
             "id": created.id,
             "role": created.role,
             "expires": created.expires,
-            "join_command": created.join_command,
+            "join_command": join_command,
             "root_fingerprint": created.root_fingerprint,
             "root_words": created.root_words,
         }))?;
@@ -162,7 +167,7 @@ fn show_kept(
         context.terminal.text(&format!(
             "The token is in {}. Copy that file to the new machine; there:\n  {}\n\n{}",
             path.display(),
-            created.join_command,
+            join_command,
             token_facts(created, reusable),
         ))?;
     }
