@@ -198,10 +198,10 @@ fn unassigning_stops_dockerd_and_keeps_the_row_and_decommissioning_takes_it() {
     });
     wait_until(SOON, "dockerd is gone", || dockerd_of(&host).is_empty());
     let leftovers = "find /etc/shoal /var/lib/shoal/docker -name '*.pem' 2>/dev/null";
-    assert_eq!(
-        host.sh(leftovers).text(),
-        "",
-        "keys of a Docker host that is none any more"
+    wait_until(
+        SOON,
+        "keys of a Docker host that is none any more are gone",
+        || host.sh(leftovers).text().is_empty(),
     );
 }
 

@@ -181,6 +181,10 @@ impl Peering {
     }
 
     fn on_order(&mut self, order: Order) {
+        // Whoever names a node's addresses and then calls it must not be told that none is known.
+        if self.wiring.addresses.has_changed().unwrap_or(false) {
+            self.take_addresses();
+        }
         match order {
             Order::Open { to, lane, reply } => self.open(to, lane, reply),
             Order::Suspect(peer) => self.suspect(peer),
