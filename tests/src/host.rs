@@ -154,6 +154,8 @@ impl Host {
             process.kill9();
         }
         holder.wait();
+        // The kernel takes down what a namespace held in its own time; a pulled plug is at once.
+        self.switch(&format!("ip link del {} 2>/dev/null; true", self.port()));
         cgroups::remove_of_containers(&self.disk("/var/lib/docker"));
     }
 
@@ -352,11 +354,17 @@ if [ ! -e /dev/net/tun ]; then mkdir -p /dev/net; mknod /dev/net/tun c 10 200; f
         )
     }
 
+    /// The same whenever the host is on, as a real machine's: neighbours remember it for a while.
+    fn hardware_address(&self) -> String {
+        format!("02:00:00:00:00:{:02x}", self.shared.plan.number)
+    }
+
     /// A cable from the host to the switch, made in both namespaces and never seen in a third.
     fn plug_in(&self, holder: &Holder) {
         let (port, init, switch) = (self.port(), holder.init(), self.shared.plan.switch);
         ok(Command::new("ip")
-            .args(["link", "add", "eth0", "netns", &init.to_string()])
+            .args(["link", "add", "eth0", "address", &self.hardware_address()])
+            .args(["netns", &init.to_string()])
             .args(["type", "veth", "peer", "name", &port])
             .args(["netns", &switch.to_string()]));
         self.switch(&format!(
