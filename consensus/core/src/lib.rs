@@ -6,6 +6,7 @@
 mod addressing;
 mod apply;
 mod command;
+mod docker_host;
 mod event;
 mod ids;
 mod lifecycle;
@@ -17,6 +18,7 @@ pub mod wire;
 pub use addressing::{DEFAULT_IPV4_PREFIX, Ipv4Prefix, Ipv6Prefix64, OVERLAY_IPV4_SPACE};
 pub use apply::{FOUNDER_RAFT_ID, apply};
 pub use command::{Applied, Command, Done, Enrolment, Envelope, NewCertificate};
+pub use docker_host::{DOCKER_TLS_PORT, DockerHost, DockerPhase, IssuedCertificate};
 pub use event::{EVENTS_KEPT, Event, EventKind};
 pub use ids::{
     InvalidId, LogIndex, MeshId, NetworkId, NodeId, RaftId, RequestId, Time, TokenId, WallMs,
@@ -24,8 +26,7 @@ pub use ids::{
 pub use lifecycle::{EPHEMERAL_SILENCE_MAX, SPOT_SILENCE_MAX, silence_max, silent_too_long};
 pub use refusal::Refusal;
 pub use state::{
-    Agreed, Assignment, CertificateProfile, CertificateRecord, DOCKER_TLS_PORT, DockerHost,
-    DockerPhase, IssuedCertificate, LifecycleClass, Mesh, Module, Network, NetworkProfile, Node,
-    NodeState, Peer, Role, State, Target, Token,
+    Agreed, Assignment, CertificateProfile, CertificateRecord, LifecycleClass, Mesh, Module,
+    Network, NetworkProfile, Node, NodeState, Peer, Role, State, Target, Token,
 };
-pub use voters::{VoterStep, voter_step};
+pub use voters::{GroupView, VoterStep, leader_step};

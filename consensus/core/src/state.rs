@@ -13,8 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Applied, Event, Ipv4Prefix, Ipv6Prefix64, LogIndex, MeshId, NetworkId, NodeId, RaftId,
-    RequestId, TokenId, WallMs,
+    Applied, DockerHost, Event, Ipv4Prefix, Ipv6Prefix64, LogIndex, MeshId, NetworkId, NodeId,
+    RaftId, RequestId, TokenId, WallMs,
 };
 
 /// The whole replicated state.
@@ -249,110 +249,6 @@ pub struct Assignment {
     pub module: Module,
     /// Where.
     pub target: Target,
-}
-
-/// How far a Docker host is (SPEC 4.3).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DockerPhase {
-    /// The node has not answered yet.
-    Assigned,
-    /// The engine is being looked for or installed.
-    Installing,
-    /// The node made a key and asks for a certificate.
-    WantsCert {
-        /// PKCS#10, DER.
-        csr: Vec<u8>,
-    },
-    /// The certificate is there; configuration and TLS files come next.
-    WantsConfig,
-    /// dockerd listens.
-    Ready {
-        /// dockerd's version.
-        version: String,
-    },
-    /// Unassigned; dockerd is being stopped.
-    Stopping,
-    /// Unassigned and stopped.
-    Stopped,
-    /// A step failed; it is tried again.
-    Failed {
-        /// What went wrong, in words.
-        reason: String,
-        /// The stable code of it.
-        code: String,
-        /// When it is tried again.
-        retry_at: WallMs,
-    },
-}
-
-impl DockerPhase {
-    /// The word in tables and JSON.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Assigned => "assigned",
-            Self::Installing => "installing",
-            Self::WantsCert { .. } => "wants_cert",
-            Self::WantsConfig => "wants_config",
-            Self::Ready { .. } => "ready",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Failed { .. } => "failed",
-        }
-    }
-}
-
-/// A certificate as its owner needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IssuedCertificate {
-    /// Serial number, hexadecimal.
-    pub serial: String,
-    /// The leaf, DER.
-    pub leaf: Vec<u8>,
-    /// The request it answers, so that an answer to an older key is not mistaken.
-    pub csr: Vec<u8>,
-    /// When it ends.
-    pub not_after: WallMs,
-}
-
-/// A Docker host that the mesh runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DockerHost {
-    /// How far it is.
-    pub phase: DockerPhase,
-    /// Since when.
-    pub since: WallMs,
-    /// Where dockerd listens.
-    pub listen: Option<Ipv6Addr>,
-    /// dockerd's version when it was last ready.
-    pub version: Option<String>,
-    /// Its present server certificate.
-    pub certificate: Option<IssuedCertificate>,
-    /// Whether it was ready since it was assigned.
-    pub provisioned: bool,
-}
-
-/// The port of dockerd's mutual-TLS listener (IANA: docker-s).
-pub const DOCKER_TLS_PORT: u16 = 2376;
-
-impl DockerHost {
-    /// pending, connected or disconnected (SPEC 4.6).
-    pub fn status(&self) -> &'static str {
-        match self.phase {
-            DockerPhase::Ready { .. } => "connected",
-            DockerPhase::Stopping | DockerPhase::Stopped => "disconnected",
-            DockerPhase::Assigned
-            | DockerPhase::Installing
-            | DockerPhase::WantsCert { .. }
-            | DockerPhase::WantsConfig
-            | DockerPhase::Failed { .. } => "pending",
-        }
-    }
-
-    /// `tcp://[address]:2376`, once an address is known.
-    pub fn api_endpoint(&self) -> Option<String> {
-        self.listen
-            .map(|address| format!("tcp://[{address}]:{DOCKER_TLS_PORT}"))
-    }
 }
 
 /// What a certificate is for.

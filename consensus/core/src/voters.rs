@@ -22,10 +22,50 @@ pub enum VoterStep {
     DropLearner(RaftId),
 }
 
+/// What the leader sees of its group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupView {
+    /// Who votes; during a change the old and the new voters.
+    pub voters: BTreeSet<RaftId>,
+    /// Who only follows.
+    pub learners: BTreeSet<RaftId>,
+    /// How far each log is known to reach.
+    pub matched: BTreeMap<RaftId, LogIndex>,
+    /// The leader's own log.
+    pub last: LogIndex,
+    /// Whether a change is under way.
+    pub changing: bool,
+    /// Who answered lately, the leader included.
+    pub heard: BTreeSet<RaftId>,
+}
+
+/// The leader's next step, or none when there is nothing to do or it has to wait.
+///
+/// A change that its leader did not live to finish is finished by the next one. A change to voters
+/// without a majority now would stop the mesh until they are back, so it waits.
+pub fn leader_step(agreed: &Agreed, group: &GroupView) -> Option<VoterStep> {
+    let step = voter_step(
+        agreed,
+        &group.voters,
+        &group.learners,
+        &group.matched,
+        group.last,
+    );
+    let unfinished = || {
+        group
+            .changing
+            .then(|| VoterStep::ChangeVoters(group.voters.clone()))
+    };
+    step.or_else(unfinished).filter(|step| match step {
+        VoterStep::ChangeVoters(next) => next.intersection(&group.heard).count() * 2 > next.len(),
+        VoterStep::AddLearner(..) | VoterStep::DropLearner(_) => true,
+    })
+}
+
 /// The next step, or none when Raft's membership is what was agreed.
 ///
 /// `matched` is how far each learner's log is known to reach, `last` the leader's own log.
-pub fn voter_step(
+fn voter_step(
     agreed: &Agreed,
     voters: &BTreeSet<RaftId>,
     learners: &BTreeSet<RaftId>,
@@ -68,6 +108,36 @@ pub fn voter_step(
 mod tests {
     use super::*;
     use crate::{LifecycleClass, NetworkProfile, Node, NodeState, Role, WallMs};
+
+    fn group(voters: &[u64], changing: bool, heard: &[u64]) -> GroupView {
+        let set = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
+        GroupView {
+            voters: set(voters),
+            changing,
+            heard: set(heard),
+            last: LAST,
+            ..GroupView::default()
+        }
+    }
+
+    #[test]
+    fn a_change_to_voters_without_a_majority_waits() {
+        let agreed = servers(&[1, 3]);
+        assert_eq!(
+            leader_step(&agreed, &group(&[1, 2, 3], false, &[1, 2])),
+            None
+        );
+        let heard = group(&[1, 2, 3], false, &[1, 3]);
+        assert_eq!(leader_step(&agreed, &heard), change(&[1, 3]));
+    }
+
+    #[test]
+    fn a_change_that_was_left_unfinished_is_finished() {
+        let agreed = servers(&[1, 2, 3]);
+        let all = [1, 2, 3];
+        assert_eq!(leader_step(&agreed, &group(&all, true, &all)), change(&all));
+        assert_eq!(leader_step(&agreed, &group(&all, false, &all)), None);
+    }
 
     #[test]
     fn a_new_server_is_a_learner_before_it_votes() {

@@ -43,6 +43,13 @@ pub struct Credentials {
     pub revoked: BTreeSet<String>,
 }
 
+impl Credentials {
+    /// This node's own certificate in DER; empty if it has none.
+    pub fn leaf(&self) -> &[u8] {
+        self.chain.first().map_or(&[], Vec::as_slice)
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")

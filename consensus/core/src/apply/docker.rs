@@ -88,7 +88,7 @@ pub(super) fn report(
     if !leaving && *phase == DockerPhase::Stopped {
         return done();
     }
-    let is_news = !tells_the_same(&host.phase, phase);
+    let is_news = !host.phase.tells_the_same(phase);
     let provisioned = matches!(phase, DockerPhase::Ready { .. }) && !host.provisioned;
     let now = change.time;
     if let Some(host) = change.agreed_mut().docker_hosts.get_mut(actor) {
@@ -118,25 +118,6 @@ pub(super) fn report(
         );
     }
     done()
-}
-
-/// Whether a report repeats what is known; the time of a retry alone is no news.
-fn tells_the_same(known: &DockerPhase, told: &DockerPhase) -> bool {
-    match (known, told) {
-        (
-            DockerPhase::Failed {
-                reason: r1,
-                code: c1,
-                ..
-            },
-            DockerPhase::Failed {
-                reason: r2,
-                code: c2,
-                ..
-            },
-        ) => (r1, c1) == (r2, c2),
-        (known, told) => known == told,
-    }
 }
 
 /// A host listens on an overlay address of its own; clients are sent wherever it says.

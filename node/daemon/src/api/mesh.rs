@@ -70,13 +70,7 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
         .filter(|id| **id == mesh.me || alive(id))
         .count();
     let names = |ids: &[NodeId]| ids.iter().map(|id| agreed.name_of(id)).collect::<Vec<_>>();
-    let leaf = mesh
-        .credentials
-        .borrow()
-        .chain
-        .first()
-        .cloned()
-        .unwrap_or_default();
+    let leaf = mesh.credentials.borrow().leaf().to_vec();
     let row = agreed.mesh.as_ref();
     // Taken once: a second borrow while the first lives waits for a writer that waits for it.
     let overlay = mesh.overlay.borrow().clone();

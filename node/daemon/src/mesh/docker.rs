@@ -243,14 +243,14 @@ impl Docker {
         let Some(next) = self.shown(phase) else {
             return;
         };
-        let known = same(&row.phase, &next)
+        let known = row.phase.tells_the_same(&next)
             && (row.listen == desired.listen.map(|l| l.ipv6) || desired.listen.is_none());
         let told = reported
             .last
             .as_ref()
             .filter(|(_, at)| at.elapsed() < HEARTBEAT)
             .map(|(last, _)| last);
-        if known || told.is_some_and(|last| same(last, &next)) {
+        if known || told.is_some_and(|last| last.tells_the_same(&next)) {
             return;
         }
         self.queue(next, desired.listen, reports, reported);
@@ -296,25 +296,6 @@ impl Docker {
     fn wall(&self, at: Time) -> WallMs {
         let ahead = at.since(self.host.clock.now());
         WallMs(wall_now().0 + u64::try_from(ahead.as_millis()).unwrap_or(0))
-    }
-}
-
-/// Whether two phases tell the same; the time of a retry alone is no news.
-fn same(a: &DockerPhase, b: &DockerPhase) -> bool {
-    match (a, b) {
-        (
-            DockerPhase::Failed {
-                reason: r1,
-                code: c1,
-                ..
-            },
-            DockerPhase::Failed {
-                reason: r2,
-                code: c2,
-                ..
-            },
-        ) => r1 == r2 && c1 == c2,
-        _ => a == b,
     }
 }
 

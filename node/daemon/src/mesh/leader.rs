@@ -1,15 +1,14 @@
 //! What only the leader does: brings Raft's voters in line with the agreed servers, writes
 //! silences into the event log, prunes nodes that were silent too long for their class.
 //!
-//! Decides nothing by itself: `voter_step` and `silent_too_long` do. A leader that lost its office
+//! Decides nothing by itself: `leader_step` and `silent_too_long` do. A leader that lost its office
 //! half-way does no harm: every step is agreed or refused.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use consensus_core::{Command, LogIndex, NodeId, RaftId, VoterStep, silent_too_long, voter_step};
+use consensus_core::{
+    Command, GroupView, LogIndex, NodeId, VoterStep, leader_step, silent_too_long,
+};
 use consensus_raft::{Agreement, RaftStatus, Removed, Role};
 use overlay_core::membership::Condition;
 use tokio::time::sleep;
@@ -58,29 +57,10 @@ async fn adjust_voters(
     agreement: &Agreement<Replica>,
     status: &RaftStatus,
 ) -> bool {
-    let voters: BTreeSet<_> = status.voters.keys().copied().collect();
-    let learners: BTreeSet<_> = status.learners.keys().copied().collect();
-    let last = status.last_log.unwrap_or(LogIndex(0));
     let agreed = proposer.views.view().agreed.clone();
-    let step = voter_step(&agreed, &voters, &learners, &status.matched, last);
-    // A change that its leader did not live to finish is finished by the next one.
-    let finish = || {
-        status
-            .changing
-            .then(|| VoterStep::ChangeVoters(voters.clone()))
-    };
-    let Some(step) = step.or_else(finish) else {
+    let Some(step) = leader_step(&agreed, &group_view(status)) else {
         return false;
     };
-    if let VoterStep::ChangeVoters(next) = &step
-        && !has_majority(next, status)
-    {
-        tracing::debug!(
-            ?next,
-            "the next voters have no majority now; their change waits"
-        );
-        return false;
-    }
     tracing::info!(?step, "changing Raft's membership");
     let result = match step {
         VoterStep::AddLearner(id, node) => agreement.add_learner(id, node).await,
@@ -97,17 +77,19 @@ async fn adjust_voters(
     }
 }
 
-/// Whether more than half of these voters answered lately. A change to voters without a majority
-/// would stop the mesh until they are back; it can wait.
-fn has_majority(voters: &BTreeSet<RaftId>, status: &RaftStatus) -> bool {
-    let lately = |id: &&RaftId| {
-        status.leader_id.as_ref() == Some(id)
-            || status
-                .heard
-                .get(id)
-                .is_some_and(|at| at.elapsed() < HEARD_LATELY)
-    };
-    voters.iter().filter(lately).count() * 2 > voters.len()
+fn group_view(status: &RaftStatus) -> GroupView {
+    let lately = status
+        .heard
+        .iter()
+        .filter(|(_, at)| at.elapsed() < HEARD_LATELY);
+    GroupView {
+        voters: status.voters.keys().copied().collect(),
+        learners: status.learners.keys().copied().collect(),
+        matched: status.matched.clone(),
+        last: status.last_log.unwrap_or(LogIndex(0)),
+        changing: status.changing,
+        heard: lately.map(|(id, _)| *id).chain(status.leader_id).collect(),
+    }
 }
 
 /// Writes `node.silent` and `node.recovered` where the log says otherwise.

@@ -221,13 +221,7 @@ impl Upkeep {
     /// Renews this node's certificate when two thirds of its life are over.
     async fn renew(self: Arc<Self>, mut membership: Membership) {
         loop {
-            let leaf = self
-                .credentials
-                .borrow()
-                .chain
-                .first()
-                .cloned()
-                .unwrap_or_default();
+            let leaf = self.credentials.borrow().leaf().to_vec();
             if validity(&leaf).is_none_or(|(from, to)| wall_now() >= renew_at(to, from)) {
                 match self.renewed(&mut membership).await {
                     Ok(()) => tracing::info!("this node's certificate is renewed"),
