@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use node_api::ApiError;
 
 use crate::{
-    commands::{docker, events, init, join, module, network, node, run, status, token},
+    commands::{
+        backup, ca, docker, events, init, join, module, network, node, operator, recover, run,
+        status, token,
+    },
     failure::{self, Exit},
     terminal::Terminal,
 };
@@ -46,6 +49,9 @@ pub(crate) struct Global {
     /// Answer with one JSON document; streams with one a line
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
+    /// Read what the daemon knows at once, without asking the others whether it is the latest
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) stale: bool,
     /// Where ca.pem, cert.pem and key.pem for https are
     #[arg(
         long,
@@ -76,6 +82,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Docker(docker::Docker),
     Events(events::Events),
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    #[command(subcommand)]
+    Operator(operator::Operator),
+    #[command(subcommand)]
+    Backup(backup::Backup),
+    Recover(recover::Recover),
     Run(run::Run),
 }
 

@@ -1,5 +1,7 @@
 //! One module per noun or command: its arguments, what it asks for, and how the answer reads.
 
+pub(crate) mod backup;
+pub(crate) mod ca;
 pub(crate) mod docker;
 pub(crate) mod events;
 pub(crate) mod init;
@@ -7,6 +9,8 @@ pub(crate) mod join;
 pub(crate) mod module;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod operator;
+pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod token;
@@ -29,6 +33,10 @@ pub(crate) async fn run_command(command: Command, context: &Context<'_>) -> Resu
         Command::Module(module) => module.run(context).await,
         Command::Docker(docker) => docker.run(context).await,
         Command::Events(events) => events.run(context).await,
+        Command::Ca(ca) => ca.run(context).await,
+        Command::Operator(operator) => operator.run(context).await,
+        Command::Backup(backup) => backup.run(context).await,
+        Command::Recover(recover) => recover.run(context).await,
         Command::Run(_) => unreachable!("main replaces the process for it"),
     }
 }

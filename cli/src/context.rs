@@ -1,12 +1,15 @@
 //! What a command works with: a daemon to ask and a place to answer.
 
 use comfy_table::Table;
-use node_api::{Answer, ApiError, Client, types::Changed};
+use node_api::{
+    Answer, ApiError, Client, Endpoint,
+    types::{Changed, Revoked},
+};
 
 use crate::{
     cli::Global,
-    endpoint,
-    failure::{Exit, Failure},
+    endpoint, enforcement,
+    failure::{Exit, Explained, Failure},
     terminal::Terminal,
 };
 
@@ -27,7 +30,7 @@ impl<'a> Context<'a> {
             &global.tls_dir,
         )?;
         Ok(Self {
-            client: Client::new(endpoint),
+            client: Client::new(endpoint).stale(global.stale),
             terminal,
         })
     }
@@ -71,5 +74,43 @@ impl<'a> Context<'a> {
             self.terminal.warnings(&answer.value.warnings)?;
         }
         Ok(Exit::Done)
+    }
+
+    /// Shows that certificates were taken back, and how far that has been carried out.
+    pub(crate) fn revoked(&self, answer: &Answer<Revoked>, said: &str) -> Result<Exit, Failure> {
+        if self.terminal.json() {
+            self.terminal.document(&answer.body)?;
+        } else {
+            let reach = enforcement::words(&answer.value);
+            self.terminal.text(&format!("{said}\n{reach}"))?;
+            self.terminal.warnings(&answer.value.warnings)?;
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Refuses to ask for `what` over the network: it is about the machine that the daemon runs
+    /// on, or carries secrets.
+    pub(crate) fn require_socket(&self, what: &'static str) -> Result<(), NotOnSocketError> {
+        match self.client.endpoint() {
+            Endpoint::Unix(_) => Ok(()),
+            Endpoint::Https { .. } => Err(NotOnSocketError { what }),
+        }
+    }
+}
+
+/// A command was to be given over the network that must not be.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is only done on the machine itself, through its daemon's socket")]
+pub(crate) struct NotOnSocketError {
+    what: &'static str,
+}
+
+impl Explained for NotOnSocketError {
+    fn code(&self) -> &'static str {
+        "SocketRequiredError"
+    }
+
+    fn hint(&self) -> String {
+        "log in there, and give the command without --connect https://".into()
     }
 }

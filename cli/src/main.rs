@@ -5,12 +5,19 @@
 //! standard error everything else, except that with `--json` errors are documents on standard
 //! output too.
 
+mod backup_file;
 mod cli;
 mod commands;
+mod consent;
 mod context;
 mod endpoint;
+mod enforcement;
 mod failure;
+mod identity_file;
+mod key_request;
 mod progress;
+mod secret_file;
+mod shell_word;
 mod table;
 mod terminal;
 mod values;

@@ -4,7 +4,7 @@
 //! terminal (control characters are shown, not sent); output that nobody reads ends the command
 //! without a complaint.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use node_api::ApiError;
 use serde::Serialize;
@@ -17,6 +17,8 @@ const WARNING_STYLE: &str = "\x1b[1;33m";
 const PLAIN: &str = "\x1b[0m";
 /// Back to the line's start, and erase it (ECMA-48 EL).
 const REWRITE_LINE: &str = "\r\x1b[2K";
+/// The longest line that is read from a terminal: as much as the kernel's line editing holds.
+const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Standard output and standard error, and what they are.
 #[derive(Debug)]
@@ -110,16 +112,24 @@ impl Terminal {
 
     /// Asks for consent; none if there is nobody to ask.
     pub(crate) fn consent(&self, question: &str) -> Result<Option<bool>, Failure> {
+        let answer = self.ask(&format!("{question} [y/N]"))?;
+        Ok(answer.map(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
+    }
+
+    /// Asks for a line, and returns it without the space around it; none if there is nobody to
+    /// ask.
+    pub(crate) fn ask(&self, question: &str) -> Result<Option<String>, Failure> {
         if self.json || !self.error_is_terminal || !io::stdin().is_terminal() {
             return Ok(None);
         }
-        self.beside(&format!("{} [y/N] ", visible(question)))?;
+        self.beside(&format!("{} ", visible(question)))?;
         let mut answer = String::new();
         io::stdin()
             .lock()
+            .take(ANSWER_BYTES_MAX)
             .read_line(&mut answer)
             .map_err(|error| failure::output(&error))?;
-        Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes")))
+        Ok(Some(answer.trim().to_owned()))
     }
 
     /// Says why a command failed. What cannot be written is lost: there is nobody to tell.

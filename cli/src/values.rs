@@ -27,6 +27,10 @@ pub(crate) enum InvalidValue {
     Port,
     #[error("an environment variable is KEY=VALUE")]
     Variable,
+    #[error("a serial number is hexadecimal, as `shoal ca status` shows it")]
+    Serial,
+    #[error("a recipient is an age X25519 public key: age1 and 58 more characters")]
+    Recipient,
 }
 
 /// A name, unchanged. The mesh has the rules; an empty one would change which thing is asked for.
@@ -136,6 +140,27 @@ pub(crate) fn variable(text: &str) -> Result<String, InvalidValue> {
     }
 }
 
+/// A certificate's serial number in lower case without colons, as `shoal ca status` shows it; the
+/// other ways are those of openssl and of browsers.
+pub(crate) fn serial(text: &str) -> Result<String, InvalidValue> {
+    /// Twenty bytes (RFC 5280, section 4.1.2.2).
+    const DIGITS_MAX: usize = 40;
+    let digits: String = text.chars().filter(|&c| c != ':').collect();
+    let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match hexadecimal && (1..=DIGITS_MAX).contains(&digits.len()) {
+        true => Ok(digits.to_ascii_lowercase()),
+        false => Err(InvalidValue::Serial),
+    }
+}
+
+/// A recipient of age's own kind, unchanged.
+pub(crate) fn recipient(text: &str) -> Result<String, InvalidValue> {
+    match text.parse::<age::x25519::Recipient>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(InvalidValue::Recipient),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +227,26 @@ mod tests {
             "80", "80:", ":80", "0:80", "80:65536", "80:80/x", "a:b", "1:2:3", "+1:80",
         ] {
             assert_eq!(port(bad), Err(InvalidValue::Port), "{bad}");
+        }
+    }
+
+    #[test]
+    fn serial_numbers_are_read_as_other_programs_write_them() {
+        assert_eq!(serial("0a1B"), Ok("0a1b".into()));
+        assert_eq!(serial("0A:1B:ff"), Ok("0a1bff".into()));
+        let longest = "f".repeat(40);
+        assert_eq!(serial(&longest), Ok(longest.clone()));
+        for wrong in ["", ":", "0x1", "g", "0a 1b", &format!("{longest}f")] {
+            assert_eq!(serial(wrong), Err(InvalidValue::Serial), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_recipient_is_a_public_key_with_a_right_checksum() {
+        let right = age::x25519::Identity::generate().to_public().to_string();
+        assert_eq!(recipient(&right), Ok(right.clone()));
+        for wrong in ["", "age1x", &right[..61], "ssh-ed25519 AAAA"] {
+            assert_eq!(recipient(wrong), Err(InvalidValue::Recipient), "{wrong}");
         }
     }
 }

@@ -30,6 +30,9 @@ pub const LISTEN_PORT: u16 = 7440;
 
 /// Where a host's `shoald` keeps what must survive.
 const DATA_DIR: &str = "/var/lib/shoal";
+/// What programs take for the time, relative to the machine's, in the lab's shared directory.
+pub(crate) const CLOCK_FILE: &str = "clock";
+
 /// No single command of a test takes longer.
 const RUN_DEADLINE: Duration = Duration::from_secs(90);
 
@@ -49,6 +52,8 @@ pub(crate) struct Plan {
     /// The first process of the switch.
     pub(crate) switch: u32,
     pub(crate) kept: bool,
+    /// The library that gives programs the lab's wall clock; none where that is the machine's.
+    pub(crate) clock: Option<PathBuf>,
 }
 
 /// A machine of the lab. Clones are the same machine.
@@ -258,6 +263,13 @@ impl Host {
         self.shared.plan.bin_dir.join(name)
     }
 
+    /// All that a program of the host has logged.
+    pub fn log(&self, program: &str) -> String {
+        let path = self.shared.dir.join(format!("{program}.log"));
+        let text = fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     pub(crate) fn show_logs(&self, lines: usize) {
         let entries = fs::read_dir(&self.shared.dir).into_iter().flatten();
         for path in entries.flatten().map(|entry| entry.path()) {
@@ -279,9 +291,17 @@ impl Host {
         let Some(holder) = holder.as_ref() else {
             panic!("{} is off and runs no {args:?}", self.name());
         };
-        let mut command = holder.command(args[0]);
+        // The host's end of `nsenter` puts on the clock, so that nothing outside of it has it.
+        let clock = self.shared.plan.clock.iter().flat_map(|library| {
+            let library = format!("LD_PRELOAD={}", library.display());
+            let file = format!("FAKETIME_TIMESTAMP_FILE=/run/lab/files/{CLOCK_FILE}");
+            let rest = ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+            [library, file].into_iter().chain(rest.map(str::to_owned))
+        });
+        let mut command = holder.command("env");
         command
-            .args(&args[1..])
+            .args(clock)
+            .args(args)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -345,6 +365,7 @@ hostname {name}
 echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
+if [ -d /dev/shm ]; then mount -t tmpfs tmpfs /dev/shm; fi
 if [ ! -e /dev/net/tun ]; then mkdir -p /dev/net; mknod /dev/net/tun c 10 200; fi
 ",
             bin = plan.bin_dir.display(),

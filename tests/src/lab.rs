@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     holder::Holder,
-    host::{Host, Plan},
+    host::{CLOCK_FILE, Host, Plan},
     wait::poll,
 };
 
@@ -63,6 +63,7 @@ pub struct Lab {
     switch: Mutex<Option<Holder>>,
     hosts: Mutex<Vec<Host>>,
     kept: bool,
+    clock: Option<PathBuf>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -74,13 +75,43 @@ impl Lab {
         let Some(reason) = missing_privilege() else {
             return Some(Self::new(name));
         };
+        Self::skip(name, &reason);
+        None
+    }
+
+    /// A lab whose hosts have a wall clock of their own, as far from the machine's as
+    /// [`Self::set_clock`] says, at first `offset_s`.
+    ///
+    /// Programs written in Go (dockerd, docker) ask the kernel themselves and have the machine's.
+    pub fn for_test_at(name: &str, offset_s: i64) -> Option<Self> {
+        if let Some(reason) = missing_privilege() {
+            Self::skip(name, &reason);
+            return None;
+        }
+        let mut lab = Self::new(name);
+        lab.set_clock(offset_s);
+        lab.clock = Some(clock_library());
+        Some(lab)
+    }
+
+    /// Sets the wall clock of all hosts at once, seconds from the machine's. Running programs see
+    /// it jump; what they measure by the monotonic clock goes on.
+    pub fn set_clock(&self, offset_s: i64) {
+        let (file, new) = (
+            self.files().join(CLOCK_FILE),
+            self.files().join("clock.new"),
+        );
+        fs::write(&new, format!("{offset_s:+}s\n")).expect("the lab's directory is writable");
+        fs::rename(new, file).expect("the lab's directory is writable");
+    }
+
+    fn skip(name: &str, reason: &str) {
         assert!(
             std::env::var_os(NO_SKIP).is_none(),
             "{name} may not be skipped here ({NO_SKIP} is set), but {reason}"
         );
         // Not eprintln: the test runner would hide it, as the test passes.
         let _ = writeln!(std::io::stderr(), "\nSKIPPED {name}: {reason}\n");
-        None
     }
 
     /// A lab that vanishes when it is dropped.
@@ -112,6 +143,7 @@ impl Lab {
             switch: Mutex::new(Some(switch)),
             hosts: Mutex::default(),
             kept,
+            clock: None,
             _turn: turn,
         }
     }
@@ -134,6 +166,7 @@ impl Lab {
                 .expect("the switch runs as long as the lab")
                 .init(),
             kept: self.kept,
+            clock: self.clock.clone(),
         });
         hosts.push(host.clone());
         host
@@ -213,6 +246,15 @@ pub fn missing_privilege() -> Option<String> {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// libfaketime for programs with threads, which Debian's `faketime` brings.
+fn clock_library() -> PathBuf {
+    let places = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    places
+        .map(|place| place.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("libfaketime is installed (scripts/setup-dependencies does it)")
 }
 
 /// The directory with the programs under test: this test's own build.

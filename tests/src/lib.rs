@@ -20,6 +20,7 @@ mod host;
 mod image;
 mod lab;
 mod mesh;
+mod operator;
 mod process;
 mod wait;
 
@@ -28,5 +29,6 @@ pub use host::{BIN_DIR, Host, LISTEN_PORT, SOCKET};
 pub use image::{IMAGE, PAGE, image_tar};
 pub use lab::{Lab, missing_privilege};
 pub use mesh::{Mesh, Node, text};
+pub use operator::{Bundle, Standing};
 pub use process::{Output, Process};
 pub use wait::wait_until;

@@ -1,14 +1,17 @@
 //! `shoal node`: the machines of the mesh.
 
+mod remove;
+mod role;
+
 use comfy_table::Table;
 use node_api::{
     Route,
-    types::{LabelRequest, NodeView, RoleRequest},
+    types::{LabelRequest, NodeView},
 };
 
 use crate::{
     context::Context,
-    failure::{self, Exit, Explained, Failure},
+    failure::{self, Exit, Failure},
     table::{facts, or_nothing, pairs, span, table},
     values::{self, LabelChange},
 };
@@ -24,11 +27,10 @@ pub(crate) enum Node {
     /// Set or remove labels of a node
     Label(Label),
     /// Make an agent a server
-    Promote(One),
+    Promote(role::Change),
     /// Make a server an agent
-    Demote(One),
-    /// Remove a node from the mesh for good
-    Remove(Remove),
+    Demote(role::Change),
+    Remove(remove::Remove),
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,38 +50,6 @@ pub(crate) struct Label {
     changes: Vec<LabelChange>,
 }
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Remove {
-    /// The node's name or id
-    #[arg(value_parser = values::name)]
-    node: String,
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
-}
-
-/// Why a node was not removed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RemoveError {
-    #[error("removing a node needs consent, and there is no terminal to ask at")]
-    ConfirmationRequired,
-    #[error("the node was not removed")]
-    NotConfirmed,
-}
-
-impl Explained for RemoveError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::ConfirmationRequired => "ConfirmationRequiredError",
-            Self::NotConfirmed => "NotConfirmedError",
-        }
-    }
-
-    fn hint(&self) -> String {
-        "give --yes to remove without being asked".into()
-    }
-}
-
 impl Node {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
         match self {
@@ -89,8 +59,8 @@ impl Node {
                 context.show(context.client.get(&route).await, show)
             }
             Self::Label(label) => label.run(context).await,
-            Self::Promote(one) => set_role(context, &one.node, "server").await,
-            Self::Demote(one) => set_role(context, &one.node, "agent").await,
+            Self::Promote(change) => change.run(context, "server").await,
+            Self::Demote(change) => change.run(context, "agent").await,
             Self::Remove(remove) => remove.run(context).await,
         }
     }
@@ -119,40 +89,6 @@ fn label_request(changes: Vec<LabelChange>) -> Result<LabelRequest, values::Inva
     match unset.iter().find(|key| set.contains_key(*key)) {
         Some(key) => Err(values::InvalidValue::LabelTwice(key.clone())),
         None => Ok(LabelRequest { set, unset }),
-    }
-}
-
-async fn set_role(context: &Context<'_>, node: &str, role: &str) -> Result<Exit, Failure> {
-    let request = RoleRequest { role: role.into() };
-    let route = Route::to(&["nodes", node, "role"]);
-    let answer = context.client.post(&route, &request).await;
-    context.changed(
-        answer,
-        &format!(
-            "{node} is to be {} {role}",
-            if role == "agent" { "an" } else { "a" }
-        ),
-    )
-}
-
-impl Remove {
-    async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
-        if !self.yes {
-            let question = format!(
-                "Remove {} from the mesh? Its certificates are revoked and its addresses freed.",
-                self.node
-            );
-            match context.terminal.consent(&question)? {
-                Some(true) => {}
-                Some(false) => return Err(RemoveError::NotConfirmed.into()),
-                None => return Err(RemoveError::ConfirmationRequired.into()),
-            }
-        }
-        let answer = context
-            .client
-            .delete(&Route::to(&["nodes", &self.node]))
-            .await;
-        context.changed(answer, &format!("{} is removed", self.node))
     }
 }
 

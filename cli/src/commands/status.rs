@@ -60,6 +60,10 @@ fn words(status: &StatusView, now_ms: u64) -> String {
     };
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| NOTHING.into());
     let role = status.role.as_deref().unwrap_or("no role yet");
+    let issuers = match status.issuers.as_slice() {
+        [] => "none".into(),
+        issuers => issuers.join(", "),
+    };
     let certificate = match status.certificate_expires_ms {
         None => "none".into(),
         Some(end) if end <= now_ms => format!("expired {} ago", span(now_ms - end)),
@@ -80,7 +84,7 @@ fn words(status: &StatusView, now_ms: u64) -> String {
             "Reachable",
             format!("{} of {}", status.reachable, status.members),
         ),
-        ("Issuer", or_none(&status.issuer)),
+        ("Issuers", issuers),
         ("Certificate", certificate),
         ("WireGuard", or_none(&status.wireguard)),
         ("Listens on", status.listen.join(", ")),
@@ -117,7 +121,7 @@ mod tests {
             voters: vec!["n1".into(), "n2".into(), "n3".into()],
             reachable: 3,
             members: 4,
-            issuer: Some("n1".into()),
+            issuers: vec!["n1".into(), "n3".into()],
             freshness: "raft, index 42".into(),
             version: "0.1.0".into(),
             listen: vec!["/ip4/192.0.2.1/udp/7440/quic-v1".into()],
@@ -135,7 +139,7 @@ mod tests {
         Leader:      n2
         Voters:      n1, n2, n3
         Reachable:   3 of 4
-        Issuer:      n1
+        Issuers:     n1, n3
         Certificate: valid for 22 h
         WireGuard:   userspace
         Listens on:  /ip4/192.0.2.1/udp/7440/quic-v1

@@ -120,6 +120,9 @@ impl FromStr for Ipv4Prefix {
         };
         let (network, bits) = text.split_once('/').ok_or_else(refuse)?;
         let network: Ipv4Addr = network.parse().map_err(|_| refuse())?;
+        if !bits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(refuse());
+        }
         let bits: u8 = bits.parse().map_err(|_| refuse())?;
         Self::try_from(UncheckedPrefix { network, bits })
     }

@@ -78,10 +78,14 @@ impl DockerPhase {
 pub struct IssuedCertificate {
     /// Serial number, hexadecimal.
     pub serial: String,
+    /// The serial number of the intermediate that signed it.
+    pub issuer: String,
     /// The leaf, DER.
     pub leaf: Vec<u8>,
     /// The request it answers, so that an answer to an older key is not mistaken.
     pub csr: Vec<u8>,
+    /// When it begins.
+    pub not_before: WallMs,
     /// When it ends.
     pub not_after: WallMs,
 }
@@ -107,10 +111,14 @@ pub struct DockerHost {
 pub const DOCKER_TLS_PORT: u16 = 2376;
 
 impl DockerHost {
-    /// pending, connected or disconnected (SPEC 4.6).
+    /// pending, connected or disconnected (SPEC 4.6). A host that gets its next certificate is
+    /// connected all the while: clients wait for the moment in which dockerd restarts.
     pub fn status(&self) -> &'static str {
         match self.phase {
             DockerPhase::Ready { .. } => "connected",
+            DockerPhase::WantsCert { .. } | DockerPhase::WantsConfig if self.provisioned => {
+                "connected"
+            }
             DockerPhase::Stopping | DockerPhase::Stopped => "disconnected",
             DockerPhase::Assigned
             | DockerPhase::Installing

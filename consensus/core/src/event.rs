@@ -34,8 +34,14 @@ macro_rules! kinds {
 kinds! {
     /// The mesh was made.
     MeshCreated = "mesh.created",
+    /// The mesh goes on with one server after its majority was lost.
+    MeshRecovered = "mesh.recovered",
+    /// The mesh goes on from a backup.
+    MeshRestored = "mesh.restored",
     /// A bootstrap token was made.
     TokenCreated = "token.created",
+    /// A bootstrap token was taken back.
+    TokenRevoked = "token.revoked",
     /// A node was admitted.
     NodeJoined = "node.joined",
     /// A node is up: overlay and all.
@@ -48,6 +54,28 @@ kinds! {
     NodeRoleChanged = "node.role_changed",
     /// A node left the mesh for good.
     NodeRemoved = "node.removed",
+    /// A member whose certificates had ended or were revoked has one again.
+    NodeReturned = "node.returned",
+    /// A server has a new intermediate.
+    IntermediateIssued = "ca.intermediate.issued",
+    /// Certificates are accepted no more.
+    CertificatesRevoked = "ca.revoked",
+    /// Every node is told to trust a new root.
+    RotationStarted = "ca.rotation.started",
+    /// The new root issues.
+    RotationAdvanced = "ca.rotation.advanced",
+    /// The old root is dropped.
+    RotationFinished = "ca.rotation.finished",
+    /// The new root is dropped.
+    RotationAborted = "ca.rotation.aborted",
+    /// A certificate nears its end and has no successor.
+    ExpiryWarning = "ca.expiry_warning",
+    /// An operator was made.
+    OperatorCreated = "operator.created",
+    /// An operator may do more or less than before.
+    OperatorRoleChanged = "operator.role_changed",
+    /// An operator is none any more.
+    OperatorRemoved = "operator.removed",
     /// A node got a place in a network.
     PeerAttached = "system.sdwan.peer.attached",
     /// A node lost its place in a network.
@@ -58,7 +86,7 @@ kinds! {
     DockerInstalling = "system.docker.runtime.installing",
     /// The node asks for dockerd's certificate.
     DockerWantsCert = "system.docker.handshake.wants_cert",
-    /// The issuer signed it.
+    /// A server signed it.
     DockerCertSigned = "system.docker.handshake.cert_signed",
     /// dockerd listens.
     DockerReady = "system.docker.handshake.ready",

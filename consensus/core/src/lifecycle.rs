@@ -1,8 +1,8 @@
 //! When a silent node is given up (SPEC 1.5).
 //!
 //! Decides who is pruned, from agreed lifecycle classes and one observer's silences. Never prunes
-//! a persistent node, a server or the issuer, and never anyone while more than a quarter of the mesh is
-//! silent: then it is rather the observer who is cut off.
+//! a persistent node or a server, and never anyone while more than a quarter of the mesh is silent:
+//! then it is rather the observer who is cut off.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,13 +31,10 @@ pub fn silent_too_long(agreed: &Agreed, silences: &BTreeMap<NodeId, Duration>) -
     if silent * 4 > agreed.nodes.len() {
         return Vec::new();
     }
-    let issuer = agreed.mesh.as_ref().map(|mesh| &mesh.issuer);
     let over = |id: &&NodeId| {
         agreed.nodes.get(id).is_some_and(|node| {
             let max = silence_max(node.lifecycle_class);
-            node.role == Role::Agent
-                && Some(*id) != issuer
-                && max.is_some_and(|max| silences[id] > max)
+            node.role == Role::Agent && max.is_some_and(|max| silences[id] > max)
         })
     };
     silences.keys().filter(over).cloned().collect()
@@ -46,7 +43,7 @@ pub fn silent_too_long(agreed: &Agreed, silences: &BTreeMap<NodeId, Duration>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Mesh, MeshId, NetworkProfile, Node, NodeState, WallMs};
+    use crate::{NetworkProfile, Node, NodeState, WallMs};
 
     const OVER_AN_HOUR: Duration = Duration::from_secs(3601);
 
@@ -65,17 +62,8 @@ mod tests {
     }
 
     #[test]
-    fn a_server_and_the_issuer_are_never_pruned() {
+    fn a_server_is_never_pruned() {
         let agreed = mesh(&[LifecycleClass::Spot], Role::Server);
-        assert_eq!(pruned(&agreed, &[(1, OVER_AN_HOUR)]), []);
-        let mut agreed = mesh(&[LifecycleClass::Spot], Role::Agent);
-        agreed.mesh = Some(Mesh {
-            id: MeshId::from_bytes([1; 16]),
-            name: "reef".into(),
-            root_certificate: Vec::new(),
-            issuer: id(1),
-            created_at: WallMs(0),
-        });
         assert_eq!(pruned(&agreed, &[(1, OVER_AN_HOUR)]), []);
     }
 
@@ -124,6 +112,8 @@ mod tests {
                 network_profile: NetworkProfile::Heavyweight,
                 addresses: Vec::new(),
                 wireguard_public_key: [0; 32],
+                sealing_recipient: String::new(),
+                has_served: false,
                 joined_at: WallMs(0),
             }
         };

@@ -38,8 +38,15 @@ pub enum Refusal {
     },
     #[error("{node} is the last server of the mesh")]
     LastServer { node: String },
-    #[error("{node} holds the key that signs the mesh's certificates")]
-    IssuerNeeded { node: String },
+    #[error(
+        "without {node} only {reachable} of {servers} servers would be reachable, and {needed} are needed to agree on anything"
+    )]
+    MajorityAtRisk {
+        node: String,
+        reachable: u64,
+        servers: u64,
+        needed: u64,
+    },
     #[error("{node} is a {role} already")]
     RoleUnchanged { node: String, role: String },
     #[error("no network called {network:?} in this mesh")]
@@ -78,10 +85,36 @@ pub enum Refusal {
     DockerHostExists { name: String },
     #[error("node {actor} may not do this for node {node}")]
     NotYours { actor: NodeId, node: NodeId },
-    #[error("only the mesh's issuer may do this, and {actor} is not it")]
-    NotIssuer { actor: NodeId },
+    #[error("only a server may do this, and {actor} is none")]
+    NotServer { actor: NodeId },
     #[error("{what} is limited to {limit}")]
     TooLarge { what: String, limit: u64 },
+    #[error("no certificate with serial number {serial} is remembered")]
+    CertificateUnknown { serial: String },
+    #[error("the intermediate {serial} may not sign this: {reason}")]
+    IntermediateUnusable { serial: String, reason: String },
+    #[error("no root {root} in this mesh")]
+    RootUnknown { root: String },
+    #[error("the root key is sealed to others than the present servers and the recovery recipient")]
+    SealedToOthers,
+    #[error("a rotation of the root is under way already: {step}")]
+    RotationUnderWay { step: String },
+    #[error("no rotation of the root is under way")]
+    NoRotation,
+    #[error("the rotation of the root is at {step}, and this does not come next")]
+    RotationOutOfStep { step: String },
+    #[error("{remaining} certificates under the old root have no successor yet, {first} first")]
+    RotationHeld { remaining: u64, first: String },
+    #[error("no operator called {name:?}")]
+    OperatorUnknown { name: String },
+    #[error("an operator called {name:?} exists already")]
+    OperatorExists { name: String },
+    #[error("{name} was removed from the mesh at {} ms since 1970: {reason}", .at.0)]
+    NodeRemoved {
+        name: String,
+        at: WallMs,
+        reason: String,
+    },
 }
 
 impl Refusal {
@@ -99,7 +132,7 @@ impl Refusal {
             Self::NodeEnrolled { .. } => "NodeEnrolledError",
             Self::Invalid { .. } => "InvalidInputError",
             Self::LastServer { .. } => "LastServerError",
-            Self::IssuerNeeded { .. } => "IssuerNeededError",
+            Self::MajorityAtRisk { .. } => "MajorityAtRiskError",
             Self::RoleUnchanged { .. } => "RoleUnchangedError",
             Self::NetworkUnknown { .. } => "NetworkNotFoundError",
             Self::PeerExists { .. } => "SdwanPeerExistsError",
@@ -115,12 +148,27 @@ impl Refusal {
             Self::DockerHostUnknown { .. } => "DockerHostNotFoundError",
             Self::DockerHostExists { .. } => "DockerHostExistsError",
             Self::NotYours { .. } => "NotYoursError",
-            Self::NotIssuer { .. } => "NotIssuerError",
+            Self::NotServer { .. } => "NotServerError",
             Self::TooLarge { .. } => "TooLargeError",
+            Self::CertificateUnknown { .. } => "CertificateNotFoundError",
+            Self::IntermediateUnusable { .. } => "IntermediateUnusableError",
+            Self::RootUnknown { .. } => "RootNotFoundError",
+            Self::SealedToOthers => "SealedToOthersError",
+            Self::RotationUnderWay { .. } => "RotationUnderWayError",
+            Self::NoRotation => "NoRotationError",
+            Self::RotationOutOfStep { .. } => "RotationOutOfStepError",
+            Self::RotationHeld { .. } => "RotationHeldError",
+            Self::OperatorUnknown { .. } => "OperatorNotFoundError",
+            Self::OperatorExists { .. } => "OperatorExistsError",
+            Self::NodeRemoved { .. } => "NodeRemovedError",
         }
     }
 
     /// What the operator can do about it.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each refusal, and nothing is decided here"
+    )]
     pub fn hint(&self) -> String {
         match self {
             Self::NoMesh => {
@@ -144,8 +192,8 @@ impl Refusal {
             Self::LastServer { .. } => {
                 "promote another node first: `shoal node promote NODE`".into()
             }
-            Self::IssuerNeeded { .. } => {
-                "it has to stay: without it no node could join and no certificate be renewed".into()
+            Self::MajorityAtRisk { .. } => {
+                "bring a silent server back or remove that one first; `--force` does it all the same, and the mesh may then stand still".into()
             }
             Self::RoleUnchanged { .. } => "nothing to do".into(),
             Self::NetworkUnknown { .. } => "`shoal network ls` lists the networks".into(),
@@ -182,8 +230,29 @@ impl Refusal {
             }
             Self::DockerHostExists { .. } => "`shoal docker ls` lists the hosts".into(),
             Self::NotYours { .. } => "give the command on the node that it concerns".into(),
-            Self::NotIssuer { .. } => "`shoal status` names the issuer".into(),
+            Self::NotServer { .. } => "`shoal node ls` shows the servers".into(),
             Self::TooLarge { .. } => "make it smaller".into(),
+            Self::CertificateUnknown { .. } => {
+                "`shoal ca status` lists the certificates; one that ended needs no revocation".into()
+            }
+            Self::IntermediateUnusable { .. } => {
+                "ask another server; this one makes itself a new intermediate".into()
+            }
+            Self::RootUnknown { .. } => "`shoal ca status` lists the roots".into(),
+            Self::SealedToOthers => {
+                "the set of servers has changed meanwhile: seal it to today's".into()
+            }
+            Self::RotationUnderWay { .. }
+            | Self::RotationOutOfStep { .. }
+            | Self::RotationHeld { .. } => "`shoal ca status` shows how far it is".into(),
+            Self::NoRotation => "begin one with `shoal ca rotate`".into(),
+            Self::OperatorUnknown { .. } => "`shoal operator ls` lists the operators".into(),
+            Self::OperatorExists { .. } => {
+                "choose another name, or remove that one with `shoal operator remove`".into()
+            }
+            Self::NodeRemoved { .. } => {
+                "empty its data directory and join again with a new token".into()
+            }
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Decides nothing; `apply` alone changes it. Everything is ordered (BTreeMap), so that equal
 //! states have equal bytes. Split in two: [`Agreed`] may be shown to every node and is pushed to
-//! agents; [`State`] adds what only servers hold (token hashes, answers, the event log).
+//! agents; [`State`] adds what only servers hold (token hashes, sealed root keys, answers, the event
+//! log).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -13,8 +14,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Applied, DockerHost, Event, Ipv4Prefix, Ipv6Prefix64, LogIndex, MeshId, NetworkId, NodeId,
-    RaftId, RequestId, TokenId, WallMs,
+    Answers, Authority, CertificateRecord, DockerHost, Event, Ipv4Prefix, Ipv6Prefix64, LogIndex,
+    MeshId, NetworkId, NodeId, Operator, RaftId, Recent, Removed, Revoked, RootFingerprint,
+    SealedKey, Shared, TokenId, WallMs,
 };
 
 /// The whole replicated state.
@@ -25,10 +27,15 @@ pub struct State {
     pub agreed: Arc<Agreed>,
     /// Bootstrap tokens by id.
     pub tokens: BTreeMap<TokenId, Token>,
+    /// The private keys of the trusted roots, each sealed to every server and to the recovery
+    /// recipient.
+    pub root_keys: BTreeMap<RootFingerprint, SealedKey>,
+    /// The age recipient whose identity is kept off line, for the day when no server is left.
+    pub recovery_recipient: String,
     /// The event log, oldest first, bounded.
-    pub events: VecDeque<Event>,
+    pub events: Recent<Event>,
     /// Answers to recent requests, so that a repeated command answers alike; oldest first, bounded.
-    pub answers: VecDeque<(RequestId, Applied)>,
+    pub answers: Answers,
     /// The last applied log index.
     pub applied: LogIndex,
 }
@@ -43,18 +50,24 @@ pub struct Agreed {
     /// Overlay networks.
     pub networks: BTreeMap<NetworkId, Network>,
     /// Who has a place in which network.
-    pub peers: BTreeMap<(NetworkId, NodeId), Peer>,
+    pub peers: Shared<BTreeMap<(NetworkId, NodeId), Peer>>,
     /// Which module goes where.
     pub assignments: BTreeSet<Assignment>,
     /// Docker hosts that the mesh runs.
-    pub docker_hosts: BTreeMap<NodeId, DockerHost>,
+    pub docker_hosts: Shared<BTreeMap<NodeId, DockerHost>>,
     /// Docker hosts that somebody else runs, by name.
     pub external_docker_hosts: BTreeMap<String, String>,
-    /// Certificates by serial number (hexadecimal).
-    pub certificates: BTreeMap<String, CertificateRecord>,
-    /// Certificates that no verifier accepts any more, by serial number. Past a certificate's end
-    /// nobody accepts it anyway, and it is forgotten.
-    pub revoked: BTreeMap<String, CertificateRecord>,
+    /// Roots and intermediates.
+    pub authority: Authority,
+    /// Leaf certificates by serial number (hexadecimal).
+    pub certificates: Shared<BTreeMap<String, CertificateRecord>>,
+    /// Leaves and intermediates that no verifier accepts any more, by serial number. Past its end
+    /// nobody accepts a certificate anyway, and it is forgotten.
+    pub revoked: Shared<BTreeMap<String, Revoked>>,
+    /// Who may use a node's API from elsewhere, by name.
+    pub operators: BTreeMap<String, Operator>,
+    /// Who is a member no more; the newest 10,000.
+    pub removed: Shared<BTreeMap<NodeId, Removed>>,
 }
 
 /// The trust domain.
@@ -64,10 +77,6 @@ pub struct Mesh {
     pub id: MeshId,
     /// Its name, for people.
     pub name: String,
-    /// The root certificate, DER.
-    pub root_certificate: Vec<u8>,
-    /// The node that holds the sealed root key and signs.
-    pub issuer: NodeId,
     /// When it was made.
     pub created_at: WallMs,
 }
@@ -183,6 +192,10 @@ pub struct Node {
     pub addresses: Vec<SocketAddr>,
     /// Its WireGuard public key.
     pub wireguard_public_key: [u8; 32],
+    /// The age recipient that secrets are sealed to for it.
+    pub sealing_recipient: String,
+    /// Whether it ever was a server: then it could open the root's key, and may have kept it.
+    pub has_served: bool,
     /// When it was admitted.
     pub joined_at: WallMs,
 }
@@ -249,39 +262,6 @@ pub struct Assignment {
     pub module: Module,
     /// Where.
     pub target: Target,
-}
-
-/// What a certificate is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum CertificateProfile {
-    /// A node's own identity.
-    Node,
-    /// dockerd's listener.
-    DockerServer,
-    /// A plain docker CLI.
-    DockerClient,
-}
-
-impl CertificateProfile {
-    /// The organizational unit that tells profiles apart in a certificate's subject.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Node => "node",
-            Self::DockerServer => "docker-server",
-            Self::DockerClient => "docker-client",
-        }
-    }
-}
-
-/// A certificate as the mesh remembers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateRecord {
-    /// The node that holds its key.
-    pub node: NodeId,
-    /// What it is for.
-    pub profile: CertificateProfile,
-    /// When it ends.
-    pub not_after: WallMs,
 }
 
 /// A bootstrap token as the mesh remembers it: never its secret.

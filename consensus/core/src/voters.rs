@@ -305,6 +305,8 @@ mod tests {
             network_profile: NetworkProfile::Heavyweight,
             addresses: Vec::new(),
             wireguard_public_key: [0; 32],
+            sealing_recipient: String::new(),
+            has_served: false,
             joined_at: WallMs(0),
         };
         let nodes = raft_ids.iter().map(|raft| (id(*raft), node(*raft)));

@@ -62,7 +62,10 @@ fn report(when: &str, dir: &Path) -> anyhow::Result<()> {
             .join(" ")
     };
     let (rss, anon, threads) = (line("VmRSS:"), line("RssAnon:"), line("Threads:"));
-    let store = fs::metadata(dir.join("sled/db")).map_or(0, |file| file.len() / 1024);
+    let mut store = 0;
+    for file in fs::read_dir(dir)? {
+        store += file?.metadata()?.len() / 1024;
+    }
     writeln!(
         io::stdout(),
         "{when}: RSS {rss}, of it anonymous {anon}, {threads} threads, store {store} kB"

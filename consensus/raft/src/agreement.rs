@@ -7,38 +7,47 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
 };
 
 use consensus_core::{LogIndex, NodeId, RaftId};
 use openraft::{
     ReadPolicy,
     errors::{
-        ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError,
-        LinearizableReadError, RaftError,
+        ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError,
+        RaftError,
     },
-    raft::TransferLeaderRequest,
 };
 use tokio::{
-    sync::{Semaphore, oneshot, watch},
+    sync::{self, OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    task::JoinHandle,
     time::timeout,
 };
 
 use crate::{
-    carrier::{Carrier, Lane},
-    errors::{FoundError, HandleError, OpenError, ProposeError, ReadError},
+    answering::PIECES_MAX,
+    carrier::Carrier,
+    compaction::{self, Written},
+    era::Era,
+    errors::{FoundError, OpenError, ProposeError, ReadError, WaitError},
+    fence::{self, Listening},
     machine::{Machine, Published},
-    raft_types::{Entry, Member, Snapshot, SnapshotMeta, Types},
+    raft_types::{Entry, Member, Types},
     running::{self, Group, Running},
     status::RaftStatus,
     timers::Timers,
-    wire::v1::{self, EnvelopeV1, LogIdV1, ReplyV1, RequestV1},
+    transfer::Incoming,
 };
 
 /// The largest entry: commands are small, a kubeconfig or a bundle of certificates fits.
 const ENTRY_BYTES_MAX: usize = 256 * 1024;
 /// Proposals waiting for their commit on one server.
 const PROPOSALS_MAX: usize = 1024;
+/// Bytes of the entries among them: 128 of the largest, or 32 KiB for each.
+const PROPOSAL_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Reads waiting for their index or for it to be applied. They hold no entry, so many may wait.
+const READS_MAX: usize = 8192;
 /// Incoming requests being handled at once; more would be a peer gone wild.
 const REQUESTS_MAX: usize = 256;
 /// A voter that has not answered for this many longest election timeouts counts as unreachable.
@@ -73,10 +82,46 @@ impl<M: Machine> Clone for Agreement<M> {
 struct Shared<M: Machine> {
     running: Running<M>,
     settings: Settings,
-    proposals: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
+    bounds: Bounds,
+    /// Behind an async lock because a snapshot is put into force under it, which takes a while.
+    incoming: Arc<sync::Mutex<Incoming>>,
+    written: Arc<Written>,
+    /// Set once the store has a term: it never leaves its era.
+    era: OnceLock<Era>,
+    /// The era that went on without this server, if one did.
+    fenced: watch::Receiver<Option<Era>>,
     /// Raft ends when this is taken or dropped. Behind a lock because any clone may end it.
     stop: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+/// How much may be under way at once.
+struct Bounds {
+    proposals: Arc<Semaphore>,
+    proposal_bytes: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    pieces: Arc<Semaphore>,
+}
+
+impl Bounds {
+    fn new() -> Self {
+        let bound = |count| Arc::new(Semaphore::new(count));
+        Self {
+            proposals: bound(PROPOSALS_MAX),
+            proposal_bytes: bound(PROPOSAL_BYTES_MAX),
+            reads: bound(READS_MAX),
+            requests: bound(REQUESTS_MAX),
+            pieces: bound(PIECES_MAX),
+        }
+    }
+
+    /// Room for a proposal, by count and by bytes.
+    fn proposal(&self, bytes: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+        let one = Arc::clone(&self.proposals).try_acquire_owned().ok()?;
+        let bytes = u32::try_from(bytes).ok()?;
+        let all = Arc::clone(&self.proposal_bytes);
+        Some([one, all.try_acquire_many_owned(bytes).ok()?])
+    }
 }
 
 /// An answer from Raft that did not come in time.
@@ -93,18 +138,59 @@ impl<M: Machine> Agreement<M> {
         initial: M,
         carrier: Arc<dyn Carrier>,
     ) -> Result<Self, OpenError> {
+        fence::check(&settings.dir)?;
         let (stop, stopped) = oneshot::channel();
+        let (carrier, told) = Listening::new(carrier, settings.dir.clone());
         let running = running::start(settings.clone(), initial, carrier, stopped).await?;
-        let shared = Shared {
+        Ok(Self::around(running, settings, stop, told))
+    }
+
+    /// The same in a simulated process instead of a thread, within the caller's runtime and on
+    /// the process's disk: the directory in the settings is not looked at.
+    ///
+    /// # Errors
+    /// As [`Agreement::open`].
+    #[cfg(feature = "simulation")]
+    pub async fn open_in(
+        process: crate::simulation::Process,
+        settings: Settings,
+        initial: M,
+        carrier: Arc<dyn Carrier>,
+    ) -> Result<Self, OpenError> {
+        let (stop, stopped) = oneshot::channel();
+        let (carrier, told) = Listening::new(carrier, settings.dir.clone());
+        let running =
+            running::start_in(process, settings.clone(), initial, carrier, stopped).await?;
+        Ok(Self::around(running, settings, stop, told))
+    }
+
+    fn around(
+        running: Running<M>,
+        settings: Settings,
+        stop: oneshot::Sender<()>,
+        fenced: watch::Receiver<Option<Era>>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
             running,
             settings,
-            proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
-            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            bounds: Bounds::new(),
+            incoming: Arc::default(),
+            written: Arc::default(),
+            era: OnceLock::new(),
+            fenced,
             stop: Mutex::new(Some(stop)),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        });
+        // Both end with Raft.
+        let written = Arc::clone(&shared.written);
+        let (raft, status) = (shared.running.raft.clone(), shared.running.status.clone());
+        let patience = shared.settings.timers.election_max;
+        let home = &shared.running.home;
+        drop(home.spawn(compaction::run(raft, status, written, patience)));
+        drop(home.spawn(end_when_fenced(
+            shared.fenced.clone(),
+            Arc::downgrade(&shared),
+        )));
+        Self { shared }
     }
 
     /// Founds a group of which this server is the only voter.
@@ -139,12 +225,16 @@ impl<M: Machine> Agreement<M> {
                 bytes_max: ENTRY_BYTES_MAX,
             });
         }
+        if self.shared.fenced.borrow().is_some() {
+            return Err(ProposeError::Stopped(self.failure()));
+        }
         // The permit goes along: a caller that gives up does not end what it began.
-        let permit = Arc::clone(&self.shared.proposals).try_acquire_owned();
-        let permit = permit.map_err(|_| ProposeError::Busy)?;
+        let permits = self.shared.bounds.proposal(bytes);
+        let permits = permits.ok_or(ProposeError::Busy)?;
+        self.shared.written.add(bytes);
         let raft = self.raft();
         let write = async move {
-            let _permit = permit;
+            let _permits = permits;
             raft.client_write(Entry(entry)).await
         };
         let written = self.on_raft(self.in_commit_time(write)).await;
@@ -170,36 +260,6 @@ impl<M: Machine> Agreement<M> {
         }
     }
 
-    /// Answers a request that another server sent through its carrier.
-    ///
-    /// # Errors
-    /// When the message is malformed or not for this server. The carrier then breaks the
-    /// exchange off.
-    pub async fn handle(&self, lane: Lane, body: Vec<u8>) -> Result<Vec<u8>, HandleError> {
-        let envelope: EnvelopeV1 = v1::open_message(&body).map_err(HandleError::Malformed)?;
-        drop(body);
-        let own = self.shared.settings.raft_id;
-        if envelope.to != own {
-            return Err(HandleError::NotForUs {
-                to: envelope.to,
-                own,
-            });
-        }
-        if (lane == Lane::Snapshot) != matches!(envelope.request, RequestV1::Snapshot { .. }) {
-            return Err(HandleError::WrongLane);
-        }
-        let stopped = || HandleError::Stopped(self.failure());
-        let permit = Arc::clone(&self.shared.requests).acquire_owned().await;
-        let permit = permit.map_err(|_| stopped())?;
-        let raft = self.raft();
-        let reply = self.on_raft(async move {
-            let _permit = permit;
-            answer(&raft, envelope.request).await
-        });
-        let reply = reply.await;
-        Ok(v1::message(&reply.ok_or_else(stopped)??))
-    }
-
     /// Follows the replicated state.
     pub fn published(&self) -> watch::Receiver<Published<M>> {
         self.shared.running.published.clone()
@@ -217,8 +277,20 @@ impl<M: Machine> Agreement<M> {
     /// # Errors
     /// When this server does not lead, or no majority confirms it in time.
     pub async fn read_index(&self) -> Result<LogIndex, ReadError> {
+        if self.shared.fenced.borrow().is_some() {
+            return Err(ReadError::Stopped(self.failure()));
+        }
+        #[cfg(feature = "planted-bugs")]
+        if let Some(index) = self.unconfirmed_index().await {
+            return Ok(index);
+        }
+        let permit = Arc::clone(&self.shared.bounds.reads).try_acquire_owned();
+        let permit = permit.map_err(|_| ReadError::Busy)?;
         let raft = self.raft();
-        let read = async move { raft.ensure_linearizable(ReadPolicy::ReadIndex).await };
+        let read = async move {
+            let _permit = permit;
+            raft.ensure_linearizable(ReadPolicy::ReadIndex).await
+        };
         let confirmed = self.on_raft(self.in_commit_time(read)).await;
         match confirmed.ok_or_else(|| ReadError::Stopped(self.failure()))? {
             Ok(Ok(at)) => Ok(LogIndex(at.log_id().index)),
@@ -236,8 +308,50 @@ impl<M: Machine> Agreement<M> {
         }
     }
 
-    /// Ends Raft on this server and returns when the store is closed.
+    /// Waits until this server has applied `index`, at most `limit`, and gives the state then.
+    /// With an index from the leader's [`Agreement::read_index`] any server answers a
+    /// linearizable read from it.
+    ///
+    /// # Errors
+    /// See [`WaitError`].
+    pub async fn applied_at_least(
+        &self,
+        index: LogIndex,
+        limit: Duration,
+    ) -> Result<Published<M>, WaitError> {
+        let mut published = self.published();
+        let now = published.borrow().clone();
+        if now.index >= index {
+            return Ok(now);
+        }
+        let permit = Arc::clone(&self.shared.bounds.reads).try_acquire_owned();
+        let permit = permit.map_err(|_| WaitError::Busy)?;
+        let waited = self.on_raft(async move {
+            let _permit = permit;
+            let reached = published.wait_for(|now| now.index >= index);
+            let state = timeout(limit, reached).await;
+            let state = state.map(|state| state.map(|state| state.clone()).ok());
+            state.map_err(|_| published.borrow().index)
+        });
+        match waited.await {
+            Some(Ok(Some(state))) => Ok(state),
+            Some(Err(applied)) => Err(WaitError::Behind { index, applied }),
+            Some(Ok(None)) | None => Err(WaitError::Stopped(self.failure())),
+        }
+    }
+
+    /// Follows whether the group went on without this server, and in which era. Once it did,
+    /// Raft has ended here for good.
+    pub fn fenced(&self) -> watch::Receiver<Option<Era>> {
+        self.shared.fenced.clone()
+    }
+
+    /// Ends Raft on this server and returns when the store is closed. A leader first hands over
+    /// to another voter if one answers.
     pub async fn shutdown(self) {
+        if let Err(error) = self.hand_over().await {
+            tracing::debug!(%error, "leadership was not handed over");
+        }
         let mut closed = self.shared.running.closed.clone();
         drop(
             self.shared
@@ -259,12 +373,40 @@ impl<M: Machine> Agreement<M> {
         &self.shared.settings
     }
 
+    pub(crate) fn incoming(&self) -> Arc<sync::Mutex<Incoming>> {
+        Arc::clone(&self.shared.incoming)
+    }
+
+    pub(crate) fn written(&self) -> &Written {
+        &self.shared.written
+    }
+
+    pub(crate) fn known_era(&self) -> &OnceLock<Era> {
+        &self.shared.era
+    }
+
+    pub(crate) fn requests(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.bounds.requests)
+    }
+
+    pub(crate) fn pieces(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.bounds.pieces)
+    }
+
     /// Runs `work` on the Raft thread, where the timers are; nothing if Raft has ended.
     pub(crate) async fn on_raft<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        self.shared.running.runtime.spawn(work).await.ok()
+        self.beside_raft(work).await.ok()
+    }
+
+    /// Begins `work` on the Raft thread. It ends with Raft.
+    pub(crate) fn beside_raft<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.shared.running.home.spawn(work)
     }
 
     /// Bounds `work` by the time a commit may take.
@@ -300,6 +442,9 @@ impl<M: Machine> Agreement<M> {
     }
 
     pub(crate) fn failure(&self) -> String {
+        if let Some(era) = *self.shared.fenced.borrow() {
+            return format!("the group was recovered without this server, in era {era}");
+        }
         let status = self.shared.running.status.borrow();
         status
             .failure
@@ -308,64 +453,15 @@ impl<M: Machine> Agreement<M> {
     }
 }
 
-/// Has Raft answer a request. Runs on the Raft thread.
-async fn answer<M: Machine>(raft: &Group<M>, request: RequestV1) -> Result<ReplyV1, HandleError> {
-    let malformed = HandleError::Malformed;
-    match request {
-        RequestV1::Append {
-            vote,
-            prev,
-            entries,
-            commit,
-        } => {
-            let request = v1::append_request(vote, prev, entries, commit).map_err(malformed)?;
-            let reply = raft.append_entries(request).await.map_err(stopped)?;
-            Ok(ReplyV1::Append((&reply).into()))
-        }
-        RequestV1::Vote {
-            vote,
-            last,
-            transfer,
-        } => {
-            let request = v1::vote_request(vote, last, transfer);
-            Ok((&raft.vote(request).await.map_err(stopped)?).into())
-        }
-        RequestV1::PreVote {
-            vote,
-            last,
-            transfer,
-        } => {
-            let request = v1::vote_request(vote, last, transfer);
-            Ok((&raft.pre_vote(request).await.map_err(stopped)?).into())
-        }
-        RequestV1::Transfer { from, to, last } => {
-            let request = TransferLeaderRequest::new(from.into(), to, LogIdV1::back(last));
-            let reply = raft.handle_transfer_leader(request).await.map_err(fatal)?;
-            Ok(ReplyV1::Transfer((&reply).into()))
-        }
-        RequestV1::Snapshot { vote, meta, state } => {
-            let meta = SnapshotMeta::try_from(meta).map_err(malformed)?;
-            // Checked here because a state that Raft itself cannot install stops it for good.
-            M::decode(&state).map_err(malformed)?;
-            let snapshot = Snapshot {
-                meta,
-                snapshot: state,
-            };
-            let reply = raft
-                .install_full_snapshot(vote.into(), snapshot)
-                .await
-                .map_err(fatal)?;
-            Ok(ReplyV1::Snapshot {
-                vote: (&reply.vote).into(),
-            })
-        }
+/// Ends Raft once it is known that the group went on without this server.
+async fn end_when_fenced<M: Machine>(
+    mut fenced: watch::Receiver<Option<Era>>,
+    shared: Weak<Shared<M>>,
+) {
+    if fenced.wait_for(Option::is_some).await.is_ok()
+        && let Some(shared) = shared.upgrade()
+    {
+        let mut stop = shared.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(stop.take());
     }
-}
-
-fn stopped(error: RaftError<Types>) -> HandleError {
-    HandleError::Stopped(error.to_string())
-}
-
-fn fatal(error: Fatal<Types>) -> HandleError {
-    HandleError::Stopped(error.to_string())
 }

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 pub enum Lane {
     /// Votes, heartbeats, log entries: small and urgent.
     Rpc,
-    /// A whole snapshot: large and patient.
+    /// Pieces of a snapshot, one at a time: large and patient.
     Snapshot,
 }
 

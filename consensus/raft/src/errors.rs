@@ -5,6 +5,8 @@
 
 use consensus_core::{LogIndex, NodeId, RaftId};
 
+use crate::era::Era;
+
 /// Why a store's content cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreDamage {
@@ -49,9 +51,12 @@ pub enum StoreDamage {
         /// The last entry in the snapshot.
         snapshot: LogIndex,
     },
-    /// The database under it reports corruption.
-    #[error("the database is corrupt: {0}")]
-    Database(String),
+    /// A part of the log is not what was written, or is not there.
+    #[error("{0}")]
+    Log(String),
+    /// There is a snapshot and no log at all, and so no vote.
+    #[error("the log is missing")]
+    LogMissing,
 }
 
 /// Why an agreement could not be opened.
@@ -74,6 +79,12 @@ pub enum OpenError {
     /// The disk or the operating system refused.
     #[error("the store could not be opened")]
     Io(#[source] std::io::Error),
+    /// The group was recovered without this server.
+    #[error("the group was recovered without this server, in era {era}")]
+    Fenced {
+        /// The era that it went on in.
+        era: Era,
+    },
     /// The timers contradict each other.
     #[error("the timers are unusable: {0}")]
     Timers(String),
@@ -90,6 +101,7 @@ impl OpenError {
             Self::OtherOwner { .. } => "StoreOfOtherServer",
             Self::Damaged(_) => "StoreDamaged",
             Self::Io(_) => "StoreUnavailable",
+            Self::Fenced { .. } => "Fenced",
             Self::Timers(_) => "TimersInvalid",
             Self::Raft(_) => "RaftFailed",
         }
@@ -105,6 +117,9 @@ impl OpenError {
                  never copy a store from another server"
             }
             Self::Io(_) => "check the disk's free space and the directory's owner",
+            Self::Fenced { .. } => {
+                "move the store aside and let the server join again as a new learner"
+            }
             Self::Timers(_) => "choose one of the profiles safe, lan or wan",
             Self::Raft(_) => "look into the log for the reason",
         }
@@ -148,7 +163,7 @@ pub enum ProposeError {
         needed: usize,
     },
     /// Too many proposals are waiting. Nothing was written.
-    #[error("too many proposals are waiting")]
+    #[error("too many proposals are waiting, or too large ones")]
     Busy,
     /// The entry is too large. Nothing was written.
     #[error("the entry has {bytes} bytes and at most {bytes_max} are allowed")]
@@ -208,6 +223,22 @@ pub enum HandleError {
         /// Who we are.
         own: RaftId,
     },
+    /// The message is larger than any that a server sends on this lane.
+    #[error("the message has {bytes} bytes and at most {bytes_max} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The message is of a later era: the group was recovered, and not with this server.
+    #[error("the message is of era {theirs} and this server's is {own}")]
+    OtherEra {
+        /// The message's era.
+        theirs: Era,
+        /// This server's.
+        own: Era,
+    },
     /// The message came on the wrong lane.
     #[error("the message came on the wrong lane")]
     WrongLane,
@@ -242,9 +273,31 @@ pub enum ChangeError {
     /// The change is not allowed.
     #[error("the change is not allowed: {0}")]
     Refused(String),
-    /// The learner was added but has not caught up in time; it goes on catching up.
-    #[error("learner {} was added but has not caught up yet", .0.0)]
+    /// The learner has not caught up in time; it goes on catching up.
+    #[error("learner {} has not caught up yet", .0.0)]
     NotCaughtUp(RaftId),
+    /// The id belongs to another server.
+    #[error("Raft id {} belongs to another server", .0.0)]
+    IdTaken(RaftId),
+    /// Too few of the new voters answer to make a majority of them. Nothing was written.
+    #[error("{reachable} of the new voters answer and {needed} are needed")]
+    LosesMajority {
+        /// New voters that answered lately, this one included.
+        reachable: usize,
+        /// The majority of the new voters.
+        needed: usize,
+    },
+    /// More voters than a group may have. Nothing was written.
+    #[error("{voters} voters are too many, at most {voters_max} are allowed")]
+    TooManyVoters {
+        /// How many there would be.
+        voters: usize,
+        /// The limit.
+        voters_max: usize,
+    },
+    /// A group without voters. Nothing was written.
+    #[error("a group needs a voter")]
+    NoVoters,
     /// The change was written but is not known to be agreed.
     #[error("the outcome is unknown")]
     OutcomeUnknown,
@@ -263,6 +316,10 @@ impl ChangeError {
             Self::NotALearner(_) => "NotALearner",
             Self::Refused(_) => "ChangeRefused",
             Self::NotCaughtUp(_) => "NotCaughtUp",
+            Self::IdTaken(_) => "RaftIdTaken",
+            Self::LosesMajority { .. } => "LosesMajority",
+            Self::TooManyVoters { .. } => "TooManyVoters",
+            Self::NoVoters => "NoVoters",
             Self::OutcomeUnknown => "OutcomeUnknown",
             Self::Stopped(_) => "RaftStopped",
         }
@@ -277,6 +334,13 @@ impl ChangeError {
             Self::NotALearner(_) => "add the server as a learner first",
             Self::Refused(_) => "look at the present voters and learners",
             Self::NotCaughtUp(_) => "check the path between the leader and the learner, then wait",
+            Self::IdTaken(_) => "let the server join under a new id",
+            Self::LosesMajority { .. } => {
+                "bring back voters first, or remove the ones that are gone; a forced change that \
+                 finds no majority stops the whole group until enough of them are back"
+            }
+            Self::TooManyVoters { .. } => "demote a voter first",
+            Self::NoVoters => "leave at least one voter",
             Self::OutcomeUnknown => "look at the present voters before trying again",
             Self::Stopped(_) => "look into the log for the reason",
         }
@@ -320,9 +384,51 @@ pub enum ReadError {
         /// Voters needed.
         needed: usize,
     },
+    /// Too many reads are waiting.
+    #[error("too many reads are waiting")]
+    Busy,
     /// Raft has stopped.
     #[error("Raft has stopped: {0}")]
     Stopped(String),
+}
+
+/// Why a server did not get as far as a read needs it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// It did not get there in time.
+    #[error("this server has applied entry {applied} and {index} is needed")]
+    Behind {
+        /// The entry that is needed.
+        index: LogIndex,
+        /// The last one that was applied.
+        applied: LogIndex,
+    },
+    /// Too many reads are waiting.
+    #[error("too many reads are waiting")]
+    Busy,
+    /// Raft has stopped.
+    #[error("Raft has stopped: {0}")]
+    Stopped(String),
+}
+
+impl WaitError {
+    /// A stable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Behind { .. } => "Behind",
+            Self::Busy => "Busy",
+            Self::Stopped(_) => "RaftStopped",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Behind { .. } => "ask the leader, or ask for a stale read",
+            Self::Busy => "try again in a moment",
+            Self::Stopped(_) => "ask another server",
+        }
+    }
 }
 
 impl FoundError {
@@ -373,6 +479,7 @@ impl ReadError {
         match self {
             Self::NotLeader { .. } => "NotLeader",
             Self::NoMajority { .. } => "NoMajority",
+            Self::Busy => "Busy",
             Self::Stopped(_) => "RaftStopped",
         }
     }
@@ -382,6 +489,7 @@ impl ReadError {
         match self {
             Self::NotLeader { .. } => "send the command to the leader",
             Self::NoMajority { .. } => "bring back enough servers to make a majority",
+            Self::Busy => "try again in a moment",
             Self::Stopped(_) => "look into the log for the reason",
         }
     }

@@ -1,4 +1,4 @@
-//! Agreement among servers: openraft driven over an opaque carrier, its log kept in sled.
+//! Agreement among servers: openraft driven over an opaque carrier, its log in segments of our own.
 //!
 //! Decides what is durable before it is acknowledged, what a failed proposal means to its
 //! caller, and which server speaks for the group. Never looks inside an entry: the replicated
@@ -10,30 +10,43 @@
 //! - A message addressed to another Raft id than this server's is refused: a server that lost
 //!   its store comes back under a new id and must never be counted as the old one.
 //! - Raft ids are never reused.
+//! - A message of another era than this server's is refused: a group that was recovered from one
+//!   server must never count the voters that were left behind.
 //!
 //! Follows Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014),
 //! with pre-vote and ReadIndex from Ongaro's dissertation (2014), as implemented by openraft.
 
 mod agreement;
+mod answering;
 mod carrier;
+mod compaction;
+mod era;
 mod errors;
+mod fence;
 mod machine;
 mod members;
 mod network;
 mod raft_types;
+mod recover;
 mod running;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod status;
 mod store;
 mod timers;
+mod transfer;
 mod wire;
 
 pub use agreement::{Agreement, Settings};
 pub use carrier::{Carrier, CarrierError, Lane};
+pub use era::Era;
 pub use errors::{
     ChangeError, FoundError, HandleError, OpenError, ProposeError, ReadError, StoreDamage,
-    TransferError,
+    TransferError, WaitError,
 };
 pub use machine::{Machine, Published};
-pub use members::Removed;
+pub use members::{Removed, VOTERS_MAX};
+pub use recover::{NewPart, RecoverError, Recovered, Survey, recover, restore, survey};
 pub use status::{RaftStatus, Role};
+pub use store::quarantine;
 pub use timers::Timers;

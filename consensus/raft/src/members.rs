@@ -1,11 +1,15 @@
 //! Changing who takes part: learners, voters, the leader.
 //!
-//! Decides when a change counts as done. Never decides whom to add or remove, and never makes a
-//! voter of a server that is not a learner yet.
+//! Decides when a change counts as done, and refuses one that would leave the group without a
+//! majority. Never decides whom to add or remove, and never makes a voter of a server that is
+//! not a learner, and one that has caught up.
+//!
+//! That an id which left is not given to another server is for the replicated state to see to:
+//! Raft forgets who left. Here an id is only refused while its owner is in the group.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use consensus_core::{NodeId, RaftId};
+use consensus_core::{LogIndex, NodeId, RaftId};
 use openraft::{
     ChangeMembers,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
@@ -17,13 +21,21 @@ use crate::{
     errors::{ChangeError, TransferError},
     machine::Machine,
     raft_types::{Member, Types},
-    status::{RaftStatus, Role},
+    status::{RaftStatus, Role, since},
 };
 
 /// How long a new learner may take to catch up before its adder is told to wait elsewhere.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(30);
-/// A learner this close to the leader catches up within one append request.
-const CAUGHT_UP_LAG: u64 = 64;
+/// A learner this close to the leader only lacks what is under way: a leader has this many
+/// proposals waiting at most.
+const CAUGHT_UP_LAG: u64 = 1024;
+/// Voters in a group. More make each write slower and survive hardly more: seven survive three.
+pub const VOTERS_MAX: usize = 7;
+/// A server counts as there, when members change, if it answered within so many longest election
+/// timeouts: a busy machine is no reason to refuse.
+const HEARD_ELECTIONS: u32 = 5;
+/// Leadership is handed over within so many longest election timeouts, or not at all.
+const HAND_OVER_ELECTIONS: u32 = 3;
 
 /// What becomes of voters that are not in the new set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,16 +54,17 @@ impl<M: Machine> Agreement<M> {
     /// # Errors
     /// See [`ChangeError`]; after [`ChangeError::NotCaughtUp`] it is a learner all the same.
     pub async fn add_learner(&self, id: RaftId, node: NodeId) -> Result<(), ChangeError> {
+        let status = self.status().borrow().clone();
+        let owner = status.voters.get(&id).or_else(|| status.learners.get(&id));
+        if owner.is_some_and(|owner| *owner != node) {
+            return Err(ChangeError::IdTaken(id));
+        }
         let raft = self.raft();
         let member = Member(Some(node));
         let add = async move { raft.add_learner(id.0, member, false).await.map(drop) };
         self.outcome(self.on_raft(self.in_commit_time(add)).await)?;
         let leader = self.settings().raft_id;
-        let level = move |status: &RaftStatus| {
-            let goal = status.last_log.unwrap_or_default();
-            let near = |at: &consensus_core::LogIndex| at.0 + CAUGHT_UP_LAG >= goal.0;
-            id == leader || status.matched.get(&id).is_some_and(near)
-        };
+        let level = move |status: &RaftStatus| id == leader || has_caught_up(status, id);
         self.wait_as_leader(CATCH_UP_WAIT, level)
             .await
             .map_err(|unmet| match unmet {
@@ -70,20 +83,62 @@ impl<M: Machine> Agreement<M> {
         self.change(ChangeMembers::RemoveNodes(ids), true).await
     }
 
-    /// Makes `voters` the voters; new ones must be learners. The old and the new set agree on
-    /// it together. A leader that is not among them steps down a moment later.
+    /// Makes `voters` the voters; new ones must be learners that have caught up. The old and the
+    /// new set agree on it together. A leader that is not among them steps down a moment later.
     ///
     /// # Errors
-    /// See [`ChangeError`].
+    /// See [`ChangeError`]. [`ChangeError::LosesMajority`] when too few of `voters` answer to
+    /// go on with.
     pub async fn change_voters(
         &self,
         voters: BTreeSet<RaftId>,
         removed: Removed,
     ) -> Result<(), ChangeError> {
+        check_count(&voters)?;
+        self.check_voters(&voters)?;
+        self.force_voters(voters, removed).await
+    }
+
+    /// The same without asking whether the new voters are there and have caught up. If too few
+    /// of them are, nothing is agreed any more, this change included, until enough are back.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn force_voters(
+        &self,
+        voters: BTreeSet<RaftId>,
+        removed: Removed,
+    ) -> Result<(), ChangeError> {
+        check_count(&voters)?;
         let ids = voters.into_iter().map(|id| id.0).collect();
         let retain = removed == Removed::BecomeLearners;
         self.change(ChangeMembers::ReplaceAllVoters(ids), retain)
             .await
+    }
+
+    /// Refuses voters that would leave the group without a majority. Says nothing on a server
+    /// that does not lead, which Raft refuses anyway.
+    fn check_voters(&self, voters: &BTreeSet<RaftId>) -> Result<(), ChangeError> {
+        let status = self.status().borrow().clone();
+        let own = self.settings().raft_id;
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        let fresh = voters.iter().filter(|id| status.learners.contains_key(id));
+        if let Some(id) = fresh.copied().find(|id| !has_caught_up(&status, *id)) {
+            return Err(ChangeError::NotCaughtUp(id));
+        }
+        let span = self.settings().timers.election_max * HEARD_ELECTIONS;
+        let there =
+            |id: &&RaftId| **id == own || status.heard.get(id).is_some_and(|at| since(at) <= span);
+        let (reachable, needed) = (voters.iter().filter(there).count(), voters.len() / 2 + 1);
+        // Raft names who is no member at all.
+        let known =
+            |id: &RaftId| status.voters.contains_key(id) || status.learners.contains_key(id);
+        if reachable < needed && voters.iter().all(known) {
+            return Err(ChangeError::LosesMajority { reachable, needed });
+        }
+        Ok(())
     }
 
     async fn change(
@@ -96,11 +151,37 @@ impl<M: Machine> Agreement<M> {
         self.outcome(self.on_raft(self.in_commit_time(change)).await)
     }
 
+    /// Hands leadership to the voter that is furthest along, if this server leads and another
+    /// one answers, and waits a little until it leads. Gives who it is.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub async fn hand_over(&self) -> Result<Option<RaftId>, TransferError> {
+        let status = self.status().borrow().clone();
+        let timers = self.settings().timers;
+        let own = self.settings().raft_id;
+        let there = |id: &&RaftId| {
+            let lately = |at: &std::time::Instant| since(at) <= timers.election_max;
+            **id != own && status.heard.get(id).is_some_and(lately)
+        };
+        let heirs = status.voters.keys().filter(there);
+        let Some(heir) = heirs.max_by_key(|id| status.matched.get(id)).copied() else {
+            return Ok(None);
+        };
+        let limit = timers.election_max * HAND_OVER_ELECTIONS;
+        self.transfer_within(heir, limit).await.map(|()| Some(heir))
+    }
+
     /// Hands leadership to another voter and waits until it leads.
     ///
     /// # Errors
     /// See [`TransferError`]; after [`TransferError::NotTaken`] it may still happen.
     pub async fn transfer_leader(&self, to: RaftId) -> Result<(), TransferError> {
+        let limit = self.settings().timers.commit_wait();
+        self.transfer_within(to, limit).await
+    }
+
+    async fn transfer_within(&self, to: RaftId, limit: Duration) -> Result<(), TransferError> {
         let status = self.status().borrow().clone();
         if status.role != Role::Leader {
             return Err(TransferError::NotLeader {
@@ -117,7 +198,6 @@ impl<M: Machine> Agreement<M> {
             .await
             .and_then(Result::ok)
             .ok_or_else(stopped)?;
-        let limit = self.settings().timers.commit_wait();
         let taken = move |status: &RaftStatus| status.leader_id == Some(to);
         match self.wait(limit, taken).await {
             Some(Ok(())) => Ok(()),
@@ -186,6 +266,23 @@ impl<M: Machine> Agreement<M> {
             }
         }
     }
+}
+
+fn check_count(voters: &BTreeSet<RaftId>) -> Result<(), ChangeError> {
+    match voters.len() {
+        0 => Err(ChangeError::NoVoters),
+        1..=VOTERS_MAX => Ok(()),
+        voters => Err(ChangeError::TooManyVoters {
+            voters,
+            voters_max: VOTERS_MAX,
+        }),
+    }
+}
+
+fn has_caught_up(status: &RaftStatus, id: RaftId) -> bool {
+    let goal = status.last_log.unwrap_or_default();
+    let near = |at: &LogIndex| at.0 + CAUGHT_UP_LAG >= goal.0;
+    status.matched.get(&id).is_some_and(near)
 }
 
 /// Why a leader could not see what it waited for.

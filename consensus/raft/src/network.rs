@@ -1,7 +1,8 @@
 //! Raft's requests over the [`Carrier`].
 //!
-//! Decides how long a request may take and which failure makes Raft wait before the next try.
-//! Never retries on its own.
+//! Decides how long a request may take, which failure makes Raft wait before the next try, and
+//! how a snapshot is cut: the next piece leaves when the last one was answered. Never retries on
+//! its own, except pieces of a snapshot, and those a few times only.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -20,8 +21,16 @@ use crate::{
     carrier::{Carrier, CarrierError, Lane},
     raft_types::{Member, Snapshot, Types, Vote},
     timers::Timers,
-    wire::v1::{self, EnvelopeV1, LogIdV1, ReplyV1, RequestV1},
+    transfer,
+    wire::v1::{self, EnvelopeV1, LogIdV1, OfferV1, ReplyV1, RequestV1, TransferAnswerV1},
 };
+
+/// Failures in a row after which a transfer is left to Raft, which asks for the newest snapshot
+/// and comes again. Until then the same snapshot goes on: under constant writes there is always
+/// a newer one, and beginning anew each time might never end.
+const FAILURES_MAX: u32 = 3;
+/// Before a piece is tried again; times the failures so far.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes one [`Link`] per server.
 pub(crate) struct Links {
@@ -111,8 +120,111 @@ impl Link {
                 LogIdV1::back(last),
                 granted,
             )),
-            ReplyV1::Append(_) | ReplyV1::Transfer(_) | ReplyV1::Snapshot { .. } => Err(misfit()),
+            ReplyV1::Append(_)
+            | ReplyV1::Transfer(_)
+            | ReplyV1::Snapshot(_)
+            | ReplyV1::Fenced { .. } => Err(misfit()),
         }
+    }
+
+    /// Brings a snapshot over, piece by piece. `ttl` is for each piece; the last one's covers
+    /// that it is put into force.
+    async fn send(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        ttl: Duration,
+    ) -> Result<SnapshotResponse<Types>, RPCError<Types>> {
+        let Snapshot { meta, snapshot } = snapshot;
+        let meta = (&meta).into();
+        let (vote, name) = ((&vote).into(), v1::transfer_name(&meta, &snapshot));
+        let bytes = transfer::length(&snapshot);
+        let offer = OfferV1 { meta, bytes, name };
+        let offer = RequestV1::Offer { vote, offer };
+        let mut sending = Sending::default();
+        let (mut request, mut piece) = (offer.clone(), false);
+        loop {
+            let reply = self.call(RPCTypes::InstallSnapshot, request, ttl).await;
+            let offset = match sending.read(reply, piece)? {
+                Told::Send(offset) => offset,
+                Told::Done(vote) => return Ok(SnapshotResponse::new(vote)),
+                // What the other side holds is its to say.
+                Told::Ask => {
+                    tokio::time::sleep(RETRY_PAUSE * sending.failures).await;
+                    (request, piece) = (offer.clone(), false);
+                    continue;
+                }
+            };
+            let cut = transfer::cut(name, &snapshot, offset).ok_or_else(misfit)?;
+            (request, piece) = (RequestV1::Piece { vote, piece: cut }, true);
+        }
+    }
+}
+
+/// How a transfer goes.
+#[derive(Default)]
+struct Sending {
+    wanted: u64,
+    /// Since the last progress.
+    failures: u32,
+    /// How often the other side had no more than before, or less.
+    restarts: u32,
+}
+
+/// What follows from an answer.
+enum Told {
+    Send(u64),
+    Done(Vote),
+    Ask,
+}
+
+impl Sending {
+    /// `piece` tells whether the request was one, so that more should be there than before.
+    fn read(
+        &mut self,
+        reply: Result<ReplyV1, RPCError<Types>>,
+        piece: bool,
+    ) -> Result<Told, RPCError<Types>> {
+        match reply {
+            Ok(ReplyV1::Snapshot(TransferAnswerV1::Wanted { offset })) => {
+                if offset > self.wanted {
+                    self.failures = 0;
+                } else if piece || offset < self.wanted {
+                    self.restarts += 1;
+                }
+                self.wanted = offset;
+                if self.restarts > FAILURES_MAX {
+                    let lost = "the other side lost what it had, again and again";
+                    return Err(Unreachable::from_string(lost).into());
+                }
+                Ok(Told::Send(offset))
+            }
+            Ok(ReplyV1::Snapshot(
+                TransferAnswerV1::Installed { vote } | TransferAnswerV1::HigherVote { vote },
+            )) => Ok(Told::Done(vote.into())),
+            Ok(ReplyV1::Snapshot(TransferAnswerV1::Refused(refusal))) => {
+                tracing::warn!(%refusal, "a piece of a snapshot was refused");
+                // Raft waits longer and longer before it tries that again.
+                self.failed(|| Unreachable::new(&refusal).into())
+            }
+            Ok(
+                ReplyV1::Append(_)
+                | ReplyV1::Vote { .. }
+                | ReplyV1::Transfer(_)
+                | ReplyV1::Fenced { .. },
+            ) => Err(misfit()),
+            // Raft waits before it tries again, so we need not.
+            Err(error @ (RPCError::Unreachable(_) | RPCError::RemoteError(_))) => Err(error),
+            Err(error @ (RPCError::Timeout(_) | RPCError::Network(_))) => self.failed(|| error),
+        }
+    }
+
+    fn failed(&mut self, error: impl FnOnce() -> RPCError<Types>) -> Result<Told, RPCError<Types>> {
+        self.failures += 1;
+        if self.failures > FAILURES_MAX {
+            return Err(error());
+        }
+        Ok(Told::Ask)
     }
 }
 
@@ -138,7 +250,10 @@ impl RaftNetworkV2<Types> for Link {
             .await?
         {
             ReplyV1::Append(reply) => Ok(reply.into()),
-            ReplyV1::Vote { .. } | ReplyV1::Transfer(_) | ReplyV1::Snapshot { .. } => Err(misfit()),
+            ReplyV1::Vote { .. }
+            | ReplyV1::Transfer(_)
+            | ReplyV1::Snapshot(_)
+            | ReplyV1::Fenced { .. } => Err(misfit()),
         }
     }
 
@@ -171,7 +286,10 @@ impl RaftNetworkV2<Types> for Link {
             .await?
         {
             ReplyV1::Transfer(reply) => Ok(reply.into()),
-            ReplyV1::Append(_) | ReplyV1::Vote { .. } | ReplyV1::Snapshot { .. } => Err(misfit()),
+            ReplyV1::Append(_)
+            | ReplyV1::Vote { .. }
+            | ReplyV1::Snapshot(_)
+            | ReplyV1::Fenced { .. } => Err(misfit()),
         }
     }
 
@@ -182,22 +300,10 @@ impl RaftNetworkV2<Types> for Link {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let request = RequestV1::Snapshot {
-            vote: (&vote).into(),
-            meta: (&snapshot.meta).into(),
-            state: snapshot.snapshot,
-        };
-        let exchange = self.call(RPCTypes::InstallSnapshot, request, option.soft_ttl());
         // Both arms end the transfer for good, so nothing is lost when the other is dropped.
-        let reply = tokio::select! {
-            reply = exchange => reply?,
-            closed = cancel => return Err(closed.into()),
-        };
-        match reply {
-            ReplyV1::Snapshot { vote } => Ok(SnapshotResponse::new(vote.into())),
-            ReplyV1::Append(_) | ReplyV1::Vote { .. } | ReplyV1::Transfer(_) => {
-                Err(misfit().into())
-            }
+        tokio::select! {
+            sent = self.send(vote, snapshot, option.soft_ttl()) => Ok(sent?),
+            closed = cancel => Err(closed.into()),
         }
     }
 }
@@ -279,9 +385,8 @@ mod tests {
         assert!(matches!(ask(broken).await, RPCError::Network(_)));
         assert!(matches!(ask(None).await, RPCError::Timeout(_)));
         assert!(matches!(ask(Some(Ok(vec![9]))).await, RPCError::Network(_)));
-        let misfit = v1::message(&ReplyV1::Snapshot {
-            vote: (&vote()).into(),
-        });
+        let wanted = TransferAnswerV1::Wanted { offset: 0 };
+        let misfit = v1::message(&ReplyV1::Snapshot(wanted));
         assert!(matches!(ask(Some(Ok(misfit))).await, RPCError::Network(_)));
     }
 

@@ -16,7 +16,18 @@ openraft::declare_raft_types!(
         R = Answer,
         NodeId = u64,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
+
+#[allow(
+    deprecated,
+    reason = "the alternative is to name one more crate of openraft's"
+)]
+pub(crate) type Tokio = openraft::impls::TokioRuntime;
+#[cfg(not(feature = "simulation"))]
+pub(crate) type Runtime = Tokio;
+#[cfg(feature = "simulation")]
+pub(crate) use crate::simulation::Runtime;
 
 /// One opaque entry of the log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

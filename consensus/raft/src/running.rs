@@ -3,12 +3,13 @@
 //! Decides the order in which things end: Raft, its tasks, the writer, the lock. Never shares
 //! its runtime: a busy daemon must not delay a heartbeat.
 
-use std::{sync::Arc, thread};
+use std::{future::Future, sync::Arc, thread};
 
-use openraft::{Raft, async_runtime::watch::WatchReceiver as _};
+use openraft::{AsyncRuntime as _, Config, Raft, async_runtime::watch::WatchReceiver as _};
 use tokio::{
     runtime::{Builder, Handle},
     sync::{oneshot, watch},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     errors::OpenError,
     machine::{Machine, Published},
     network::Links,
-    raft_types::{Metrics, Types},
+    raft_types::{Metrics, Runtime, Types},
     status::RaftStatus,
     store::{Applied, Store},
 };
@@ -25,10 +26,41 @@ use crate::{
 /// Raft as the handle talks to it.
 pub(crate) type Group<M> = Raft<Types, Applied<M>>;
 
+/// Where Raft's tasks run, and those that must run beside it.
+pub(crate) enum Home {
+    /// In the Raft thread.
+    Thread(Handle),
+    /// In a simulated process.
+    #[cfg(feature = "simulation")]
+    Process(crate::simulation::Process),
+}
+
+impl Home {
+    /// Raft's configuration where it is not the usual one.
+    fn adapt(&self, config: Arc<Config>) -> Arc<Config> {
+        match self {
+            Self::Thread(_) => config,
+            #[cfg(feature = "simulation")]
+            Self::Process(process) => process.adapt(config),
+        }
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self {
+            Self::Thread(runtime) => runtime.spawn(work),
+            #[cfg(feature = "simulation")]
+            Self::Process(process) => process.spawn(work),
+        }
+    }
+}
+
 /// What the thread hands out once it runs.
 pub(crate) struct Running<M: Machine> {
     pub(crate) raft: Group<M>,
-    pub(crate) runtime: Handle,
+    pub(crate) home: Home,
     pub(crate) published: watch::Receiver<Published<M>>,
     pub(crate) status: watch::Receiver<RaftStatus>,
     /// Dropped by the thread when the store is closed.
@@ -68,15 +100,14 @@ fn live<M: Machine>(
     match Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => {
             runtime.block_on(async {
-                match assemble(settings, initial, carrier, &mut store, closed).await {
+                let home = Home::Thread(Handle::current());
+                match assemble(settings, initial, carrier, &mut store, home, closed).await {
                     Ok(running) => {
                         let raft = running.raft.clone();
                         if ready.send(Ok(running)).is_ok() {
-                            // An error means that the last handle is gone: the same wish.
-                            drop(stop.await);
-                        }
-                        if let Err(error) = raft.shutdown().await {
-                            tracing::error!(%error, "Raft did not end cleanly");
+                            until_stopped(&raft, stop).await;
+                        } else {
+                            end(&raft).await;
                         }
                     }
                     Err(error) => drop(ready.send(Err(error))),
@@ -91,14 +122,55 @@ fn live<M: Machine>(
     drop(closing);
 }
 
+/// The same in a simulated process, without a thread. Must be called within its runtime.
+#[cfg(feature = "simulation")]
+pub(crate) async fn start_in<M: Machine>(
+    process: crate::simulation::Process,
+    settings: Settings,
+    initial: M,
+    carrier: Arc<dyn Carrier>,
+    stop: oneshot::Receiver<()>,
+) -> Result<Running<M>, OpenError> {
+    let inside = process.clone();
+    let started = process.spawn(async move {
+        let mut store = Store::open_in(&inside, settings.raft_id, &settings.node)?;
+        let (closing, closed) = watch::channel(());
+        let home = Home::Process(inside.clone());
+        let running = assemble(&settings, initial, carrier, &mut store, home, closed).await?;
+        let raft = running.raft.clone();
+        inside.spawn(async move {
+            until_stopped(&raft, stop).await;
+            drop(raft);
+            store.close();
+            drop(closing);
+        });
+        Ok(running)
+    });
+    let died = || OpenError::Raft("its process died while starting".to_owned());
+    started.await.unwrap_or_else(|_| Err(died()))
+}
+
+async fn until_stopped<M: Machine>(raft: &Group<M>, stop: oneshot::Receiver<()>) {
+    // An error means that the last handle is gone: the same wish.
+    drop(stop.await);
+    end(raft).await;
+}
+
+async fn end<M: Machine>(raft: &Group<M>) {
+    if let Err(error) = raft.shutdown().await {
+        tracing::error!(%error, "Raft did not end cleanly");
+    }
+}
+
 async fn assemble<M: Machine>(
     settings: &Settings,
     initial: M,
     carrier: Arc<dyn Carrier>,
     store: &mut Store,
+    home: Home,
     closed: watch::Receiver<()>,
 ) -> Result<Running<M>, OpenError> {
-    let config = settings.timers.config()?;
+    let config = home.adapt(settings.timers.config()?);
     let own = settings.raft_id.0;
     let links = Links {
         own,
@@ -113,7 +185,7 @@ async fn assemble<M: Machine>(
     let status = follow(&raft);
     Ok(Running {
         raft,
-        runtime: Handle::current(),
+        home,
         published,
         status,
         closed,
@@ -125,7 +197,7 @@ fn follow<M: Machine>(raft: &Group<M>) -> watch::Receiver<RaftStatus> {
     let mut metrics = raft.metrics();
     let translate = |metrics: &Metrics| RaftStatus::from_metrics(metrics);
     let (told, status) = watch::channel(translate(&metrics.borrow_watched()));
-    tokio::spawn(async move {
+    Runtime::spawn(async move {
         while metrics.changed().await.is_ok() {
             let now = translate(&metrics.borrow_watched());
             told.send_if_modified(|last| {

@@ -10,7 +10,10 @@ use std::{
 use consensus_core::{LogIndex, NodeId, RaftId};
 use openraft::{Instant as _, ServerState};
 
-use crate::raft_types::Metrics;
+use crate::{
+    era::{self, Era},
+    raft_types::Metrics,
+};
 
 /// What a server is doing in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -33,7 +36,9 @@ pub enum Role {
 pub struct RaftStatus {
     /// What this server does.
     pub role: Role,
-    /// Raft's term.
+    /// How often the group was recovered.
+    pub era: Era,
+    /// Raft's term, counted from the beginning of the era.
     pub term: u64,
     /// Who leads, if known.
     pub leader: Option<NodeId>,
@@ -69,7 +74,7 @@ impl RaftStatus {
     /// On a leader: voters that answered within `span`, the leader included.
     pub fn reachable(&self, span: Duration) -> usize {
         let lately = |id: &RaftId| {
-            Some(*id) == self.leader_id || self.heard.get(id).is_some_and(|at| at.elapsed() <= span)
+            Some(*id) == self.leader_id || self.heard.get(id).is_some_and(|at| since(at) <= span)
         };
         if self.role == Role::Leader {
             self.voters.keys().filter(|id| lately(id)).count()
@@ -90,7 +95,8 @@ impl RaftStatus {
         let failure = metrics.running_state.as_ref().err();
         Self {
             role: role(metrics.state, failure.is_some()),
-            term: metrics.current_term,
+            era: Era::of(metrics.current_term),
+            term: era::elections(metrics.current_term),
             leader: metrics.current_leader.and_then(named).map(|(_, node)| node),
             leader_id: metrics.current_leader.map(RaftId),
             last_log: metrics.last_log_index.map(LogIndex),
@@ -125,7 +131,17 @@ fn needed(sets: &[std::collections::BTreeSet<u64>]) -> usize {
     sets.iter().map(|set| set.len() / 2 + 1).max().unwrap_or(0)
 }
 
+/// Now by the clock that Raft uses, which may be a simulated one.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// How long ago something in a status was.
+pub(crate) fn since(at: &Instant) -> Duration {
+    now().saturating_duration_since(*at)
+}
+
 fn instant(ago: Duration) -> Instant {
-    let now = Instant::now();
+    let now = now();
     now.checked_sub(ago).unwrap_or(now)
 }

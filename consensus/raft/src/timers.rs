@@ -9,10 +9,9 @@ use openraft::{Config, SnapshotPolicy};
 
 use crate::errors::OpenError;
 
-/// Entries between two snapshots; bounds the log that a restart has to replay.
-const SNAPSHOT_EVERY_ENTRIES: u64 = 1000;
-/// Entries kept although a snapshot covers them, so that a briefly absent server needs no snapshot.
-const KEPT_ENTRIES: u64 = 200;
+/// Entries between two snapshots; bounds the log that a restart has to replay. Large entries
+/// bring a snapshot sooner, see [`compaction`](crate::compaction). As many as etcd's.
+const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// Entries in one append request; with the largest entries still a message of 16 MiB.
 const APPEND_ENTRIES_MAX: u64 = 64;
 /// Requests waiting for the Raft loop; beyond it callers wait.
@@ -34,7 +33,8 @@ pub struct Timers {
     pub election_min: Duration,
     /// Longest such silence; also the leader's lease.
     pub election_max: Duration,
-    /// Time a whole snapshot may take to arrive and be stored.
+    /// Time one piece of a snapshot may take to arrive, and the last one to be put into force;
+    /// also how long a transfer that stands still is remembered.
     pub snapshot_ttl: Duration,
 }
 
@@ -84,13 +84,10 @@ impl Timers {
             // may know less than it had answered: it must be elected anew to lead.
             enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
-            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-            // Purging one entry at a time would rewrite the same pages over and over.
-            purge_batch_size: KEPT_ENTRIES / 2,
+            // What is purged is decided in `compaction`, which knows who still needs what.
+            max_in_snapshot_log_to_keep: u64::MAX,
             max_payload_entries: APPEND_ENTRIES_MAX,
             max_append_entries: Some(APPEND_ENTRIES_MAX),
-            // A learner counts as caught up when it lags by less than this.
-            replication_lag_threshold: SNAPSHOT_EVERY_ENTRIES + KEPT_ENTRIES,
             api_channel_size: Some(REQUESTS_MAX),
             notification_channel_size: Some(NOTICES_MAX),
             state_machine_channel_size: Some(MACHINE_COMMANDS_MAX),

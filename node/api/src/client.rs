@@ -35,7 +35,7 @@ pub use endpoint::{Authority, Endpoint, EndpointError};
 pub use route::Route;
 pub use tls::TlsFiles;
 
-use crate::ApiError;
+use crate::{ApiError, STALE_QUERY};
 use answer::{Driver, read_answer, read_refusal};
 
 /// How long a TCP connection and its TLS handshake may take. Three lost SYNs (1 + 2 s of waiting)
@@ -57,12 +57,24 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Endpoint,
+    stale: bool,
 }
 
 impl Client {
     /// A client for the daemon at `endpoint`. Connects when asked for something, not before.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self {
+            endpoint,
+            stale: false,
+        }
+    }
+
+    /// The same client, whose every `GET` is content with what the daemon knows at once, if
+    /// `stale`; otherwise it waits for what is agreed by then.
+    #[must_use]
+    pub fn stale(mut self, stale: bool) -> Self {
+        self.stale = stale;
+        self
     }
 
     /// Where the daemon is.
@@ -135,6 +147,15 @@ impl Client {
     /// `GET` of raw bytes of any length.
     pub async fn download(&self, route: &Route) -> Result<Download, ApiError> {
         self.stream(Method::GET, route, None).await
+    }
+
+    /// `POST` with a JSON body, answered by raw bytes of any length.
+    pub async fn post_download(
+        &self,
+        route: &Route,
+        body: &(impl Serialize + Sync),
+    ) -> Result<Download, ApiError> {
+        self.stream(Method::POST, route, Some(json(body))).await
     }
 
     /// `POST` of raw bytes, read as they are sent. With `length_bytes` the other side can tell a
@@ -211,9 +232,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, route: &Route, body: RequestBody) -> Request<RequestBody> {
+        let stale = self.stale && method == Method::GET;
+        let target = route.clone().flag(STALE_QUERY, stale);
         Request::builder()
             .method(method)
-            .uri(route.as_str())
+            .uri(target.as_str())
             .header(header::HOST, self.endpoint.host_header())
             .body(body)
             .expect("routes are percent-encoded and authorities were parsed")

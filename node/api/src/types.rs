@@ -10,6 +10,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod authority;
+mod recovery;
+
+pub use authority::{
+    CaStatus, CertificateView, EnforcedBy, Enforcement, IntermediateView, OperatorBundle,
+    OperatorCertificateRequest, OperatorRequest, OperatorRoleRequest, OperatorView, RevokeRequest,
+    Revoked, RootView, RotateRequest, RotationView,
+};
+pub use recovery::{
+    BackupRequest, BackupView, RecoverPlan, RecoverRequest, Recovered, RestoreRequest,
+};
+
 /// `GET /v1/status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -33,8 +45,8 @@ pub struct Status {
     pub reachable: u64,
     /// How many members there are.
     pub members: u64,
-    /// The name of the node that signs certificates.
-    pub issuer: Option<String>,
+    /// The names of the servers that can sign certificates now.
+    pub issuers: Vec<String>,
     /// `raft, index N` or `gossip, 0.4 s old`.
     pub freshness: String,
     /// The version of the daemon.
@@ -60,7 +72,7 @@ pub struct InitRequest {
 }
 
 /// The answer to `init` and `join`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// The mesh's id.
     pub mesh_id: String,
@@ -80,6 +92,10 @@ pub struct Joined {
     pub root_words: String,
     /// What the operator should know, such as a mesh of two servers.
     pub warnings: Vec<String>,
+    /// The identity that opens backups and the root key when every server is lost. Only in the
+    /// answer to `init`, shown once and kept nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_key: Option<String>,
 }
 
 /// `POST /v1/tokens`
@@ -186,6 +202,38 @@ pub struct LabelRequest {
 pub struct RoleRequest {
     /// `server` or `agent`.
     pub role: String,
+    /// Even if the servers that answer are no majority afterwards.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/nodes/{node}/remove`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Even if the servers that answer are no majority afterwards.
+    #[serde(default)]
+    pub force: bool,
+    /// Somebody else may have the machine's keys: all that it signed is revoked too.
+    #[serde(default)]
+    pub compromised: bool,
+    /// For the event, and for the node should it come back.
+    pub reason: Option<String>,
+}
+
+/// A bootstrap token, as `token ls` gives it: never its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Its public id.
+    pub id: String,
+    /// `server` or `agent`.
+    pub role: String,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Whether several nodes may use it.
+    pub reusable: bool,
+    /// The node that used it last, by name.
+    pub used_by: Option<String>,
 }
 
 /// A change that was made.

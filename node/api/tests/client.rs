@@ -14,7 +14,7 @@ use axum::{
 use futures::StreamExt;
 use node_api::{
     ApiError, Client, Endpoint, FRESHNESS_HEADER, Route, TlsFiles,
-    types::{Changed, Created, EventView, LabelRequest, PullProgress, PullRequest},
+    types::{BackupRequest, Changed, Created, EventView, LabelRequest, PullProgress, PullRequest},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -42,6 +42,8 @@ fn router() -> Router {
         .route("/v1/nodes/{node}/labels", post(label))
         .route("/v1/networks/{network}/peers/{node}", put(attach))
         .route("/v1/events", get(events))
+        .route("/v1/query", get(query).post(query))
+        .route("/v1/backup", post(backup))
         .route("/v1/docker/hosts/{node}/pull", post(pull))
         .route("/v1/docker/hosts/{node}/import", post(import))
         .route("/v1/docker/hosts/{node}/containers/{c}/logs", get(logs))
@@ -91,6 +93,17 @@ async fn events(RawQuery(query): RawQuery) -> Body {
         .map(Ok::<_, ApiError>)
         .collect();
     Body::from_stream(futures::stream::iter(parts))
+}
+
+async fn query(RawQuery(query): RawQuery) -> Json<Option<String>> {
+    Json(query)
+}
+
+async fn backup(Json(asked): Json<BackupRequest>) -> Response {
+    match asked.recipients.first() {
+        Some(recipient) => format!("\u{0}sealed to {recipient}\n").into_response(),
+        None => refuse(Segment("n".into())).await,
+    }
 }
 
 async fn pull(Json(asked): Json<PullRequest>) -> String {
@@ -280,6 +293,43 @@ async fn raw_bytes_come_through_whole_and_as_lines() {
         lines.push(line);
     }
     assert_eq!(lines, [&b"\xffraw"[..], b"", b"bytes"]);
+}
+
+#[tokio::test]
+async fn raw_bytes_answer_a_document_or_a_refusal_does() {
+    let server = on_a_socket();
+    let route = to(&["backup"]);
+    let mut asked = BackupRequest::default();
+    let refused = server.client.post_download(&route, &asked).await;
+    assert_eq!(refused.unwrap_err().code, "NodeNotFoundError");
+    asked.recipients.push("age1x".into());
+    let mut download = server.client.post_download(&route, &asked).await.unwrap();
+    let mut whole = Vec::new();
+    while let Some(chunk) = download.chunk().await.unwrap() {
+        whole.extend_from_slice(&chunk);
+    }
+    assert_eq!(whole, b"\0sealed to age1x\n");
+}
+
+#[tokio::test]
+async fn a_client_content_with_what_is_known_says_so_in_every_read_and_in_nothing_else() {
+    let server = on_a_socket();
+    let stale = server.client.clone().stale(true);
+    let (plain, asking) = (to(&["query"]), to(&["query"]).query("a", "b"));
+    for (client, plainly, asked) in [
+        (&server.client, None, "a=b"),
+        (&stale, Some("stale=true"), "a=b&stale=true"),
+    ] {
+        let get = client.get::<Option<String>>(&plain).await.unwrap().value;
+        assert_eq!(get.as_deref(), plainly);
+        let get = client.get::<Option<String>>(&asking).await.unwrap().value;
+        assert_eq!(get.as_deref(), Some(asked));
+        let post = client.post_empty::<Option<String>>(&plain).await.unwrap();
+        assert_eq!(post.value, None);
+        let mut streamed = client.download(&asking).await.unwrap();
+        let line = streamed.line().await.unwrap().unwrap();
+        assert_eq!(line, format!("\"{asked}\""));
+    }
 }
 
 #[tokio::test]

@@ -64,10 +64,10 @@ pub(crate) struct DataDir {
 pub(crate) struct Membership {
     /// The mesh's id.
     pub(crate) mesh_id: String,
-    /// The root certificate, DER in hexadecimal.
-    pub(crate) root: String,
-    /// This node's certificate, DER in hexadecimal.
-    pub(crate) leaf: String,
+    /// The roots that it trusts, DER in hexadecimal.
+    pub(crate) roots: Vec<String>,
+    /// What it shows of itself, DER in hexadecimal: leaf first.
+    pub(crate) chain: Vec<String>,
     /// Counts daemon starts: newer gossip about this node wins over older.
     pub(crate) generation: u64,
 }
@@ -118,7 +118,7 @@ impl DataDir {
         self.root.join("wireguard.key")
     }
 
-    /// Where the issuer keeps the sealed root key.
+    /// The keys with which this node seals, unseals and signs.
     pub(crate) fn authority(&self) -> PathBuf {
         self.root.join("authority")
     }
@@ -144,6 +144,15 @@ impl DataDir {
         let _ = fs::remove_file(self.root.join("raft.id"));
     }
 
+    /// Keeps the log of a group that this server has left by a recovery.
+    pub(crate) fn set_aside_raft(&self, id: RaftId) -> Result<(), DataDirError> {
+        let (from, to) = (
+            self.raft(id),
+            self.root.join(format!("raft-{}.before-recovery", id.0)),
+        );
+        fs::rename(&from, &to).map_err(|source| DataDirError::Unusable { path: from, source })
+    }
+
     /// The Raft ids whose logs are here.
     pub(crate) fn raft_ids(&self) -> Vec<RaftId> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
@@ -156,11 +165,6 @@ impl DataDir {
                 .map(RaftId)
         });
         ids.collect()
-    }
-
-    /// Certificate files for clients on this machine.
-    pub(crate) fn tls(&self) -> PathBuf {
-        self.root.join("tls")
     }
 
     /// What the node remembers of its mesh.

@@ -5,7 +5,7 @@
 
 mod api;
 mod authority;
-mod certificate_files;
+mod backup;
 mod config;
 mod data_dir;
 mod held_ports;
@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    authority::AuthorityFiles,
     config::{Config, Settings},
     data_dir::DataDir,
     held_ports::HeldPorts,
@@ -190,6 +191,7 @@ fn open_host(config: Config) -> Result<Host, Fatal> {
         .map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
     Ok(Host {
         config,
+        authority: Arc::new(AuthorityFiles::in_directory(data.authority())),
         data: Arc::new(data),
         key,
         wireguard,

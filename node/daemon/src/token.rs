@@ -72,7 +72,10 @@ impl Token {
         if blake3::hash(body).as_bytes()[..CHECK_BYTES] != *check {
             return Err(TokenError::Damaged);
         }
-        postcard::from_bytes(body).map_err(|_| TokenError::Damaged)
+        match postcard::take_from_bytes(body) {
+            Ok((token, [])) => Ok(token),
+            Ok(_) | Err(_) => Err(TokenError::Damaged),
+        }
     }
 
     /// What the state remembers of the secret.

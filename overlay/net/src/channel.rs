@@ -64,6 +64,8 @@ pub(crate) enum Lane {
     Hold,
     /// A byte to and fro, on transports that do not notice a dead peer themselves.
     Pulse,
+    /// A new chain of certificates, for the connection that carries it.
+    Renewal,
 }
 
 /// Protocol names of calls, in the order of [`Channel::ALL`].
@@ -84,6 +86,7 @@ const STREAM_NAMES: [&str; 5] = [
 ];
 const HOLD_NAME: &str = "/shoal/1/hold";
 const PULSE_NAME: &str = "/shoal/1/pulse";
+const RENEWAL_NAME: &str = "/shoal/1/renewal";
 
 impl Lane {
     /// Every lane a node accepts.
@@ -91,7 +94,7 @@ impl Lane {
         Channel::ALL
             .into_iter()
             .flat_map(|channel| [Self::Call(channel), Self::Stream(channel)])
-            .chain([Self::Hold, Self::Pulse])
+            .chain([Self::Hold, Self::Pulse, Self::Renewal])
     }
 
     /// The name negotiated on the wire.
@@ -101,6 +104,7 @@ impl Lane {
             Self::Stream(channel) => STREAM_NAMES[channel.index()],
             Self::Hold => HOLD_NAME,
             Self::Pulse => PULSE_NAME,
+            Self::Renewal => RENEWAL_NAME,
         })
     }
 

@@ -6,10 +6,12 @@
 //! Invariant: the request's bytes leave this machine only after that proof.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
+
+use consensus_authority::{Trust, wall};
 
 use consensus_core::{MeshId, NodeId};
 use libp2p::{
@@ -24,7 +26,6 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     address::multiaddr,
-    certificate::verify_chain,
     gate::{
         ENROL_ANSWER_BYTES_MAX, ENROL_DEADLINE, ENROL_REQUEST_BYTES_MAX, Exchange, GATE_DEADLINE,
         GateError, HELLO_BYTES_MAX, driven,
@@ -143,15 +144,23 @@ impl EnrolError {
     }
 }
 
-/// Asks the node at `address` to enrol this key: over QUIC, then over TCP.
+/// What a machine without a valid certificate knows of the mesh's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anchor {
+    /// BLAKE3 of the root certificate in DER, from a token.
+    Fingerprint([u8; 32]),
+    /// The roots that it trusted when it was last a member, DER.
+    Roots(Vec<Vec<u8>>),
+}
+
+/// Asks the node at `address` to enrol this key, or to take it back: over QUIC, then over TCP.
 ///
-/// `root_fingerprint` is the BLAKE3 hash of the mesh's root certificate in DER. The request's
-/// bytes are sent only to a node that this root vouches for.
+/// The request's bytes are sent only to a node that the anchor vouches for.
 pub async fn enrol(
     key: &NodeKey,
     address: SocketAddr,
     mesh: MeshId,
-    root_fingerprint: [u8; 32],
+    anchor: Anchor,
     request: Vec<u8>,
 ) -> Result<Vec<u8>, EnrolError> {
     if request.len() > ENROL_REQUEST_BYTES_MAX {
@@ -178,7 +187,7 @@ pub async fn enrol(
     let joiner = Joiner {
         address,
         mesh,
-        root_fingerprint,
+        anchor,
         node,
     };
     joiner.converse(muxer, &request).await
@@ -215,7 +224,7 @@ pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
 struct Joiner {
     address: SocketAddr,
     mesh: MeshId,
-    root_fingerprint: [u8; 32],
+    anchor: Anchor,
     node: NodeId,
 }
 
@@ -263,27 +272,32 @@ impl Joiner {
     /// Whether the listener has proved that it belongs to the expected root.
     fn judge(&self, answer: Answer) -> Result<(), EnrolError> {
         let address = self.address;
-        let (chain, root) = match answer {
-            Answer::Welcome { chain, root, .. } => (chain, root.unwrap_or_default()),
+        let (chain, shown) = match answer {
+            Answer::Welcome { chain, roots, .. } => (chain, roots),
             Answer::Refused(refused) if refused.code == GateError::WrongMesh.code() => {
                 return Err(EnrolError::WrongMesh { address });
             }
             Answer::Refused(refused) => return Err(EnrolError::Refused(refused.clipped())),
         };
-        // Compared as blake3 hashes, in constant time.
-        if blake3::hash(&root) != blake3::Hash::from_bytes(self.root_fingerprint) {
+        let trusted = match &self.anchor {
+            // Compared as blake3 hashes, in constant time.
+            Anchor::Fingerprint(expected) => shown
+                .into_iter()
+                .filter(|root| blake3::hash(root) == blake3::Hash::from_bytes(*expected))
+                .collect(),
+            Anchor::Roots(roots) => roots.clone(),
+        };
+        if trusted.is_empty() {
             return Err(EnrolError::WrongRoot { address });
         }
-        verify_chain(
-            &chain,
-            &root,
-            &self.node,
-            &self.mesh,
-            SystemTime::now(),
-            &BTreeSet::new(),
-        )
-        .map(|_| ())
-        .map_err(|source| EnrolError::Unproven { address, source })
+        let trust = Trust::new(self.mesh, &trusted, &BTreeSet::new(), &BTreeMap::new());
+        trust
+            .verify(&chain, wall(SystemTime::now()))
+            .and_then(|verified| verified.require_node(&self.node))
+            .map_err(|refusal| EnrolError::Unproven {
+                address,
+                source: refusal.into(),
+            })
     }
 
     async fn within<T>(

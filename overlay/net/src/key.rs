@@ -183,7 +183,7 @@ impl NodeKey {
     /// The key as libp2p wants it.
     pub fn keypair(&self) -> identity::Keypair {
         let mut seed = Zeroizing::new(*self.seed);
-        identity::Keypair::ed25519_from_bytes(seed.as_mut()).expect("32 bytes are an Ed25519 seed")
+        identity::Keypair::ed25519_from_bytes(&mut seed[..]).expect("32 bytes are an Ed25519 seed")
     }
 
     /// The raw Ed25519 public key.
@@ -220,12 +220,6 @@ impl fmt::Debug for NodeKey {
 /// The node id of a peer id, unless its key is of another kind.
 pub(crate) fn node_id_of(peer: &PeerId) -> Option<NodeId> {
     peer.to_base58().parse().ok()
-}
-
-/// The node id of an Ed25519 public key; none if the bytes are no point of the curve.
-pub fn node_id_of_key(public: &[u8; 32]) -> Option<NodeId> {
-    let key = identity::ed25519::PublicKey::try_from_bytes(public).ok()?;
-    node_id_of(&identity::PublicKey::from(key).to_peer_id())
 }
 
 /// The peer id of a node id. `None` if the text is 52 base58 characters but no key.
@@ -297,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn the_pkcs8_form_is_the_key_that_rcgen_reads() {
+    fn the_pkcs8_form_is_the_key_that_certificates_are_asked_for_with() {
         let key = NodeKey::generate();
         let der = key.pkcs8_der();
-        let pair = rcgen::KeyPair::try_from(der.as_slice()).unwrap();
-        assert_eq!(pair.public_key_raw(), key.public_key());
+        let pair = consensus_authority::PrivateKey::from_pkcs8(&der).unwrap();
+        assert_eq!(pair.public_key().node_id(), Some(key.node_id()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The mesh's connections: who is let in, and how bytes travel between nodes.
 //!
 //! A thin shell over libp2p (QUIC, with TCP + Noise + Yamux as the fallback). It decides three
-//! things: whether a peer's certificate admits it ([`verify_chain`] and the gate in front of the
-//! Swarm), which of several connections to a peer is used, and when to dial again. It never
+//! things: whether a peer's certificate admits it (the gate in front of the Swarm, by
+//! [`Credentials`]), which of several connections to a peer is used, and when to dial again. It never
 //! decides who is a member, who leads or what a message means.
 //!
 //! Invariants:
@@ -17,6 +17,8 @@ mod certificate;
 mod channel;
 mod enrolment;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod key;
 mod listen;
@@ -29,12 +31,12 @@ mod transport;
 mod wire;
 
 pub use call::{CallError, IncomingCall};
-pub use certificate::{Credentials, VerifiedPeer, serial_hex, verify_chain};
+pub use certificate::Credentials;
 pub use channel::Channel;
-pub use enrolment::{EnrolError, EnrolmentRequest, enrol};
+pub use enrolment::{Anchor, EnrolError, EnrolmentRequest, enrol};
 pub use frame::{FrameReceiver, FrameSender, FrameStream, StreamError};
 pub use gate::GateError;
-pub use key::{KeyError, NodeKey, node_id_of_key};
+pub use key::{KeyError, NodeKey};
 pub use listen::ListenError;
 pub use net::{Incoming, Net, Settings};
 pub use peering::{Connection, Transport};

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::NodeId;
+use consensus_core::{LogIndex, NodeId};
 use libp2p::{PeerId, Swarm, swarm::Config};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -128,6 +128,7 @@ struct Shared {
     wanted: watch::Sender<WantedSets>,
     connections: watch::Receiver<BTreeMap<NodeId, Connection>>,
     listeners: watch::Receiver<BTreeSet<SocketAddr>>,
+    enforced: watch::Receiver<LogIndex>,
     /// A lock so that a call from any thread finds its stream's task without a detour; never held
     /// across an await.
     callers: Mutex<BTreeMap<(PeerId, Channel), mpsc::Sender<CallRequest>>>,
@@ -163,6 +164,7 @@ impl Net {
         let (wanted, wanted_set) = watch::channel(WantedSets::new());
         let (connection_table, connections) = watch::channel(BTreeMap::new());
         let (listener_set, listeners) = watch::channel(BTreeSet::new());
+        let (enforced_by, enforced) = watch::channel(credentials.borrow().revision);
         let wiring = Wiring {
             local,
             orders: order_queue,
@@ -172,6 +174,7 @@ impl Net {
             credentials,
             connections: connection_table,
             listeners: listener_set,
+            enforced: enforced_by,
             doors,
         };
         tokio::spawn(Peering::new(swarm, wiring).run());
@@ -184,6 +187,7 @@ impl Net {
             wanted,
             connections,
             listeners,
+            enforced,
             callers: Mutex::default(),
         };
         let net = Self {
@@ -210,6 +214,12 @@ impl Net {
     /// The connections in use.
     pub fn connections(&self) -> watch::Receiver<BTreeMap<NodeId, Connection>> {
         self.shared.connections.clone()
+    }
+
+    /// The revision of the credentials by which every live connection has been looked through: who
+    /// is not believed by them is cut off.
+    pub fn enforced(&self) -> watch::Receiver<LogIndex> {
+        self.shared.enforced.clone()
     }
 
     /// Where a node may be dialled; replaces what was set before. Addresses that membership has

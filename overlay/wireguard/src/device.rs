@@ -327,8 +327,13 @@ fn describe_peer(text: &mut String, PeerStats { peer, stats, .. }: &PeerStats) {
     line("tx_bytes", &stats.tx_bytes);
 }
 
+/// A request's meaning. gotatun cuts keys by bytes, and would cut a letter of several in two.
+pub(crate) fn parse(request: &str) -> Option<Set> {
+    request.is_ascii().then(|| request.parse().ok()).flatten()
+}
+
 async fn configure(tunnel: &Tunnel, request: &str) -> Result<(), Errno> {
-    let set: Set = request.parse().map_err(|_| Errno::INVAL)?;
+    let set = parse(request).ok_or(Errno::INVAL)?;
     tunnel
         .write(async |device| apply(device, set).await)
         .await

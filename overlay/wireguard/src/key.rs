@@ -174,7 +174,7 @@ pub(crate) fn hex(bytes: &[u8; 32]) -> Zeroizing<String> {
 }
 
 pub(crate) fn parse_hex_bytes(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let mut bytes = [0; 32];
@@ -184,7 +184,7 @@ pub(crate) fn parse_hex_bytes(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-fn parse_hex(text: &str) -> Option<PrivateKey> {
+pub(crate) fn parse_hex(text: &str) -> Option<PrivateKey> {
     parse_hex_bytes(text).map(PrivateKey)
 }
 

@@ -15,6 +15,8 @@ mod adopt;
 mod backend;
 mod device;
 mod fence;
+#[doc(hidden)]
+pub mod fuzzing;
 mod interface;
 mod kernel;
 mod key;

@@ -125,7 +125,7 @@ fn render(change: &DeviceChange) -> Zeroizing<String> {
     text
 }
 
-fn parse_state(reply: &str) -> Option<DeviceState> {
+pub(crate) fn parse_state(reply: &str) -> Option<DeviceState> {
     let mut state = DeviceState::default();
     let mut current: Option<(PublicKey, PeerState)> = None;
     for line in reply.lines().filter(|line| !line.is_empty()) {
@@ -167,11 +167,18 @@ fn parse_peer_line(peer: &mut PeerState, key: &str, value: &str) -> Option<()> {
         }
         "last_handshake_time_sec" => {
             let at = value.parse().ok().map(Duration::from_secs)?;
-            peer.last_handshake = (!at.is_zero()).then(|| SystemTime::UNIX_EPOCH + at);
+            peer.last_handshake = match at.is_zero() {
+                true => None,
+                // Beyond what a clock can show is no time.
+                false => Some(SystemTime::UNIX_EPOCH.checked_add(at)?),
+            };
         }
         "last_handshake_time_nsec" => {
             let part = value.parse().ok().map(Duration::from_nanos)?;
-            peer.last_handshake = peer.last_handshake.map(|at| at + part);
+            peer.last_handshake = match peer.last_handshake {
+                None => None,
+                Some(at) => Some(at.checked_add(part)?),
+            };
         }
         "rx_bytes" => peer.rx_bytes = value.parse().ok()?,
         "tx_bytes" => peer.tx_bytes = value.parse().ok()?,

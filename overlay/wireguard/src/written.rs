@@ -84,7 +84,7 @@ impl WrittenEndpoints {
     }
 }
 
-fn parse_line(line: &str) -> Option<(PublicKey, SocketAddr)> {
+pub(crate) fn parse_line(line: &str) -> Option<(PublicKey, SocketAddr)> {
     let (key, endpoint) = line.split_once(' ')?;
     Some((key.parse().ok()?, endpoint.parse().ok()?))
 }

@@ -75,7 +75,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
+pub(crate) struct Manifest {
     files: BTreeSet<PathBuf>,
     directories: BTreeSet<PathBuf>,
 }

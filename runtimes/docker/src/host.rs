@@ -6,7 +6,7 @@
 //! removed), pulls all tags of a repository when one was not named.
 
 mod error;
-mod shape;
+pub(crate) mod shape;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 

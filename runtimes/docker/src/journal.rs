@@ -30,7 +30,7 @@ pub(crate) async fn since(unit: &str, after: Option<&str>) -> Option<String> {
     journalctl(&arguments).await
 }
 
-fn cursor(shown: &str) -> Option<String> {
+pub(crate) fn cursor(shown: &str) -> Option<String> {
     let found = shown.lines().find_map(|line| line.strip_prefix(CURSOR));
     found.map(|cursor| cursor.trim().to_owned())
 }

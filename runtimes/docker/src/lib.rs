@@ -9,12 +9,15 @@ mod apt;
 mod error;
 mod exec;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod identity;
 mod install;
 mod journal;
 mod log_tail;
 mod paths;
+mod pause;
 mod process;
 mod readiness;
 mod runtime;

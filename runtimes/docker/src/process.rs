@@ -115,7 +115,7 @@ pub(crate) enum Found {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+pub(crate) struct Record {
     pid: u32,
     start_ticks: u64,
     boot_id: String,

@@ -14,6 +14,7 @@ use crate::{
     identity,
     install::{self, Engine},
     paths::Paths,
+    pause::Pause,
     process::{Found, OurProcess},
     readiness, shutdown,
     supervisor::{self, Supervision},
@@ -211,6 +212,13 @@ impl DockerRuntime {
     }
 
     async fn restart(&mut self) -> Result<(), StepError> {
+        let pause = Pause::begin().await;
+        let restarted = self.stop_and_start().await;
+        pause.end().await;
+        restarted
+    }
+
+    async fn stop_and_start(&mut self) -> Result<(), StepError> {
         if let Some(process) = self.ours().await? {
             shutdown::stop_for_restart(self.supervision, &self.paths, &process).await?;
         }

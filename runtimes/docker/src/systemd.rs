@@ -50,7 +50,7 @@ pub(crate) async fn main_process() -> Option<Identity> {
 }
 
 /// systemd says 0 where there is none.
-fn main_pid(shown: &str) -> Option<u32> {
+pub(crate) fn main_pid(shown: &str) -> Option<u32> {
     shown.trim().parse().ok().filter(|pid| *pid != 0)
 }
 

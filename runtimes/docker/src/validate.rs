@@ -138,7 +138,7 @@ async fn check(engine: &Engine, candidate: &Path, text: &str) -> Result<(), Conf
 }
 
 /// dockerd's last line, without the name of a file that is already gone.
-fn refused(tail: &str) -> ConfigError {
+pub(crate) fn refused(tail: &str) -> ConfigError {
     let line = tail.lines().last().unwrap_or("it says nothing").trim();
     let complaint = match line.split_once(".candidate: ") {
         Some((_, complaint)) => complaint,

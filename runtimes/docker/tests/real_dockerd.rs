@@ -23,7 +23,9 @@ use runtimes_core::{
     daemon_json::{Layer, Override},
     docker::{Daemon, Desired, Observed, Phase, Step},
 };
-use runtimes_docker::{ContainerSpec, DockerHost, Protocol, PublishedPort, RestartPolicy};
+use runtimes_docker::{
+    ClientTls, ContainerSpec, DockerHost, Protocol, PublishedPort, RestartPolicy,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{
@@ -562,11 +564,31 @@ async fn a_renewed_certificate_keeps_containers(
     let containers = processes(&["busybox"]).len();
     let csr = desired.certificate.as_ref().unwrap().csr.clone();
     desired.certificate = Some(host.ca.answer(&csr, 4711));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let clients: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(ask_until(host.ca.client(), stopped.clone())))
+        .collect();
     let (steps, _) = host.drive(adapter, desired).await.unwrap();
     assert_eq!(steps, ["WriteConfig", "Restart"]);
+    stop.send_replace(true);
+    for client in clients {
+        let asked = client.await.unwrap();
+        assert!(asked > 1, "a client asked {asked} times only");
+    }
     assert_eq!(processes(&["busybox"]).len(), containers);
     let page = host.neighbour_fetches("[fd00:5::1]:8080");
     assert_eq!(page.as_deref(), Some(PAGE));
+}
+
+/// A client that connects anew for every request and bears no failure. Gives how often it asked.
+async fn ask_until(tls: ClientTls, stopped: tokio::sync::watch::Receiver<bool>) -> usize {
+    let mut asked = 0;
+    while !*stopped.borrow() {
+        let docker = DockerHost::connect(api_address(), &tls).await.unwrap();
+        assert_eq!(docker.containers(true).await.unwrap().len(), 1);
+        asked += 1;
+    }
+    asked
 }
 
 fn wish(document: Value) -> Override {

@@ -3,10 +3,13 @@
 //! One module per area of claims; each test builds its own lab and leaves nothing behind. Needs
 //! root and says so loudly where it has none.
 
+mod certificates;
 mod daemon;
 mod docker;
 mod enrolment;
 mod lab;
 mod mesh;
+mod operators;
 mod overlay;
+mod recovery;
 mod wrong_input;

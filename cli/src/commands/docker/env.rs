@@ -18,7 +18,6 @@ use node_api::{
         ClientCertificate, ClientCertificateRequest, DockerHostView, NodeView, Status as StatusView,
     },
 };
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -26,6 +25,8 @@ use crate::{
     commands::status::now_ms,
     context::Context,
     failure::{Exit, Explained, Failure},
+    key_request::{self, Algorithm},
+    shell_word::quoted,
     values,
 };
 
@@ -69,8 +70,6 @@ pub(crate) enum EnvError {
     NoDirectory,
     #[error("{} cannot be written", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("the key could not be made")]
-    Key { source: rcgen::Error },
 }
 
 impl Explained for EnvError {
@@ -80,7 +79,6 @@ impl Explained for EnvError {
             Self::NoHost { .. } => "DockerHostNotFoundError",
             Self::NoDirectory => "StateDirectoryUnknownError",
             Self::Unwritable { .. } => "FileWriteError",
-            Self::Key { .. } => "InternalError",
         }
     }
 
@@ -97,7 +95,6 @@ impl Explained for EnvError {
             Self::NoDirectory | Self::Unwritable { .. } => {
                 "name a directory you may write to with --dir".into()
             }
-            Self::Key { .. } => "try again".into(),
         }
     }
 }
@@ -192,8 +189,10 @@ impl Record {
 
 async fn issue(context: &Context<'_>, directory: &Path, mesh_id: &str) -> Result<(), Failure> {
     prepare(directory)?;
-    let (key_pem, csr_pem) = make_key().map_err(|source| EnvError::Key { source })?;
-    let request = ClientCertificateRequest { csr_pem };
+    let made = key_request::make(Algorithm::Ed25519, "docker client")?;
+    let request = ClientCertificateRequest {
+        csr_pem: made.csr_pem,
+    };
     let route = Route::to(&["docker", "client-certificate"]);
     let issued_ms = now_ms();
     let certificate: ClientCertificate = context.client.post(&route, &request).await?.value;
@@ -202,21 +201,8 @@ async fn issue(context: &Context<'_>, directory: &Path, mesh_id: &str) -> Result
         issued_ms,
         expires_ms: certificate.expires_ms,
     };
-    keep(directory, &key_pem, &certificate, &record)?;
+    keep(directory, &made.key_pem, &certificate, &record)?;
     Ok(())
-}
-
-/// A new Ed25519 key and the request for its certificate, both PEM. The subject is the mesh's to
-/// choose.
-fn make_key() -> Result<(String, String), rcgen::Error> {
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "docker client");
-    let request = params.serialize_request(&key)?.pem()?;
-    Ok((key.serialize_pem(), request))
 }
 
 fn prepare(directory: &Path) -> Result<(), EnvError> {
@@ -339,11 +325,6 @@ fn show_external(context: &Context<'_>, endpoint: &str) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// A word of the POSIX shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,13 +383,6 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_its_request_are_pem() {
-        let (key, request) = make_key().unwrap();
-        assert!(key.starts_with("-----BEGIN PRIVATE KEY-----"));
-        assert!(request.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
-    }
-
-    #[test]
     fn the_directory_follows_the_xdg_specification() {
         let of = |state: Option<&str>, home: Option<&str>| {
             let found =
@@ -445,12 +419,6 @@ mod tests {
             "n1 is not connected: it is pending, failed"
         );
         assert!(error.hint().starts_with("no root"));
-    }
-
-    #[test]
-    fn values_survive_the_shell() {
-        assert_eq!(quoted("tcp://[fd00::1]:2376"), "'tcp://[fd00::1]:2376'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 
     fn mode(path: &Path) -> u32 {

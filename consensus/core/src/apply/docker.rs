@@ -2,18 +2,16 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Change, TEXT_BYTES_MAX, certificates, check_name, done, excerpt, modules};
-use crate::{
-    Applied, Assignment, CertificateProfile, DockerHost, DockerPhase, EventKind, IssuedCertificate,
-    Module, NewCertificate, NodeId, Refusal,
+use super::{
+    Change, certificates, check_name, done, excerpt, invalid, modules, too_large as refuse_large,
 };
-
-/// A PKCS#10 request with an Ed25519 key and three names is about 400 bytes.
-const CSR_BYTES_MAX: usize = 4096;
-/// A failure's reason with its sources, in words.
-const REASON_BYTES_MAX: usize = 4096;
-/// More external hosts than anyone lists by hand.
-const EXTERNAL_HOSTS_MAX: usize = 1024;
+use crate::{
+    Applied, Assignment, CertificateProfile, CertificateRecord, DockerHost, DockerPhase, EventKind,
+    Holder, IssuedCertificate, LeafFingerprint, Module, NewCertificate, NodeId, Refusal,
+    limits::{
+        CERTIFICATE_BYTES_MAX, CSR_BYTES_MAX, EXTERNAL_HOSTS_MAX, REASON_BYTES_MAX, TEXT_BYTES_MAX,
+    },
+};
 
 /// Whether dockerd runs or is about to on this node.
 pub(super) fn is_active(change: &Change<'_>, id: &NodeId) -> bool {
@@ -135,20 +133,12 @@ fn check_listen(
     if own.any(|(_, peer)| peer.ipv6 == listen) {
         return Ok(());
     }
-    Err(Refusal::Invalid {
-        what: "listen address".into(),
-        text: listen.to_string(),
-        rule: "an overlay address of the node itself".into(),
-    })
+    let rule = "an overlay address of the node itself";
+    Err(invalid("listen address", &listen.to_string(), rule))
 }
 
 fn check_report(phase: &DockerPhase) -> Result<(), Refusal> {
-    let too_large = |what: &str, limit: usize| {
-        Err(Refusal::TooLarge {
-            what: what.to_owned(),
-            limit: limit as u64,
-        })
-    };
+    let too_large = |what: &str, limit: usize| Err(refuse_large(what, limit));
     match phase {
         DockerPhase::WantsCert { csr } if csr.len() > CSR_BYTES_MAX => {
             too_large("a signing request", CSR_BYTES_MAX)
@@ -161,11 +151,10 @@ fn check_report(phase: &DockerPhase) -> Result<(), Refusal> {
         {
             too_large("a reason", REASON_BYTES_MAX)
         }
-        DockerPhase::Assigned | DockerPhase::Stopping => Err(Refusal::Invalid {
-            what: "report".into(),
-            text: phase.as_str().to_owned(),
-            rule: "a phase that the node itself reaches".into(),
-        }),
+        DockerPhase::Assigned | DockerPhase::Stopping => {
+            let rule = "a phase that the node itself reaches";
+            Err(invalid("report", phase.as_str(), rule))
+        }
         DockerPhase::Installing
         | DockerPhase::WantsCert { .. }
         | DockerPhase::WantsConfig
@@ -202,7 +191,7 @@ pub(super) fn cert_signed(
     node: &NodeId,
     certificate: &IssuedCertificate,
 ) -> Applied {
-    change.require_issuer(actor)?;
+    change.require_server(actor)?;
     let name = change.agreed().name_of(node);
     let Some(host) = change.agreed().docker_hosts.get(node) else {
         return Err(Refusal::DockerHostUnknown { node: name });
@@ -211,13 +200,21 @@ pub(super) fn cert_signed(
     if !matches!(&host.phase, DockerPhase::WantsCert { csr } if *csr == certificate.csr) {
         return done();
     }
-    let new = NewCertificate::new(
-        certificate.serial.clone(),
-        node.clone(),
-        CertificateProfile::DockerServer,
-        certificate.not_after,
-    );
-    certificates::check(change, node, &new)?;
+    if certificate.leaf.len() > CERTIFICATE_BYTES_MAX {
+        return Err(refuse_large("a certificate", CERTIFICATE_BYTES_MAX));
+    }
+    let new = NewCertificate {
+        serial: certificate.serial.clone(),
+        record: CertificateRecord {
+            holder: Holder::Node(node.clone()),
+            profile: CertificateProfile::DockerServer,
+            issuer: certificate.issuer.clone(),
+            fingerprint: LeafFingerprint::of(&certificate.leaf),
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+        },
+    };
+    certificates::check(change, actor, &new)?;
     certificates::record(change, &new);
     if let Some(host) = change.agreed_mut().docker_hosts.get_mut(node) {
         host.certificate = Some(certificate.clone());
@@ -250,8 +247,9 @@ pub(super) fn forget(change: &mut Change<'_>, id: &NodeId) {
     if change.agreed_mut().docker_hosts.remove(id).is_none() {
         return;
     }
-    certificates::revoke(change, |record| {
-        record.node == *id && record.profile == CertificateProfile::DockerServer
+    let holder = Holder::Node(id.clone());
+    certificates::revoke(change, |_, record| {
+        record.holder == holder && record.profile == CertificateProfile::DockerServer
     });
     change.event(EventKind::DockerDecommissioned, Some(id), []);
 }
@@ -263,11 +261,8 @@ pub(super) fn register(change: &mut Change<'_>, name: &str, endpoint: &str) -> A
             .iter()
             .any(|scheme| endpoint.starts_with(scheme));
     if !known {
-        return Err(Refusal::Invalid {
-            what: "Docker endpoint".into(),
-            text: excerpt(endpoint),
-            rule: "tcp://…, unix://… or ssh://…".into(),
-        });
+        let rule = "tcp://…, unix://… or ssh://…";
+        return Err(invalid("Docker endpoint", endpoint, rule));
     }
     let agreed = change.agreed();
     if agreed.external_docker_hosts.contains_key(name) || agreed.find_node(name).is_some() {
@@ -276,10 +271,8 @@ pub(super) fn register(change: &mut Change<'_>, name: &str, endpoint: &str) -> A
         });
     }
     if agreed.external_docker_hosts.len() >= EXTERNAL_HOSTS_MAX {
-        return Err(Refusal::TooLarge {
-            what: "the number of external hosts".into(),
-            limit: EXTERNAL_HOSTS_MAX as u64,
-        });
+        let what = "the number of external hosts";
+        return Err(refuse_large(what, EXTERNAL_HOSTS_MAX));
     }
     change
         .agreed_mut()

@@ -7,22 +7,32 @@
 //! Invariants: the same log gives the same bytes on every server; a repeated request id answers
 //! as the first time and changes nothing; a refusal changes nothing but the applied index.
 
+mod authority;
 mod certificates;
 mod docker;
 mod modules;
 mod networks;
 mod nodes;
+mod operators;
+mod recovery;
+mod removal;
+mod revocation;
+mod rotation;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-pub use nodes::FOUNDER_RAFT_ID;
+pub use recovery::{Restorer, go_on_alone, restore};
+pub use servers::FOUNDER_RAFT_ID;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    Agreed, Applied, Command, Done, Envelope, Event, EventKind, LogIndex, NodeId, Refusal, State,
-    WallMs, event::EVENTS_KEPT,
+    Agreed, Applied, Command, Done, Envelope, Event, EventKind, Holder, LogIndex, NodeId, Refusal,
+    Role, State, WallMs,
+    event::EVENTS_KEPT,
+    limits::{LABELS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX},
 };
 
 /// How many answers are remembered for repeated requests: minutes of a busy mesh, and a client
@@ -37,17 +47,14 @@ pub fn apply(state: &mut State, index: LogIndex, envelope: &Envelope) -> Applied
         state.applied
     );
     state.applied = index;
-    if let Some((_, answer)) = state
-        .answers
-        .iter()
-        .find(|(request, _)| *request == envelope.request)
-    {
+    if let Some(answer) = state.answers.find(&envelope.request) {
         return answer.clone();
     }
     let mut change = Change {
         state,
         index,
         time: envelope.time,
+        by: envelope.operator.as_deref(),
         ordinal: 0,
     };
     let answer = dispatch(&mut change, &envelope.actor, &envelope.command);
@@ -58,6 +65,10 @@ pub fn apply(state: &mut State, index: LogIndex, envelope: &Envelope) -> Applied
     answer
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each command, and nothing is decided here"
+)]
 fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Applied {
     if !matches!(command, Command::CreateMesh { .. }) && change.agreed().mesh.is_none() {
         return Err(Refusal::NoMesh);
@@ -65,13 +76,14 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
     match command {
         Command::CreateMesh {
             mesh,
+            authority,
             first,
             certificate,
             network,
             ipv4,
             wireguard_port,
         } => {
-            nodes::create_mesh(change, actor, mesh, first, certificate)?;
+            nodes::create_mesh(change, actor, mesh, authority, first, certificate)?;
             networks::create_default(change, mesh.id, *network, *ipv4, *wireguard_port);
             networks::attach(change, &first.node, *network)
         }
@@ -82,6 +94,7 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
             expires_at,
             reusable,
         } => tokens::create(change, *id, *secret_hash, *role, *expires_at, *reusable),
+        Command::RevokeToken { id } => tokens::revoke(change, *id),
         Command::AdmitNode {
             token,
             secret_hash,
@@ -90,14 +103,42 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         } => nodes::admit(change, actor, *token, secret_hash, enrolment, certificate),
         Command::ReportNode { state, addresses } => nodes::report(change, actor, *state, addresses),
         Command::LabelNode { node, set, unset } => nodes::label(change, node, set, unset),
-        Command::SetRole { node, role } => nodes::set_role(change, node, *role),
-        Command::RemoveNode { node, reason } => nodes::remove(change, node, reason),
+        Command::SetRole {
+            node,
+            role,
+            reachable,
+            force,
+        } => servers::set_role(change, node, *role, reachable, *force),
+        Command::RemoveNode {
+            node,
+            reason,
+            compromised,
+            reachable,
+            force,
+        } => removal::remove(change, node, reason, *compromised, reachable, *force),
         Command::RecordSilence { node, silent } => nodes::record_silence(change, node, *silent),
-        Command::RecordCertificate(certificate) => {
-            nodes::record_certificate(change, actor, certificate)
-        }
         Command::AttachPeer { node, network } => networks::attach_by_name(change, node, network),
         Command::DetachPeer { node, network } => networks::detach(change, node, network),
+        Command::RecordCertificate(certificate) => {
+            certificates::record_signed(change, actor, certificate)
+        }
+        Command::RecordIntermediate(new) => authority::record_intermediate(change, actor, new),
+        Command::RevokeCertificates { which, reason } => revocation::revoke(change, which, reason),
+        Command::SealRootKey { root, key } => authority::seal_root_key(change, actor, *root, key),
+        Command::BeginRotation { root, key, reason } => {
+            rotation::begin(change, actor, root, key, reason)
+        }
+        Command::AdvanceRotation { to } => rotation::advance(change, actor, *to),
+        Command::FinishRotation { root, leave_behind } => {
+            rotation::finish(change, actor, *root, *leave_behind)
+        }
+        Command::AbortRotation { reason } => rotation::abort(change, actor, reason),
+        Command::RecordExpiryWarning { certificate } => {
+            authority::record_expiry_warning(change, actor, certificate)
+        }
+        Command::CreateOperator { name, role } => operators::create(change, actor, name, *role),
+        Command::SetOperatorRole { name, role } => operators::set_role(change, name, *role),
+        Command::RemoveOperator { name } => operators::remove(change, name),
         Command::AssignModule(assignment) => modules::assign(change, assignment),
         Command::UnassignModule(assignment) => modules::unassign(change, assignment),
         Command::ReportDocker { phase, listen } => docker::report(change, actor, phase, *listen),
@@ -115,6 +156,8 @@ struct Change<'a> {
     state: &'a mut State,
     index: LogIndex,
     time: WallMs,
+    /// The operator who asked for it.
+    by: Option<&'a str>,
     ordinal: u32,
 }
 
@@ -135,8 +178,10 @@ impl Change<'_> {
         payload: [(&str, String); N],
     ) {
         let node = node.map(|id| self.agreed().name_of(id));
+        let by = self.by.map(|by| ("by", by.to_owned()));
         let payload: BTreeMap<_, _> = payload
             .into_iter()
+            .chain(by)
             .map(|(k, v)| {
                 (
                     k.to_owned(),
@@ -168,12 +213,22 @@ impl Change<'_> {
         }
     }
 
-    fn require_issuer(&self, actor: &NodeId) -> Result<(), Refusal> {
-        match &self.agreed().mesh {
-            Some(mesh) if mesh.issuer == *actor => Ok(()),
-            _ => Err(Refusal::NotIssuer {
+    /// Servers alone sign, seal and decide for the mesh.
+    fn require_server(&self, actor: &NodeId) -> Result<(), Refusal> {
+        match self.agreed().nodes.get(actor) {
+            Some(node) if node.role == Role::Server => Ok(()),
+            Some(_) | None => Err(Refusal::NotServer {
                 actor: actor.clone(),
             }),
+        }
+    }
+
+    /// What people call a certificate's holder; the mesh itself holds its roots.
+    fn holder_name(&self, holder: Option<&Holder>) -> String {
+        match holder {
+            Some(Holder::Node(id)) => self.agreed().name_of(id),
+            Some(Holder::Operator(name)) => name.clone(),
+            None => "mesh".to_owned(),
         }
     }
 }
@@ -182,64 +237,70 @@ impl Change<'_> {
 const EVENT_VALUE_CHARS_MAX: usize = 512;
 /// A text that was refused is shown so far: refusals are remembered, and must stay small.
 const EXCERPT_CHARS_MAX: usize = 80;
-/// The longest value of a label, a module's name and such; a key is half of it.
-const TEXT_BYTES_MAX: usize = 256;
-/// More labels than anyone sorts machines by.
-const LABELS_MAX: usize = 64;
 
 /// The beginning of a text that somebody sent.
 fn excerpt(text: &str) -> String {
     text.chars().take(EXCERPT_CHARS_MAX).collect()
 }
 
-/// Names of nodes, networks and meshes are DNS labels (RFC 1123), for mesh DNS and certificates.
+fn invalid(what: &str, text: &str, rule: &str) -> Refusal {
+    Refusal::Invalid {
+        what: what.to_owned(),
+        text: excerpt(text),
+        rule: rule.to_owned(),
+    }
+}
+
+fn too_large(what: &str, limit: usize) -> Refusal {
+    Refusal::TooLarge {
+        what: what.to_owned(),
+        limit: limit as u64,
+    }
+}
+
+/// Names of nodes, networks, operators and meshes are DNS labels (RFC 1123), for mesh DNS and certificates.
 fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let ok = (1..=63).contains(&name.len())
+    let ok = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.chars().all(inner)
         && !name.starts_with('-')
         && !name.ends_with('-');
     if ok {
         return Ok(());
     }
-    Err(Refusal::Invalid {
-        what: what.to_owned(),
-        text: excerpt(name),
-        rule: "1 to 63 of a-z, 0-9 and -, not starting or ending with -".to_owned(),
-    })
+    let rule = "1 to 63 of a-z, 0-9 and -, not starting or ending with -";
+    Err(invalid(what, name, rule))
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
     if labels.len() > LABELS_MAX {
-        return Err(Refusal::TooLarge {
-            what: "the number of labels".into(),
-            limit: LABELS_MAX as u64,
-        });
+        return Err(too_large("the number of labels", LABELS_MAX));
     }
     for (key, value) in labels {
-        let good_key = !key.is_empty()
-            && key.len() <= TEXT_BYTES_MAX / 2
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+        let in_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+        let good_key =
+            !key.is_empty() && key.len() <= TEXT_BYTES_MAX / 2 && key.bytes().all(in_key);
         if !good_key {
-            return Err(Refusal::Invalid {
-                what: "label key".into(),
-                text: excerpt(key),
-                rule: "1 to 128 of a-z, A-Z, 0-9, - _ . /".into(),
-            });
+            let rule = "1 to 128 of a-z, A-Z, 0-9, - _ . /";
+            return Err(invalid("label key", key, rule));
         }
-        let good_value = value.len() <= TEXT_BYTES_MAX
-            && value.chars().all(|c| !c.is_control() && !",=".contains(c));
+        let good_value = value.len() <= TEXT_BYTES_MAX && is_label_value(value);
         if !good_value {
-            return Err(Refusal::Invalid {
-                what: "label value".into(),
-                text: excerpt(value),
-                rule: "at most 256 bytes without control characters, comma and =".into(),
-            });
+            let rule = "at most 256 bytes without control characters, comma and =";
+            return Err(invalid("label value", value, rule));
         }
     }
     Ok(())
+}
+
+/// Every label of a node is looked at whenever one changes, and nearly all are plain ASCII.
+fn is_label_value(text: &str) -> bool {
+    if text.is_ascii() {
+        let good = |b: u8| !b.is_ascii_control() && !matches!(b, b',' | b'=');
+        return text.bytes().all(good);
+    }
+    let good = |c: char| !c.is_control() && !matches!(c, ',' | '=');
+    text.chars().all(good)
 }
 
 const fn done() -> Applied {

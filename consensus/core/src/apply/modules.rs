@@ -1,10 +1,7 @@
 //! Assignments, and what they ask of each node.
 
-use super::{Change, check_labels, docker, done, excerpt};
-use crate::{Applied, Assignment, Module, NodeId, Refusal, Target};
-
-/// Every change settles every node against every selector; nobody tells so many apart.
-const SELECTORS_MAX: usize = 256;
+use super::{Change, check_labels, docker, done, excerpt, invalid, too_large};
+use crate::{Applied, Assignment, Module, NodeId, Refusal, Target, limits::SELECTORS_MAX};
 
 pub(super) fn assign(change: &mut Change<'_>, assignment: &Assignment) -> Applied {
     let target = shown(change, &assignment.target);
@@ -22,11 +19,7 @@ pub(super) fn assign(change: &mut Change<'_>, assignment: &Assignment) -> Applie
         Target::Selector(labels) => {
             check_labels(labels)?;
             if labels.is_empty() {
-                return Err(Refusal::Invalid {
-                    what: "selector".into(),
-                    text: String::new(),
-                    rule: "one or more key=value pairs".into(),
-                });
+                return Err(invalid("selector", "", "one or more key=value pairs"));
             }
         }
     }
@@ -46,10 +39,7 @@ fn refuse_more_selectors(change: &Change<'_>, assignment: &Assignment) -> Result
     let is_selector = |a: &&Assignment| matches!(a.target, Target::Selector(_));
     let present = change.agreed().assignments.iter().filter(is_selector);
     if is_selector(&assignment) && present.count() >= SELECTORS_MAX {
-        return Err(Refusal::TooLarge {
-            what: "the number of selectors".into(),
-            limit: SELECTORS_MAX as u64,
-        });
+        return Err(too_large("the number of selectors", SELECTORS_MAX));
     }
     Ok(())
 }

@@ -1,48 +1,50 @@
-//! Nodes: admitted, reported, labelled, promoted, removed.
+//! Nodes: admitted, reported, labelled.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
-    Change, certificates, check_labels, check_name, docker, done, modules, networks, tokens,
+    Change, authority, certificates, check_labels, check_name, done, invalid, modules, networks,
+    servers::{FOUNDER_RAFT_ID, raft_id_at, refuse_one_more, refuse_passing_server},
+    tokens, too_large,
 };
 use crate::{
-    Applied, Done, Enrolment, EventKind, LifecycleClass, LogIndex, Mesh, NewCertificate, Node,
-    NodeId, NodeState, RaftId, Refusal, Role, TokenId,
+    Applied, CertificateProfile, Done, Enrolment, EventKind, FoundingAuthority, Holder, Mesh,
+    NewCertificate, Node, NodeId, NodeState, RaftId, Refusal, Role, TokenId, WallMs,
+    limits::{ADDRESSES_MAX, METADATA_BYTES_MAX, METADATA_MAX, NODES_MAX},
 };
-
-/// A dozen facts about a machine.
-const METADATA_BYTES_MAX: usize = 4096;
-/// More addresses than a machine is reached at.
-const ADDRESSES_MAX: usize = 16;
-
-/// The founder's name inside Raft. Log index 0 holds the first membership, so no join entry can
-/// ever have it.
-pub const FOUNDER_RAFT_ID: RaftId = RaftId(1);
 
 pub(super) fn create_mesh(
     change: &mut Change<'_>,
     actor: &NodeId,
     mesh: &Mesh,
+    founding: &FoundingAuthority,
     first: &Enrolment,
     certificate: &NewCertificate,
 ) -> Result<(), Refusal> {
     if change.agreed().mesh.is_some() {
         return Err(Refusal::MeshExists);
     }
-    // Were the issuer anybody else, nobody could ever be admitted.
-    for founder in [&first.node, &mesh.issuer] {
-        if founder != actor {
-            return Err(Refusal::NotYours {
-                actor: actor.clone(),
-                node: founder.clone(),
-            });
-        }
+    if first.node != *actor {
+        return Err(Refusal::NotYours {
+            actor: actor.clone(),
+            node: first.node.clone(),
+        });
     }
     check_name("mesh name", &mesh.name)?;
     check_enrolment(change, first)?;
     refuse_passing_server(&first.name, first.lifecycle_class, Role::Server)?;
-    certificates::check(change, &first.node, certificate)?;
+    let recipient = &first.sealing_recipient;
+    let intermediate = authority::check_founding(change, actor, recipient, founding)?;
+    check_identity(&first.node, certificate)?;
+    if certificate.record.issuer != founding.intermediate.serial
+        || certificate.serial == founding.intermediate.serial
+    {
+        let rule = "of a leaf that the founder's intermediate signed";
+        return Err(invalid("serial number", &certificate.serial, rule));
+    }
+    certificates::check_under(change, certificate, &intermediate)?;
     change.agreed_mut().mesh = Some(mesh.clone());
+    authority::found(change, founding, intermediate);
     change.event(
         EventKind::MeshCreated,
         Some(&first.node),
@@ -66,16 +68,19 @@ pub(super) fn admit(
     enrolment: &Enrolment,
     certificate: &NewCertificate,
 ) -> Applied {
-    change.require_issuer(actor)?;
+    change.require_server(actor)?;
     if let Some(role) = repeated(change, token, secret_hash, enrolment) {
-        certificates::check(change, &enrolment.node, certificate)?;
+        check_identity(&enrolment.node, certificate)?;
+        certificates::check(change, actor, certificate)?;
         certificates::record(change, certificate);
         return Ok(Done::Admitted { role });
     }
     let role = tokens::check(change, token, secret_hash)?;
     check_enrolment(change, enrolment)?;
     refuse_passing_server(&enrolment.name, enrolment.lifecycle_class, role)?;
-    certificates::check(change, &enrolment.node, certificate)?;
+    refuse_one_more(change, role)?;
+    check_identity(&enrolment.node, certificate)?;
+    certificates::check(change, actor, certificate)?;
     let network = networks::default_network(change)?;
     networks::check_attach(change, &enrolment.node, &enrolment.name, network)?;
     let raft_id = (role == Role::Server).then_some(raft_id_at(change.index));
@@ -106,13 +111,15 @@ fn repeated(
     same.then_some(node.role)
 }
 
-/// Raft ids are the log index of the entry that made the node a server: never reused.
-fn raft_id_at(index: LogIndex) -> RaftId {
-    assert!(
-        index.0 > FOUNDER_RAFT_ID.0,
-        "only the founder joins at index {index}"
-    );
-    RaftId(index.0)
+/// A node is admitted with a certificate of its own identity.
+fn check_identity(node: &NodeId, certificate: &NewCertificate) -> Result<(), Refusal> {
+    let record = &certificate.record;
+    let own = record.holder == Holder::Node(node.clone());
+    if own && record.profile == CertificateProfile::Node {
+        return Ok(());
+    }
+    let rule = "of a certificate of the node it is recorded for";
+    Err(invalid("serial number", &certificate.serial, rule))
 }
 
 fn check_enrolment(change: &Change<'_>, enrolment: &Enrolment) -> Result<(), Refusal> {
@@ -120,11 +127,16 @@ fn check_enrolment(change: &Change<'_>, enrolment: &Enrolment) -> Result<(), Ref
     check_labels(&enrolment.labels)?;
     check_metadata(&enrolment.metadata)?;
     check_addresses(&enrolment.addresses)?;
+    authority::check_recipient(&enrolment.sealing_recipient)?;
+    if change.agreed().nodes.len() >= NODES_MAX {
+        return Err(too_large("the number of nodes", NODES_MAX));
+    }
     if change.agreed().nodes.contains_key(&enrolment.node) {
         return Err(Refusal::NodeEnrolled {
             node: enrolment.node.clone(),
         });
     }
+    refuse_stolen_key(change, &enrolment.node)?;
     // One list of hosts names both kinds.
     if change
         .agreed()
@@ -144,35 +156,41 @@ fn check_enrolment(change: &Change<'_>, enrolment: &Enrolment) -> Result<(), Ref
     }
 }
 
+/// A key that somebody else may have is no identity any more, whatever token comes with it.
+fn refuse_stolen_key(change: &Change<'_>, node: &NodeId) -> Result<(), Refusal> {
+    let agreed = change.agreed();
+    match agreed.removed.get(node) {
+        Some(removed) if removed.revoked => agreed.removal(node).map_or(Ok(()), Err),
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let bytes: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
     if bytes > METADATA_BYTES_MAX {
-        return Err(Refusal::TooLarge {
-            what: "node metadata".into(),
-            limit: METADATA_BYTES_MAX as u64,
-        });
+        return Err(too_large("node metadata", METADATA_BYTES_MAX));
+    }
+    if metadata.len() > METADATA_MAX {
+        return Err(too_large("the number of facts in metadata", METADATA_MAX));
     }
     Ok(())
 }
 
 fn check_addresses(addresses: &[SocketAddr]) -> Result<(), Refusal> {
     if addresses.len() > ADDRESSES_MAX {
-        return Err(Refusal::TooLarge {
-            what: "the number of addresses".into(),
-            limit: ADDRESSES_MAX as u64,
-        });
+        return Err(too_large("the number of addresses", ADDRESSES_MAX));
     }
     Ok(())
 }
 
-fn insert(
-    change: &mut Change<'_>,
+/// A member as it begins.
+pub(super) fn row(
     enrolment: &Enrolment,
     role: Role,
     raft_id: Option<RaftId>,
-    certificate: &NewCertificate,
-) {
-    let node = Node {
+    joined_at: WallMs,
+) -> Node {
+    Node {
         name: enrolment.name.clone(),
         role,
         raft_id,
@@ -184,12 +202,23 @@ fn insert(
         network_profile: enrolment.network_profile,
         addresses: enrolment.addresses.clone(),
         wireguard_public_key: enrolment.wireguard_public_key,
-        joined_at: change.time,
-    };
-    change
-        .agreed_mut()
-        .nodes
-        .insert(enrolment.node.clone(), node);
+        sealing_recipient: enrolment.sealing_recipient.clone(),
+        has_served: role == Role::Server,
+        joined_at,
+    }
+}
+
+fn insert(
+    change: &mut Change<'_>,
+    enrolment: &Enrolment,
+    role: Role,
+    raft_id: Option<RaftId>,
+    certificate: &NewCertificate,
+) {
+    let node = row(enrolment, role, raft_id, change.time);
+    let agreed = change.agreed_mut();
+    agreed.nodes.insert(enrolment.node.clone(), node);
+    agreed.removed.remove(&enrolment.node);
     certificates::record(change, certificate);
     change.event(
         EventKind::NodeJoined,
@@ -240,95 +269,6 @@ pub(super) fn label(
     done()
 }
 
-pub(super) fn set_role(change: &mut Change<'_>, node: &str, role: Role) -> Applied {
-    let id = change.find_node(node)?;
-    let before = &change.agreed().nodes[&id];
-    if before.role == role {
-        return Err(Refusal::RoleUnchanged {
-            node: before.name.clone(),
-            role: role.as_str().to_owned(),
-        });
-    }
-    refuse_passing_server(&before.name, before.lifecycle_class, role)?;
-    if role == Role::Agent {
-        refuse_last_server(change, &id)?;
-    }
-    let raft_id = (role == Role::Server).then_some(raft_id_at(change.index));
-    if let Some(node) = change.agreed_mut().nodes.get_mut(&id) {
-        node.role = role;
-        node.raft_id = raft_id;
-    }
-    change.event(
-        EventKind::NodeRoleChanged,
-        Some(&id),
-        [("role", role.as_str().to_owned())],
-    );
-    Ok(Done::Servers {
-        count: change.agreed().servers().count() as u64,
-    })
-}
-
-/// A server's vote must not be pruned away.
-fn refuse_passing_server(name: &str, class: LifecycleClass, role: Role) -> Result<(), Refusal> {
-    if role == Role::Agent || class == LifecycleClass::Persistent {
-        return Ok(());
-    }
-    Err(Refusal::Invalid {
-        what: "server".into(),
-        text: name.to_owned(),
-        rule:
-            "a node of lifecycle class persistent, because a server's vote must not be pruned away"
-                .into(),
-    })
-}
-
-fn refuse_last_server(change: &Change<'_>, id: &NodeId) -> Result<(), Refusal> {
-    let others = change
-        .agreed()
-        .servers()
-        .filter(|(server, _)| *server != id)
-        .count();
-    if others == 0 {
-        return Err(Refusal::LastServer {
-            node: change.agreed().name_of(id),
-        });
-    }
-    Ok(())
-}
-
-pub(super) fn remove(change: &mut Change<'_>, node: &str, reason: &str) -> Applied {
-    let id = change.find_node(node)?;
-    if change.agreed().nodes[&id].role == Role::Server {
-        refuse_last_server(change, &id)?;
-    }
-    if change
-        .agreed()
-        .mesh
-        .as_ref()
-        .is_some_and(|mesh| mesh.issuer == id)
-    {
-        return Err(Refusal::IssuerNeeded {
-            node: change.agreed().name_of(&id),
-        });
-    }
-    docker::forget(change, &id);
-    change.event(
-        EventKind::NodeRemoved,
-        Some(&id),
-        [("reason", reason.chars().take(200).collect())],
-    );
-    certificates::revoke(change, |record| record.node == id);
-    let agreed = change.agreed_mut();
-    agreed.peers.retain(|(_, peer), _| *peer != id);
-    agreed
-        .assignments
-        .retain(|assignment| assignment.target != crate::Target::Node(id.clone()));
-    agreed.nodes.remove(&id);
-    Ok(Done::Servers {
-        count: change.agreed().servers().count() as u64,
-    })
-}
-
 pub(super) fn record_silence(change: &mut Change<'_>, node: &NodeId, silent: bool) -> Applied {
     if !change.agreed().nodes.contains_key(node) {
         return Err(Refusal::NodeUnknown {
@@ -341,21 +281,5 @@ pub(super) fn record_silence(change: &mut Change<'_>, node: &NodeId, silent: boo
         EventKind::NodeRecovered
     };
     change.event(kind, Some(node), []);
-    done()
-}
-
-pub(super) fn record_certificate(
-    change: &mut Change<'_>,
-    actor: &NodeId,
-    certificate: &NewCertificate,
-) -> Applied {
-    change.require_issuer(actor)?;
-    if !change.agreed().nodes.contains_key(&certificate.record.node) {
-        return Err(Refusal::NodeUnknown {
-            node: certificate.record.node.to_string(),
-        });
-    }
-    certificates::check(change, &certificate.record.node, certificate)?;
-    certificates::record(change, certificate);
     done()
 }

@@ -1,12 +1,13 @@
 //! Bootstrap tokens: made, checked, redeemed. Their secrets never enter the state.
 
-use super::{Change, done};
-use crate::{Applied, EventKind, Refusal, Role, Token, TokenId, WallMs};
+use super::{Change, done, invalid, too_large};
+use crate::{
+    Applied, EventKind, Refusal, Role, Token, TokenId, WallMs,
+    limits::{DAY_MS, TOKENS_MAX},
+};
 
-/// More open tokens than an operator can have handed out.
-const TOKENS_MAX: usize = 1024;
 /// For a month an expired token says that it expired; later it is unknown.
-const EXPIRED_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+const EXPIRED_KEPT_MS: u64 = 30 * DAY_MS;
 
 pub(super) fn create(
     change: &mut Change<'_>,
@@ -18,26 +19,16 @@ pub(super) fn create(
 ) -> Applied {
     let now = change.time;
     if expires_at <= now {
-        return Err(Refusal::Invalid {
-            what: "token lifetime".into(),
-            text: "0".into(),
-            rule: "longer than nothing".into(),
-        });
+        return Err(invalid("token lifetime", "0", "longer than nothing"));
     }
     let tokens = &change.state.tokens;
     if tokens.contains_key(&id) {
-        return Err(Refusal::Invalid {
-            what: "token id".into(),
-            text: id.to_string(),
-            rule: "one that no other token has".into(),
-        });
+        let rule = "one that no other token has";
+        return Err(invalid("token id", &id.to_string(), rule));
     }
     let live = tokens.values().filter(|token| token.expires_at > now);
     if live.count() >= TOKENS_MAX {
-        return Err(Refusal::TooLarge {
-            what: "the number of tokens".into(),
-            limit: TOKENS_MAX as u64,
-        });
+        return Err(too_large("the number of tokens", TOKENS_MAX));
     }
     // Expired tokens explain themselves for a while, as long as there is room.
     let crowded = tokens.len() >= TOKENS_MAX;
@@ -64,6 +55,15 @@ pub(super) fn create(
             ("role", role.as_str().to_owned()),
         ],
     );
+    done()
+}
+
+/// Forgets a token: it admits nobody any more.
+pub(super) fn revoke(change: &mut Change<'_>, id: TokenId) -> Applied {
+    if change.state.tokens.remove(&id).is_none() {
+        return Err(Refusal::TokenUnknown { id: id.to_string() });
+    }
+    change.event(EventKind::TokenRevoked, None, [("token", id.to_string())]);
     done()
 }
 

@@ -67,6 +67,9 @@ mod tests {
     use super::*;
     use crate::{Command, NodeId, RequestId, WallMs};
 
+    /// The command's number among its kind.
+    const DETACH_PEER: u8 = 22;
+
     fn envelope() -> Envelope {
         let actor: NodeId = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
             .parse()
@@ -74,6 +77,7 @@ mod tests {
         Envelope {
             request: RequestId::from_bytes([7; 16]),
             actor,
+            operator: Some("ann".into()),
             time: WallMs(1_700_000_000_000),
             command: Command::DetachPeer {
                 node: "n1".into(),
@@ -88,8 +92,9 @@ mod tests {
         golden.extend([7; 16]);
         golden.push(52);
         golden.extend(b"12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm");
+        golden.extend(b"\x01\x03ann");
         golden.extend([0x80, 0xd0, 0x95, 0xff, 0xbc, 0x31]);
-        golden.push(10);
+        golden.push(DETACH_PEER);
         golden.extend(b"\x02n1\x07default");
         assert_eq!(encode(&envelope()), golden);
         assert_eq!(decode(&golden), Ok(envelope()));
@@ -100,8 +105,8 @@ mod tests {
         let bytes = encode(&envelope());
         assert_eq!(decode::<Envelope>(&[]), Err(DecodeError::Empty));
         assert_eq!(
-            decode::<Envelope>(&[9, 1]),
-            Err(DecodeError::Version { found: 9 })
+            decode::<Envelope>(&[2, 1]),
+            Err(DecodeError::Version { found: 2 })
         );
         for cut in 1..bytes.len() {
             assert!(decode::<Envelope>(&bytes[..cut]).is_err(), "cut at {cut}");

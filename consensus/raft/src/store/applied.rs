@@ -13,7 +13,7 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-use super::{disk::StoredSnapshot, invalid, log::LogStore};
+use super::{invalid, log::LogStore, snapshot::StoredSnapshot};
 use crate::{
     errors::StoreDamage,
     machine::{Machine, Published},
@@ -130,6 +130,8 @@ impl<M: Machine> RaftStateMachine<Types> for Applied<M> {
         let machine = M::decode(&snapshot)
             .map_err(StoreDamage::Undecodable)
             .map_err(invalid)?;
+        #[cfg(feature = "planted-bugs")]
+        let meta = &crate::simulation::distorted(meta, &self.membership);
         self.store.put_snapshot(meta.clone(), snapshot).await?;
         self.machine = Arc::new(machine);
         self.last = meta.last_log_id;

@@ -3,8 +3,8 @@
 //! Decides what a reader sees: an entry is readable as soon as it is queued. Never waits for
 //! the disk except for a vote.
 //!
-//! Invariant: entries that the writer has not yet put into the database are a suffix of the
-//! log, and they are all in [`Tail::pending`].
+//! Invariant: the entries in [`Tail::recent`] are a suffix of the log, and those that the writer
+//! has not yet written are among them.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use consensus_log::{Disk, Log, Options, Reader};
 use openraft::{
     LogState, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
@@ -21,9 +22,8 @@ use openraft::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    decode_entry,
-    disk::{Disk, RECORD_BYTES_MAX, StoredSnapshot},
-    invalid,
+    decode_entry, invalid,
+    snapshot::{self, StoredSnapshot},
     writer::Write,
 };
 use crate::{
@@ -33,8 +33,11 @@ use crate::{
 
 /// Record bytes read for one append request, so that messages stay small with large entries.
 const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Record bytes kept in memory once they are written: what followers that keep up are still to be
+/// sent, and what is about to be applied.
+const RECENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// The log's bounds and what is not yet in the database.
+/// The log's bounds and its newest entries.
 pub(super) struct Tail {
     purged: Option<LogId>,
     last: Option<LogId>,
@@ -42,8 +45,17 @@ pub(super) struct Tail {
     committed: Option<LogId>,
     /// The first entry, or where it will be.
     first: u64,
-    pending: BTreeMap<u64, (u64, Arc<[u8]>)>,
+    recent: BTreeMap<u64, Recent>,
+    recent_bytes: usize,
     stamp: u64,
+}
+
+/// An entry's record that need not be read from the disk.
+struct Recent {
+    record: Arc<[u8]>,
+    /// Tells it from another entry that had the same index.
+    stamp: u64,
+    written: bool,
 }
 
 impl Tail {
@@ -60,39 +72,97 @@ impl Tail {
             vote,
             committed,
             first,
-            pending: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            recent_bytes: 0,
             stamp: 0,
-        }
-    }
-
-    /// Entry `index` is in the database, unless it was replaced since `stamp`.
-    pub(super) fn written(&mut self, index: u64, stamp: u64) {
-        if self
-            .pending
-            .get(&index)
-            .is_some_and(|(newest, _)| *newest == stamp)
-        {
-            self.pending.remove(&index);
         }
     }
 
     fn end(&self) -> u64 {
         self.last.map_or(0, |last| last.index + 1)
     }
+
+    /// Adds entries at the end; gives their stamp.
+    fn append(&mut self, records: &[(u64, Arc<[u8]>)], last: Option<LogId>) -> u64 {
+        self.stamp += 1;
+        if let (None, Some((first, _))) = (self.last, records.first()) {
+            self.first = *first;
+        }
+        for (index, record) in records {
+            self.recent_bytes += record.len();
+            let recent = Recent {
+                record: Arc::clone(record),
+                stamp: self.stamp,
+                written: false,
+            };
+            if let Some(before) = self.recent.insert(*index, recent) {
+                self.recent_bytes -= before.record.len();
+            }
+        }
+        self.last = last.or(self.last);
+        self.stamp
+    }
+
+    /// Entry `index` is in the log, unless it was replaced since `stamp`.
+    pub(super) fn written(&mut self, index: u64, stamp: u64) {
+        if let Some(recent) = self.recent.get_mut(&index) {
+            recent.written |= recent.stamp == stamp;
+        }
+    }
+
+    /// Forgets the oldest of what is written where there is too much of it.
+    pub(super) fn forget(&mut self) {
+        while self.recent_bytes > RECENT_BYTES_MAX
+            && let Some(oldest) = self.recent.first_entry()
+            && oldest.get().written
+        {
+            self.recent_bytes -= oldest.remove().record.len();
+        }
+    }
+
+    fn truncate(&mut self, from: u64, last: Option<LogId>) {
+        let gone = self.recent.split_off(&from);
+        self.recent_bytes -= bytes(&gone);
+        self.last = last.max(self.purged);
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        self.purged = Some(upto);
+        self.first = upto.index + 1;
+        let kept = self.recent.split_off(&self.first);
+        self.recent_bytes = bytes(&kept);
+        self.recent = kept;
+        if self.last.is_none_or(|last| last.index <= upto.index) {
+            self.last = Some(upto);
+        }
+    }
+}
+
+fn bytes(recent: &BTreeMap<u64, Recent>) -> usize {
+    recent.values().map(|recent| recent.record.len()).sum()
 }
 
 /// A handle on the store; clones share everything.
 #[derive(Clone)]
 pub(crate) struct LogStore {
     tail: Arc<Mutex<Tail>>,
-    disk: Arc<Disk>,
+    reader: Reader,
+    record_bytes_max: usize,
+    disk: Arc<dyn Disk>,
     queue: mpsc::Sender<Write>,
 }
 
 impl LogStore {
-    pub(super) fn new(tail: Tail, disk: Arc<Disk>, queue: mpsc::Sender<Write>) -> Self {
+    pub(super) fn new(
+        tail: Tail,
+        (log, options): (&Log, Options),
+        disk: Arc<dyn Disk>,
+        queue: mpsc::Sender<Write>,
+    ) -> Self {
         Self {
             tail: Arc::new(Mutex::new(tail)),
+            reader: log.reader(),
+            record_bytes_max: options.record_bytes_max(),
             disk,
             queue,
         }
@@ -123,42 +193,29 @@ impl LogStore {
     }
 
     pub(super) fn snapshot(&self) -> io::Result<Option<StoredSnapshot>> {
-        self.disk.snapshot().map_err(invalid)
+        snapshot::read(self.disk.as_ref())?.map_err(invalid)
     }
 
     /// Reads `first <= index < end` as far as the log has it, but no more than `bytes_max`
-    /// after the first entry. The lock is held throughout, so the writer cannot move an entry
-    /// between the two places while they are looked at.
+    /// after the first entry. The lock is held throughout: what is removed from the log was
+    /// removed from the tail before.
     fn read(&self, first: u64, end: u64, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
         let tail = self.lock();
-        let first = first.max(tail.first);
-        let end = end.min(tail.end());
         let mut entries = Vec::new();
-        if first >= end {
-            return Ok(entries);
-        }
         let mut bytes = 0;
-        let mut next = first;
-        let mut take = |index: u64, record: &[u8]| {
+        for index in first.max(tail.first)..end.min(tail.end()) {
+            let record = match tail.recent.get(&index) {
+                Some(recent) => Arc::clone(&recent.record),
+                None => {
+                    let missing = || io::Error::other(format!("log entry {index} is missing"));
+                    self.reader.read(index)?.ok_or_else(missing)?.into()
+                }
+            };
             bytes += record.len();
-            if next == index && (entries.is_empty() || bytes <= bytes_max) {
-                entries.push(decode_entry(index, record)?);
-                next += 1;
+            if !entries.is_empty() && bytes > bytes_max {
+                break;
             }
-            Ok(())
-        };
-        let pending_first = tail.pending.keys().next().copied().unwrap_or(u64::MAX);
-        let stored_end = end.min(pending_first);
-        if first < stored_end {
-            self.disk
-                .for_each_record(first, stored_end, &mut take)
-                .map_err(invalid)?;
-        }
-        for (index, (_, record)) in tail.pending.range(first..end) {
-            take(*index, record).map_err(invalid)?;
-        }
-        if next < end && bytes <= bytes_max {
-            return Err(io::Error::other(format!("log entry {next} is missing")));
+            entries.push(decode_entry(index, &record).map_err(invalid)?);
         }
         Ok(entries)
     }
@@ -211,6 +268,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        #[cfg(feature = "planted-bugs")]
+        {
+            use crate::simulation::{PlantedBug, planted};
+            if planted(PlantedBug::VoteNotPersisted) {
+                self.lock().vote = Some(*vote);
+                return Ok(());
+            }
+        }
         let (done, durable) = oneshot::channel();
         let record = v1::record(&VoteV1::from(vote));
         self.write(Write::Vote { record, done }).await?;
@@ -226,6 +291,7 @@ impl RaftLogStorage<Types> for LogStore {
         match committed {
             Some(id) => {
                 self.write(Write::Committed {
+                    index: id.index,
                     record: v1::record(&LogIdV1::from(&id)),
                 })
                 .await
@@ -247,26 +313,13 @@ impl RaftLogStorage<Types> for LogStore {
         let mut last = None;
         for entry in entries {
             let record = v1::record(&EntryV1::from(&entry));
-            if record.len() > RECORD_BYTES_MAX {
+            if record.len() > self.record_bytes_max {
                 return Err(io::Error::other("an entry is too large for the store"));
             }
             records.push((entry.log_id.index, record.into()));
             last = Some(entry.log_id);
         }
-        let stamp = {
-            let mut tail = self.lock();
-            tail.stamp += 1;
-            let stamp = tail.stamp;
-            if let (None, Some((first, _))) = (tail.last, records.first()) {
-                tail.first = *first;
-            }
-            let pending = records
-                .iter()
-                .map(|(index, record)| (*index, (stamp, record.clone())));
-            tail.pending.extend(pending);
-            tail.last = last.or(tail.last);
-            stamp
-        };
+        let stamp = self.lock().append(&records, last);
         self.write(Write::Append {
             records,
             stamp,
@@ -282,22 +335,13 @@ impl RaftLogStorage<Types> for LogStore {
             if from >= tail.end() {
                 return Ok(());
             }
-            tail.pending.split_off(&from);
-            tail.last = last_log_id.max(tail.purged);
+            tail.truncate(from, last_log_id);
         }
         self.write(Write::Truncate { from }).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        {
-            let mut tail = self.lock();
-            tail.purged = Some(log_id);
-            tail.first = log_id.index + 1;
-            tail.pending = tail.pending.split_off(&(log_id.index + 1));
-            if tail.last.is_none_or(|last| last.index <= log_id.index) {
-                tail.last = Some(log_id);
-            }
-        }
+        self.lock().purge(log_id);
         let record = v1::record(&LogIdV1::from(&log_id));
         self.write(Write::Purge {
             upto: log_id.index,

@@ -1,9 +1,8 @@
 //! Claims about the store on a real disk.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+mod power_cuts;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::{
     RaftLogReader as _, RaftSnapshotBuilder as _,
@@ -75,16 +74,16 @@ fn damage(dir: &TempDir) -> StoreDamage {
     }
 }
 
-/// Changes the database behind the store's back.
-fn tamper(dir: &TempDir, change: impl FnOnce(&sled::Db)) {
-    let db = disk::open_sled(&dir.path().join("sled")).unwrap();
-    change(&db);
-    db.flush().unwrap();
-}
+/// The log's first segment.
+const SEGMENT: &str = "log-00000000000000000001";
 
-/// The key of one piece of an entry; repeated here because the layout is a promise.
-fn key(index: u64, piece: u16) -> Vec<u8> {
-    [b"l".as_slice(), &index.to_be_bytes(), &piece.to_be_bytes()].concat()
+/// Flips a bit behind the store's back, in the first place where `what` is found.
+fn flip(dir: &TempDir, file: &str, what: &[u8]) {
+    let path = dir.path().join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(what.len()).position(|part| part == what);
+    bytes[at.unwrap()] ^= 1;
+    fs::write(&path, bytes).unwrap();
 }
 
 /// A store with entries 0 to 9, the last one agreed, closed again.
@@ -92,9 +91,11 @@ async fn ten_entries() -> TempDir {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).unwrap();
     let mut log = store.log.clone();
-    log.blocking_append((0..10).map(|index| entry(index, vec![7; 100])))
-        .await
-        .unwrap();
+    for index in 0..10u8 {
+        log.blocking_append([entry(index.into(), vec![index; 100])])
+            .await
+            .unwrap();
+    }
     log.save_committed(Some(id(9))).await.unwrap();
     drop(log);
     store.close();
@@ -127,7 +128,6 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     let mut log = store.log.clone();
     let vote = Vote::new(3, 1);
     log.save_vote(&vote).await.unwrap();
-    // One entry spans several pieces.
     let big = vec![42; 100_000];
     log.blocking_append([entry(0, vec![1]), entry(1, big.clone()), entry(2, vec![])])
         .await
@@ -165,7 +165,45 @@ async fn an_append_request_is_bounded_in_bytes_but_never_empty() {
 }
 
 #[tokio::test]
-async fn no_value_becomes_a_file_of_its_own() {
+async fn entries_that_are_no_longer_in_memory_are_read_from_the_log() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).unwrap();
+    let mut log = store.log.clone();
+    // Ten times what is kept in memory, and several segments.
+    for index in 0..40u8 {
+        log.blocking_append([entry(index.into(), vec![index; 250_000])])
+            .await
+            .unwrap();
+    }
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    let expected: Vec<_> = (0..40u8)
+        .map(|index| entry(index.into(), vec![index; 250_000]))
+        .collect();
+    assert!(entries == expected);
+    let state = vec![9; 1_000_000];
+    log.put_snapshot(meta(39), state).await.unwrap();
+    log.purge(id(38)).await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 1);
+    drop(log);
+    store.close();
+    // The first segments are gone, one of them waits to be used again.
+    assert!(!dir.path().join(SEGMENT).exists());
+    assert!(dir.path().join("spare").exists());
+    open(&dir).unwrap().close();
+}
+
+#[tokio::test]
+async fn a_changed_byte_in_an_entry_is_found_when_opening() {
+    let dir = ten_entries().await;
+    flip(&dir, SEGMENT, &[4; 100]);
+    let StoreDamage::Log(story) = damage(&dir) else {
+        panic!("damaged in another way");
+    };
+    assert!(story.starts_with("segment 1 of the log is damaged at byte"));
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_found_when_opening() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).unwrap();
     let mut log = store.log.clone();
@@ -174,56 +212,33 @@ async fn no_value_becomes_a_file_of_its_own() {
             .await
             .unwrap();
     }
-    let state = vec![9; 1_000_000];
-    log.put_snapshot(meta(39), state).await.unwrap();
-    log.purge(id(39)).await.unwrap();
     drop(log);
     store.close();
-    assert_eq!(
-        fs::read_dir(dir.path().join("sled/blobs")).unwrap().count(),
-        0
-    );
+    fs::remove_file(dir.path().join(SEGMENT)).unwrap();
+    let missing = "the log's entries from 0 on are missing".to_owned();
+    assert_eq!(damage(&dir), StoreDamage::Log(missing));
 }
 
 #[tokio::test]
-async fn a_changed_byte_in_an_entry_is_found_when_opening() {
+async fn a_snapshot_without_a_log_is_damage() {
     let dir = ten_entries().await;
-    tamper(&dir, |db| {
-        let mut record = db.get(key(4, 0)).unwrap().unwrap().to_vec();
-        *record.last_mut().unwrap() ^= 1;
-        db.insert(key(4, 0), record).unwrap();
-    });
-    assert_eq!(
-        damage(&dir),
-        StoreDamage::Checksum("log entry 4".to_owned())
-    );
-}
-
-#[tokio::test]
-async fn a_missing_entry_is_found_when_opening() {
-    let dir = ten_entries().await;
-    tamper(&dir, |db| drop(db.remove(key(4, 0)).unwrap()));
-    assert_eq!(
-        damage(&dir),
-        StoreDamage::Gap {
-            before: LogIndex(3),
-            after: LogIndex(5)
-        }
-    );
-}
-
-#[tokio::test]
-async fn a_missing_head_of_the_log_is_found_when_opening() {
-    let dir = ten_entries().await;
-    tamper(&dir, |db| drop(db.remove(key(0, 0)).unwrap()));
-    assert_eq!(damage(&dir), StoreDamage::HeadMissing(LogIndex(1)));
+    let store = open(&dir).unwrap();
+    store.log.put_snapshot(meta(9), vec![5; 100]).await.unwrap();
+    store.close();
+    fs::remove_file(dir.path().join(SEGMENT)).unwrap();
+    assert_eq!(damage(&dir), StoreDamage::LogMissing);
 }
 
 #[tokio::test]
 async fn a_missing_agreed_tail_is_found_when_opening() {
-    let dir = ten_entries().await;
-    tamper(&dir, |db| drop(db.remove(key(9, 0)).unwrap()));
-    let (committed, last) = (LogIndex(9), LogIndex(8));
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).unwrap();
+    let mut log = store.log.clone();
+    log.blocking_append([entry(0, vec![])]).await.unwrap();
+    log.save_committed(Some(id(3))).await.unwrap();
+    drop(log);
+    store.close();
+    let (committed, last) = (LogIndex(3), LogIndex(0));
     assert_eq!(damage(&dir), StoreDamage::TailMissing { committed, last });
 }
 
@@ -252,12 +267,7 @@ async fn a_changed_byte_in_the_snapshot_is_found_when_opening() {
         .await
         .unwrap();
     store.close();
-    tamper(&dir, |db| {
-        let (key, piece) = db.scan_prefix(b"s").next().unwrap().unwrap();
-        let mut piece = piece.to_vec();
-        piece[17] ^= 1;
-        db.insert(key, piece).unwrap();
-    });
+    flip(&dir, "snapshot", &[5; 100]);
     assert_eq!(
         damage(&dir),
         StoreDamage::Checksum("the snapshot".to_owned())
@@ -265,50 +275,57 @@ async fn a_changed_byte_in_the_snapshot_is_found_when_opening() {
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_release_is_named_as_such() {
+async fn an_unfinished_snapshot_is_ignored() {
     let dir = ten_entries().await;
-    tamper(&dir, |db| {
-        let mut record = db.get(key(2, 0)).unwrap().unwrap().to_vec();
-        record[0] = 2;
-        db.insert(key(2, 0), record).unwrap();
-    });
-    let what = "log entry 2".to_owned();
+    let unfinished = dir.path().join("snapshot.new");
+    fs::write(&unfinished, b"half a snapshot").unwrap();
+    let store = open(&dir).unwrap();
+    assert!(store.snapshot.is_none());
+    store.close();
+    assert!(!unfinished.exists());
+}
+
+#[tokio::test]
+async fn a_log_of_a_newer_release_is_named_as_such() {
+    let dir = ten_entries().await;
+    let path = dir.path().join(SEGMENT);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    fs::write(&path, bytes).unwrap();
+    let what = "segment 1 of the log".to_owned();
     assert_eq!(damage(&dir), StoreDamage::Format { what, format: 2 });
 }
 
 #[tokio::test]
-async fn a_database_that_sled_refuses_is_damage() {
-    let dir = ten_entries().await;
-    // sled writes its index when it opens a database that has something in it.
-    open(&dir).unwrap().close();
-    let index = fs::read_dir(dir.path().join("sled"))
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let index: Vec<PathBuf> = index
-        .filter(|path| path.to_string_lossy().contains("snap."))
-        .collect();
-    fs::write(&index[0], b"this is no index at all").unwrap();
-    assert!(matches!(damage(&dir), StoreDamage::Database(_)));
+async fn a_store_of_an_old_kind_is_refused_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("sled")).unwrap();
+    assert!(matches!(
+        damage(&dir),
+        StoreDamage::Format { format: 0, .. }
+    ));
+    assert!(!dir.path().join(SEGMENT).exists());
 }
 
 #[tokio::test]
-async fn an_index_that_sled_left_unfinished_is_ignored() {
-    let dir = ten_entries().await;
-    let unfinished = dir.path().join("sled/snap.FFFFFFFFFFFFFFF0.generating");
-    fs::write(&unfinished, b"half an index").unwrap();
-    let store = open(&dir).unwrap();
-    assert_eq!(
-        store
-            .log
-            .clone()
-            .try_get_log_entries(..)
-            .await
-            .unwrap()
-            .len(),
-        10
-    );
-    store.close();
-    assert!(!unfinished.exists());
+async fn a_damaged_store_is_set_aside_as_it_is() {
+    let parent = TempDir::new().unwrap();
+    let dir = parent.path().join("raft-1");
+    for number in 1..=2 {
+        let store = Store::open(&dir, RaftId(1), &node()).unwrap();
+        let refused = quarantine(&dir).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        store.close();
+        let aside = quarantine(&dir).unwrap();
+        assert_eq!(
+            aside,
+            parent.path().join(format!("raft-1.damaged-{number}"))
+        );
+        assert!(aside.join(SEGMENT).exists());
+        assert!(!dir.exists());
+    }
+    let refused = quarantine(&dir).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::NotFound);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The one thread that writes to the store.
+//! The one that writes to the store: a thread, or a task of a simulated process.
 //!
 //! Decides what shares a sync: everything that is waiting when a round begins. Never completes
 //! a callback before the sync that covers it, and never writes again after a failed one: the
@@ -9,12 +9,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use consensus_log::{Disk, Log, Record};
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    disk::{self, Disk, StoredSnapshot},
     log::Tail,
+    snapshot::{self, StoredSnapshot},
 };
 use crate::raft_types::{LogId, SnapshotMeta, Types};
 
@@ -35,7 +36,7 @@ pub(super) enum Write {
         done: oneshot::Sender<io::Result<()>>,
     },
     /// The last agreed entry. Nobody waits: after a crash Raft finds it out again.
-    Committed { record: Vec<u8> },
+    Committed { index: u64, record: Vec<u8> },
     /// Removes entries from `from` on. Nobody waits: the order of writes suffices.
     Truncate { from: u64 },
     /// Removes entries up to and including `upto`. Nobody waits.
@@ -48,6 +49,38 @@ pub(super) enum Write {
     },
 }
 
+impl Write {
+    /// What the log has to remember of it.
+    fn records(&self) -> Vec<Record<'_>> {
+        match self {
+            Self::Append { records, .. } => records
+                .iter()
+                .map(|(index, bytes)| Record::Entry {
+                    index: *index,
+                    bytes,
+                })
+                .collect(),
+            Self::Vote { record, .. } => vec![Record::Vote(record)],
+            Self::Committed { index, record } => vec![Record::Committed {
+                index: *index,
+                bytes: record,
+            }],
+            Self::Truncate { from } => vec![Record::Truncate { from: *from }],
+            Self::Purge { upto, record } => vec![Record::Purge {
+                upto: *upto,
+                bytes: record,
+            }],
+            Self::Snapshot { .. } => Vec::new(),
+        }
+    }
+}
+
+/// A round that is written and not yet synced.
+struct Written {
+    waiting: Vec<Waiting>,
+    result: io::Result<()>,
+}
+
 /// Who is told when a round is durable.
 enum Waiting {
     Log(IOFlushed<Types>),
@@ -55,6 +88,14 @@ enum Waiting {
 }
 
 impl Waiting {
+    fn of(write: Write) -> Option<Self> {
+        match write {
+            Write::Append { done, .. } => Some(Self::Log(done)),
+            Write::Vote { done, .. } | Write::Snapshot { done, .. } => Some(Self::Caller(done)),
+            Write::Committed { .. } | Write::Truncate { .. } | Write::Purge { .. } => None,
+        }
+    }
+
     fn tell(self, result: io::Result<()>) {
         match self {
             Self::Log(done) => done.io_completed(result),
@@ -64,20 +105,24 @@ impl Waiting {
     }
 }
 
-/// The writer thread's state.
+/// The writer's state.
 pub(super) struct Writer {
-    disk: Arc<Disk>,
+    log: Log,
+    disk: Arc<dyn Disk>,
     writes: mpsc::Receiver<Write>,
     tail: Arc<Mutex<Tail>>,
     generation: u64,
     /// Up to where the stored snapshot reaches.
     covered: Option<LogId>,
-    failure: Option<String>,
+    /// A purge was written since segments were last released.
+    purged: bool,
+    failure: Option<(io::ErrorKind, String)>,
 }
 
 impl Writer {
     pub(super) fn new(
-        disk: Arc<Disk>,
+        log: Log,
+        disk: Arc<dyn Disk>,
         writes: mpsc::Receiver<Write>,
         tail: Arc<Mutex<Tail>>,
         stored: Option<&StoredSnapshot>,
@@ -85,11 +130,13 @@ impl Writer {
         let generation = stored.map_or(0, |stored| stored.generation);
         let covered = stored.and_then(|stored| stored.meta.last_log_id);
         Self {
+            log,
             disk,
             writes,
             tail,
             generation,
             covered,
+            purged: false,
             failure: None,
         }
     }
@@ -98,118 +145,143 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut round = Vec::new();
         while self.writes.blocking_recv_many(&mut round, ROUND_MAX) > 0 {
-            self.write_round(std::mem::take(&mut round));
+            let written = self.write_round(std::mem::take(&mut round));
+            self.complete(written);
         }
+        self.end();
+    }
+
+    /// The same as a task of a simulated process, whose disk takes its time to sync.
+    #[cfg(feature = "simulation")]
+    pub(super) async fn run_in(mut self, process: crate::simulation::Process) {
+        let mut round = Vec::new();
+        while self.writes.recv_many(&mut round, ROUND_MAX).await > 0 {
+            let written = self.write_round(std::mem::take(&mut round));
+            if !written.waiting.is_empty() {
+                tokio::time::sleep(process.sync_takes()).await;
+            }
+            self.complete(written);
+        }
+        self.end();
+    }
+
+    /// Writes what is queued now, as one round.
+    #[cfg(test)]
+    pub(super) fn write_queued(&mut self) {
+        let mut round = Vec::new();
+        while let Ok(write) = self.writes.try_recv() {
+            round.push(write);
+        }
+        let written = self.write_round(round);
+        self.complete(written);
+    }
+
+    /// The number of the next snapshot.
+    #[cfg(test)]
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generation + 1
+    }
+
+    fn end(&mut self) {
         if self.failure.is_none()
-            && let Err(error) = self.disk.sync()
+            && let Err(error) = self.log.sync()
         {
             tracing::error!(%error, "the store's last writes may be lost");
         }
     }
 
-    fn write_round(&mut self, round: Vec<Write>) {
-        let mut waiting = Vec::new();
+    fn write_round(&mut self, round: Vec<Write>) -> Written {
         let result = match &self.failure {
-            Some(failure) => {
-                waiting.extend(round.into_iter().filter_map(waiter));
-                Err(io::Error::other(failure.clone()))
-            }
-            None => self.write_and_sync(round, &mut waiting),
+            Some((kind, failure)) => Err(io::Error::new(*kind, failure.clone())),
+            None => self.write_all(&round),
         };
-        if let Err(error) = &result
-            && self.failure.is_none()
-        {
-            tracing::error!(%error, "the store failed; nothing more is written to it");
-            self.failure = Some(error.to_string());
+        // Even after a failure everyone who waits must be told.
+        let waiting = round.into_iter().filter_map(Waiting::of).collect();
+        Written { waiting, result }
+    }
+
+    /// Syncs a round, if anybody waits for it, and tells those who do.
+    fn complete(&mut self, written: Written) {
+        let Written {
+            waiting,
+            mut result,
+        } = written;
+        if result.is_ok() && !waiting.is_empty() {
+            result = self.log.sync();
         }
+        self.note(&result);
         for waiting in waiting {
             waiting.tell(match &result {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
             });
         }
+        self.tidy();
     }
 
-    fn write_and_sync(&mut self, round: Vec<Write>, waiting: &mut Vec<Waiting>) -> io::Result<()> {
-        let mut result = Ok(());
-        let mut batch = Batch::default();
-        for write in round {
-            // Even after a failure everyone who waits must be told.
-            if result.is_ok() {
-                result = self.write(&write, &mut batch);
-            }
-            waiting.extend(waiter(write));
+    /// What nobody waits for.
+    fn tidy(&mut self) {
+        if self.failure.is_some() {
+            return;
         }
-        result?;
-        self.flush_batch(&mut batch)?;
-        if waiting.is_empty() {
-            Ok(())
-        } else {
-            self.disk.sync()
+        if std::mem::take(&mut self.purged) {
+            let released = self.log.release();
+            self.note(&released);
+        }
+        if let Err(error) = self.log.prepare() {
+            tracing::warn!(%error, "no room for the log's next segment yet");
         }
     }
 
-    fn write(&mut self, write: &Write, batch: &mut Batch) -> io::Result<()> {
-        match write {
-            Write::Append { records, stamp, .. } => {
-                for (index, record) in records {
-                    disk::put_entry(&mut batch.changes, *index, record);
-                    batch.written.push((*index, *stamp));
-                }
+    fn note(&mut self, result: &io::Result<()>) {
+        if let Err(error) = result
+            && self.failure.is_none()
+        {
+            tracing::error!(%error, "the store failed; nothing more is written to it");
+            self.failure = Some((error.kind(), error.to_string()));
+        }
+    }
+
+    /// Writes a round in order: to the log in as few pieces as possible.
+    fn write_all(&mut self, round: &[Write]) -> io::Result<()> {
+        for part in round.chunk_by(|before, _| !matches!(before, Write::Snapshot { .. })) {
+            let records: Vec<Record<'_>> = part.iter().flat_map(Write::records).collect();
+            self.log.append(&records)?;
+            self.written(part);
+            // A snapshot ends its part.
+            if let Some(Write::Snapshot { meta, state, .. }) = part.last() {
+                self.put_snapshot(meta, state)?;
             }
-            Write::Vote { record, .. } => batch.changes.insert(disk::VOTE, record.as_slice()),
-            Write::Committed { record } => {
-                batch.changes.insert(disk::COMMITTED, record.as_slice());
-            }
-            Write::Truncate { from } => {
-                // What is removed must be in the database to be found.
-                self.flush_batch(batch)?;
-                self.disk
-                    .remove_entries(*from, u64::MAX, &mut batch.changes)?;
-                self.flush_batch(batch)?;
-            }
-            Write::Purge { upto, record } => {
-                self.flush_batch(batch)?;
-                let end = upto.saturating_add(1);
-                self.disk.remove_entries(0, end, &mut batch.changes)?;
-                batch.changes.insert(disk::PURGED, record.as_slice());
-                self.flush_batch(batch)?;
-            }
-            Write::Snapshot { meta, state, .. } => {
-                self.flush_batch(batch)?;
-                // A snapshot that was being built may come after a newer one from the leader.
-                if meta.last_log_id >= self.covered {
-                    self.generation += 1;
-                    self.disk.put_snapshot(meta, state, self.generation)?;
-                    self.covered = meta.last_log_id;
-                }
-            }
+            self.purged |= part
+                .iter()
+                .any(|write| matches!(write, Write::Purge { .. }));
         }
         Ok(())
     }
 
-    fn flush_batch(&self, batch: &mut Batch) -> io::Result<()> {
-        let Batch { changes, written } = std::mem::take(batch);
-        self.disk.apply(changes)?;
+    /// Tells readers what can be read from the log now.
+    fn written(&self, part: &[Write]) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, stamp) in written {
-            tail.written(index, stamp);
+        for write in part {
+            if let Write::Append { records, stamp, .. } = write {
+                for (index, _) in records {
+                    tail.written(*index, *stamp);
+                }
+            }
         }
-        Ok(())
+        tail.forget();
     }
-}
 
-/// Changes not yet in the database, and the entries among them.
-#[derive(Default)]
-struct Batch {
-    changes: sled::Batch,
-    written: Vec<(u64, u64)>,
-}
-
-fn waiter(write: Write) -> Option<Waiting> {
-    match write {
-        Write::Append { done, .. } => Some(Waiting::Log(done)),
-        Write::Vote { done, .. } | Write::Snapshot { done, .. } => Some(Waiting::Caller(done)),
-        Write::Committed { .. } | Write::Truncate { .. } | Write::Purge { .. } => None,
+    fn put_snapshot(&mut self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        // A snapshot that was being built may come after a newer one from the leader.
+        if meta.last_log_id < self.covered {
+            return Ok(());
+        }
+        // No snapshot speaks of what the log could still forget, the vote above all.
+        self.log.sync()?;
+        self.generation += 1;
+        snapshot::write(self.disk.as_ref(), meta, state, self.generation)?;
+        self.covered = meta.last_log_id;
+        Ok(())
     }
 }

@@ -6,19 +6,25 @@
 //!
 //! Specification of the body: <https://postcard.jamesmunns.com/wire-format.html>.
 
+mod answers;
+mod bytes;
+mod transfer;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use consensus_core::{NodeId, RaftId};
 use openraft::{
-    raft::{
-        AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
-        VoteRequest, VoteResponse,
-    },
+    raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest},
     vote::RaftLeaderId as _,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub(crate) use self::answers::{AppendReplyV1, TransferReplyV1};
+pub(crate) use self::transfer::{
+    OfferV1, PieceV1, TransferAnswerV1, TransferRefusalV1, name as transfer_name,
+};
 use crate::{
+    era::Era,
     errors::StoreDamage,
     raft_types::{
         Entry, LeaderId, LogEntry, LogId, Member, Membership, Payload, SnapshotMeta,
@@ -58,7 +64,7 @@ pub(crate) struct MembershipV1 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum PayloadV1 {
     Blank,
-    Normal(Vec<u8>),
+    Normal(#[serde(with = "bytes")] Vec<u8>),
     Membership(MembershipV1),
 }
 
@@ -124,10 +130,13 @@ pub(crate) enum RequestV1 {
         to: u64,
         last: Option<LogIdV1>,
     },
-    Snapshot {
+    Offer {
         vote: VoteV1,
-        meta: SnapshotMetaV1,
-        state: Vec<u8>,
+        offer: OfferV1,
+    },
+    Piece {
+        vote: VoteV1,
+        piece: PieceV1,
     },
 }
 
@@ -141,31 +150,10 @@ pub(crate) enum ReplyV1 {
         last: Option<LogIdV1>,
     },
     Transfer(TransferReplyV1),
-    Snapshot {
-        vote: VoteV1,
-    },
-}
-
-/// The answer to an append.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum AppendReplyV1 {
-    Success,
-    Partial(Option<LogIdV1>),
-    Conflict,
-    HigherVote(VoteV1),
-}
-
-/// The answer to a transfer of leadership.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum TransferReplyV1 {
-    Taken,
-    VoteChanged {
-        expected: VoteV1,
-        actual: VoteV1,
-    },
-    LogNotFlushed {
-        expected: Option<LogIdV1>,
-        actual: Option<LogIdV1>,
+    Snapshot(TransferAnswerV1),
+    /// The group was recovered without the asker.
+    Fenced {
+        era: u32,
     },
 }
 
@@ -209,6 +197,20 @@ pub(crate) fn open_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Strin
         }
         Some((format, _)) => Err(format!("format {format} is unknown")),
         None => Err("the message is empty".to_owned()),
+    }
+}
+
+/// The era that a reply fences its asker out of, if it does.
+pub(crate) fn fencing_era(reply: &[u8]) -> Option<u32> {
+    /// Format and variant; a test holds them to [`ReplyV1::Fenced`]. Most replies are looked at
+    /// no further.
+    const HEAD: [u8; 2] = [FORMAT, 4];
+    match reply.starts_with(&HEAD).then(|| open_message(reply))? {
+        Ok(ReplyV1::Fenced { era }) => Some(era),
+        Ok(
+            ReplyV1::Append(_) | ReplyV1::Vote { .. } | ReplyV1::Transfer(_) | ReplyV1::Snapshot(_),
+        )
+        | Err(_) => None,
     }
 }
 
@@ -358,6 +360,18 @@ impl From<&AppendEntriesRequest<Types>> for RequestV1 {
 }
 
 impl RequestV1 {
+    /// The era that the asker lives in.
+    pub(crate) fn era(&self) -> Era {
+        match self {
+            Self::Append { vote, .. }
+            | Self::Vote { vote, .. }
+            | Self::PreVote { vote, .. }
+            | Self::Transfer { from: vote, .. }
+            | Self::Offer { vote, .. }
+            | Self::Piece { vote, .. } => Era::of(vote.term),
+        }
+    }
+
     pub(crate) fn vote(request: &VoteRequest<Types>) -> Self {
         Self::Vote {
             vote: (&request.vote).into(),
@@ -410,74 +424,6 @@ pub(crate) fn vote_request(
     let mut request = VoteRequest::new(vote.into(), LogIdV1::back(last));
     request.leadership_transfer = transfer;
     request
-}
-
-impl From<&AppendEntriesResponse<Types>> for AppendReplyV1 {
-    fn from(reply: &AppendEntriesResponse<Types>) -> Self {
-        match reply {
-            AppendEntriesResponse::Success => Self::Success,
-            AppendEntriesResponse::PartialSuccess(at) => Self::Partial(LogIdV1::of(at.as_ref())),
-            AppendEntriesResponse::Conflict => Self::Conflict,
-            AppendEntriesResponse::HigherVote(vote) => Self::HigherVote(vote.into()),
-        }
-    }
-}
-
-impl From<AppendReplyV1> for AppendEntriesResponse<Types> {
-    fn from(reply: AppendReplyV1) -> Self {
-        match reply {
-            AppendReplyV1::Success => Self::Success,
-            AppendReplyV1::Partial(at) => Self::PartialSuccess(LogIdV1::back(at)),
-            AppendReplyV1::Conflict => Self::Conflict,
-            AppendReplyV1::HigherVote(vote) => Self::HigherVote(vote.into()),
-        }
-    }
-}
-
-impl From<&VoteResponse<Types>> for ReplyV1 {
-    fn from(reply: &VoteResponse<Types>) -> Self {
-        Self::Vote {
-            vote: (&reply.vote).into(),
-            granted: reply.vote_granted,
-            last: LogIdV1::of(reply.last_log_id.as_ref()),
-        }
-    }
-}
-
-impl From<&Result<(), TransferLeaderError<Types>>> for TransferReplyV1 {
-    fn from(reply: &Result<(), TransferLeaderError<Types>>) -> Self {
-        match reply {
-            Ok(()) => Self::Taken,
-            Err(TransferLeaderError::VoteChanged { expected, actual }) => Self::VoteChanged {
-                expected: expected.into(),
-                actual: actual.into(),
-            },
-            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Self::LogNotFlushed {
-                expected: LogIdV1::of(expected.as_ref()),
-                actual: LogIdV1::of(actual.as_ref()),
-            },
-        }
-    }
-}
-
-impl From<TransferReplyV1> for Result<(), TransferLeaderError<Types>> {
-    fn from(reply: TransferReplyV1) -> Self {
-        match reply {
-            TransferReplyV1::Taken => Ok(()),
-            TransferReplyV1::VoteChanged { expected, actual } => {
-                Err(TransferLeaderError::VoteChanged {
-                    expected: expected.into(),
-                    actual: actual.into(),
-                })
-            }
-            TransferReplyV1::LogNotFlushed { expected, actual } => {
-                Err(TransferLeaderError::LogNotFlushed {
-                    expected: LogIdV1::back(expected),
-                    actual: LogIdV1::back(actual),
-                })
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,42 +13,131 @@ use consensus_raft::{
 };
 use futures::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, watch};
 
 /// Long enough for anything that happens at all, on a busy machine with a slow disk.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Keeps every entry, in order; the answer to an entry is its position.
+/// Patient enough for a machine that is busy with other tests. Elections still take a moment.
+pub(crate) const PATIENT: Timers = Timers {
+    heartbeat: Duration::from_millis(50),
+    election_min: Duration::from_millis(500),
+    election_max: Duration::from_millis(1000),
+    snapshot_ttl: Duration::from_secs(300),
+};
+/// For tests in which the leader must stay the same whatever else the machine does.
+pub(crate) const STEADY: Timers = Timers {
+    heartbeat: Duration::from_millis(100),
+    election_min: Duration::from_secs(4),
+    election_max: Duration::from_secs(8),
+    ..PATIENT
+};
+
+/// Keeps every entry, in order; the answer to an entry is its position. An entry that begins
+/// with [`SLOT`] takes the place of the one with the same second byte, so that the log grows
+/// and the state does not.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Ledger(pub(crate) Vec<Vec<u8>>);
 
+/// See [`Ledger`].
+pub(crate) const SLOT: u8 = b'=';
+
 impl Machine for Ledger {
     fn apply(&mut self, _: LogIndex, entry: &[u8]) -> Vec<u8> {
-        self.0.push(entry.to_vec());
+        let same = |old: &Vec<u8>| entry.first() == Some(&SLOT) && old.get(..2) == entry.get(..2);
+        match self.0.iter().position(same) {
+            Some(at) => self.0[at] = entry.to_vec(),
+            None => self.0.push(entry.to_vec()),
+        }
         self.0.len().to_string().into_bytes()
     }
 
     fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.0).unwrap()
+        let framed = |entry: &Vec<u8>| {
+            let length = u32::try_from(entry.len()).unwrap();
+            [&length.to_be_bytes(), entry.as_slice()].concat()
+        };
+        self.0.iter().flat_map(framed).collect()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
-        postcard::from_bytes(bytes)
-            .map(Self)
-            .map_err(|error| error.to_string())
+    fn decode(mut bytes: &[u8]) -> Result<Self, String> {
+        let mut entries = Vec::new();
+        while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap();
+            let (entry, rest) = rest.split_at_checked(length).ok_or("it is cut off")?;
+            entries.push(entry.to_vec());
+            bytes = rest;
+        }
+        let whole = bytes.is_empty().then_some(Self(entries));
+        whole.ok_or_else(|| "it is cut off".to_owned())
     }
 }
 
+/// What happens to the messages on the snapshot lane, from the next one on.
 #[derive(Default)]
+pub(crate) struct SnapshotLane {
+    /// Pieces that arrived.
+    pub(crate) pieces: watch::Sender<usize>,
+    /// The last piece's message.
+    pub(crate) last: Option<(NodeId, Vec<u8>)>,
+    /// Pieces, counted from the first, that are lost on their way.
+    pub(crate) lost: BTreeSet<usize>,
+    /// Pieces, counted from the first, whose answer is lost.
+    pub(crate) unanswered: BTreeSet<usize>,
+    /// Messages that are still lost after a lost one.
+    pub(crate) silent: usize,
+    sent: usize,
+}
+
+/// Messages on the snapshot lane that are longer carry a piece.
+const OFFER_BYTES_MAX: usize = 4096;
+
 struct Links {
     servers: BTreeMap<NodeId, Agreement<Ledger>>,
     cut_off: BTreeSet<NodeId>,
-    snapshots: BTreeMap<NodeId, usize>,
+    lane: SnapshotLane,
+    /// Every piece takes one; given back never.
+    pieces_let_through: Arc<Semaphore>,
+    silent_left: usize,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            servers: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
+            lane: SnapshotLane::default(),
+            pieces_let_through: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            silent_left: 0,
+        }
+    }
+}
+
+impl Links {
+    /// Whether a message on the snapshot lane gets there, and whether its answer comes back.
+    fn carry(&mut self, piece: bool) -> (bool, bool) {
+        if self.silent_left > 0 {
+            self.silent_left -= 1;
+            return (false, false);
+        }
+        if !piece {
+            return (true, true);
+        }
+        self.lane.sent += 1;
+        let there = !self.lane.lost.remove(&self.lane.sent);
+        let back = there && !self.lane.unanswered.remove(&self.lane.sent);
+        if !back {
+            self.silent_left = self.lane.silent;
+        }
+        (there, back)
+    }
 }
 
 /// The links and the disks.
 pub(crate) struct Mesh {
     links: Arc<Mutex<Links>>,
     disks: BTreeMap<u64, TempDir>,
+    timers: Timers,
 }
 
 /// One server's end of the links.
@@ -79,13 +168,32 @@ impl Carrier for Post {
             let Some(server) = server else {
                 return Err(CarrierError::Unreachable("connection refused".to_owned()));
             };
+            let broken = || Err(CarrierError::Broken("reset".to_owned()));
+            let mut back = true;
+            if lane == Lane::Snapshot {
+                let piece = body.len() > OFFER_BYTES_MAX;
+                if piece {
+                    let gate = Arc::clone(&links.lock().unwrap().pieces_let_through);
+                    gate.acquire().await.unwrap().forget();
+                }
+                let mut links = links.lock().unwrap();
+                let (there, answered) = links.carry(piece);
+                if !there {
+                    return broken();
+                }
+                back = answered;
+                if piece {
+                    links.lane.pieces.send_modify(|pieces| *pieces += 1);
+                    links.lane.last = Some((to.clone(), body.clone()));
+                }
+            }
             let reply = server.handle(lane, body).await;
             drop(server);
             if !connected() {
                 futures::future::pending::<()>().await;
             }
-            if lane == Lane::Snapshot && reply.is_ok() {
-                *links.lock().unwrap().snapshots.entry(to).or_default() += 1;
+            if !back {
+                return broken();
             }
             reply.map_err(|error| CarrierError::Broken(error.to_string()))
         })
@@ -110,43 +218,70 @@ impl Mesh {
         Self {
             links: Arc::default(),
             disks: BTreeMap::new(),
+            timers: PATIENT,
         }
     }
 
     /// Voters `1..=count`, founded by the first.
     pub(crate) async fn founded(count: u64) -> Self {
+        Self::founded_with(count, PATIENT).await
+    }
+
+    /// The same with other timers.
+    pub(crate) async fn founded_with(count: u64, timers: Timers) -> Self {
         let mut mesh = Self::new();
+        mesh.timers = timers;
         mesh.start(1).await.found().await.unwrap();
         mesh.leader().await;
-        for number in 2..=count {
-            mesh.start(number).await;
-            mesh.server(1)
-                .add_learner(RaftId(number), node(number))
+        // On a busy machine the leader may change meanwhile, so each step is repeated until done.
+        let joined = async {
+            for number in 2..=count {
+                mesh.start(number).await;
+                let (id, node) = (RaftId(number), node(number));
+                while mesh
+                    .led()
+                    .await
+                    .add_learner(id, node.clone())
+                    .await
+                    .is_err()
+                {}
+            }
+            let all = || ids(1..=count);
+            while mesh
+                .led()
                 .await
-                .unwrap();
-        }
-        if count > 1 {
-            let voters = ids(1..=count);
-            mesh.server(1)
-                .change_voters(voters, Removed::Leave)
+                .change_voters(all(), Removed::Leave)
                 .await
-                .unwrap();
-        }
+                .is_err()
+            {}
+        };
+        let joined = tokio::time::timeout(DEADLINE, joined).await;
+        joined.expect("the group was not made");
         mesh
     }
 
-    /// Opens a server on its disk, old or new.
-    pub(crate) async fn start(&mut self, number: u64) -> Agreement<Ledger> {
+    /// Where and as whom a server takes part.
+    pub(crate) fn settings(&mut self, number: u64) -> Settings {
         let disk = self
             .disks
             .entry(number)
             .or_insert_with(|| TempDir::new().unwrap());
-        let settings = Settings {
-            dir: disk.path().to_owned(),
+        Settings {
+            dir: disk.path().join("raft"),
             raft_id: RaftId(number),
             node: node(number),
-            timers: Timers::SAFE,
-        };
+            timers: self.timers,
+        }
+    }
+
+    /// Opens a server on its disk, old or new.
+    pub(crate) async fn start(&mut self, number: u64) -> Agreement<Ledger> {
+        let settings = self.settings(number);
+        self.start_as(number, settings).await
+    }
+
+    /// Opens a server.
+    pub(crate) async fn start_as(&self, number: u64, settings: Settings) -> Agreement<Ledger> {
         let carrier = Arc::new(Post {
             own: node(number),
             links: Arc::clone(&self.links),
@@ -173,8 +308,8 @@ impl Mesh {
     }
 
     /// The directory of a server's store.
-    pub(crate) fn store(&self, number: u64) -> &Path {
-        self.disks[&number].path()
+    pub(crate) fn store(&self, number: u64) -> PathBuf {
+        self.disks[&number].path().join("raft")
     }
 
     pub(crate) fn cut_off(&self, number: u64) {
@@ -185,15 +320,29 @@ impl Mesh {
         self.links.lock().unwrap().cut_off.remove(&node(number));
     }
 
-    /// Whole snapshots that a server has accepted.
-    pub(crate) fn snapshots_sent_to(&self, number: u64) -> usize {
-        self.links
-            .lock()
-            .unwrap()
-            .snapshots
-            .get(&node(number))
-            .copied()
-            .unwrap_or(0)
+    /// Looks at the snapshot lane, or changes what happens there.
+    pub(crate) fn lane<T>(&self, look: impl FnOnce(&mut SnapshotLane) -> T) -> T {
+        look(&mut self.links.lock().unwrap().lane)
+    }
+
+    /// Pieces that arrived so far.
+    pub(crate) fn pieces(&self) -> usize {
+        self.lane(|lane| *lane.pieces.borrow())
+    }
+
+    /// Waits until so many pieces have arrived.
+    pub(crate) async fn pieces_arrived(&self, count: usize) {
+        let mut pieces = self.lane(|lane| lane.pieces.subscribe());
+        let arrived = pieces.wait_for(|pieces| *pieces >= count);
+        let arrived = tokio::time::timeout(DEADLINE, arrived).await;
+        arrived.expect("too few pieces arrived").unwrap();
+    }
+
+    /// Pieces pass only as the test lets them.
+    pub(crate) fn hold_pieces(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        self.links.lock().unwrap().pieces_let_through = Arc::clone(&gate);
+        gate
     }
 
     /// Waits until some server leads that a majority has confirmed, and gives its number.
@@ -215,6 +364,11 @@ impl Mesh {
         });
         let leader = futures::future::select_all(leads).await.0;
         (1..10).find(|number| node(*number) == leader).unwrap()
+    }
+
+    /// Whoever leads.
+    pub(crate) async fn led(&self) -> Agreement<Ledger> {
+        self.server(self.leader().await)
     }
 
     /// Proposes to whoever leads, again and again until it is answered.

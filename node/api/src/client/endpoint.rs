@@ -74,7 +74,7 @@ impl Endpoint {
                 false => Err(EndpointError::NoPath { text: text.into() }),
             };
         }
-        if text.starts_with('/') {
+        if text.starts_with('/') && text.len() > 1 {
             return Ok(Self::Unix(text.into()));
         }
         match text.strip_prefix("https://") {

@@ -7,6 +7,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
+use consensus_authority::certificates_to_pem;
 use consensus_core::{
     Assignment, Command, DOCKER_TLS_PORT, DockerHost as HostRow, DockerPhase, Module, NodeId,
     Refusal,
@@ -25,12 +26,11 @@ use runtimes_docker::{
 };
 use serde::Deserialize;
 
-use super::{Answer, Body, Failure, Member, Query, change};
+use super::{Answer, Body, Failure, Member, Query, change, csr_of};
 use crate::{
-    certificate_files::pem,
     mesh::{
         Mesh,
-        desk::ask_issuer,
+        desk::ask_servers,
         peer_wire::{PeerAnswer, PeerRequest, misunderstood},
     },
     node::invalid_text,
@@ -148,7 +148,8 @@ async fn engine(mesh: &Mesh, name: &str) -> Result<(DockerHost, Listen), Failure
     let peer = peer.ok_or(Refusal::MissingSdwanPeer {
         node: name.to_owned(),
     })?;
-    let DockerPhase::Ready { .. } = row.phase else {
+    // A host that is getting its next certificate goes on meanwhile.
+    if row.status() != "connected" {
         let message = format!(
             "the Docker host on {name} is {} ({})",
             row.status(),
@@ -159,12 +160,12 @@ async fn engine(mesh: &Mesh, name: &str) -> Result<(DockerHost, Listen), Failure
             message,
             "`shoal docker ls` shows how far it is",
         )));
-    };
+    }
     let credentials = mesh.credentials.borrow().clone();
-    let leaf = credentials.chain.first().cloned().unwrap_or_default();
+    let roots = credentials.trust.roots().iter().map(|root| root.der());
     let tls = ClientTls {
-        ca_pem: pem("CERTIFICATE", &credentials.root),
-        cert_pem: pem("CERTIFICATE", &leaf),
+        ca_pem: certificates_to_pem(roots),
+        cert_pem: certificates_to_pem(credentials.chain.iter().map(Vec::as_slice)),
         key_pem: mesh.key_pem().to_string(),
     };
     let listen = Listen {
@@ -413,17 +414,21 @@ pub(super) async fn client_certificate(
     Member(mesh): Member,
     Body(request): Body<ClientCertificateRequest>,
 ) -> Answer<ClientCertificate> {
-    let malformed = || invalid_text("signing request", "", "a PKCS#10 request in PEM");
-    let (_, csr) =
-        x509_parser::pem::parse_x509_pem(request.csr_pem.as_bytes()).map_err(|_| malformed())?;
-    let asked = PeerRequest::DockerClient { csr: csr.contents };
-    let answer = ask_issuer(&mesh.proposer, mesh.desk.as_ref(), asked).await?;
-    let PeerAnswer::Certificate { leaf, not_after_ms } = answer else {
+    let asked = PeerRequest::DockerClient {
+        csr: csr_of(&request.csr_pem)?,
+    };
+    let answer = ask_servers(&mesh.proposer, &mesh.issuer, asked).await?;
+    let PeerAnswer::Certificate {
+        chain,
+        not_after_ms,
+    } = answer
+    else {
         return Err(misunderstood().into());
     };
+    let trust = mesh.credentials.borrow().trust.clone();
     Ok(Json(ClientCertificate {
-        certificate_pem: pem("CERTIFICATE", &leaf),
-        ca_pem: pem("CERTIFICATE", &mesh.credentials.borrow().root),
+        certificate_pem: certificates_to_pem(chain.iter().map(Vec::as_slice)),
+        ca_pem: certificates_to_pem(trust.roots().iter().map(|root| root.der())),
         expires_ms: not_after_ms,
     }))
 }

@@ -1,7 +1,7 @@
 //! Where the API listens: a unix socket, and this node's overlay address with mutual TLS.
 //!
-//! Decides who gets in on the overlay: a certificate of this mesh, of profile `node`, not revoked.
-//! On the socket the file's mode decides: root only.
+//! Decides who gets in on the overlay: an operator's certificate of this mesh, in force. What he may
+//! do is decided at each request. On the socket the file's mode decides: root only.
 
 use std::{
     fs, io,
@@ -12,15 +12,12 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
+use consensus_authority::{ClientVerifier, PrivateKey, SharedTrust, Trust, server_config};
+use consensus_core::CertificateProfile;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use node_api::OVERLAY_API_PORT;
-use overlay_net::serial_hex;
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-    server::WebPkiClientVerifier,
-};
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::Semaphore,
@@ -29,7 +26,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::{mesh::Mesh, node::Node};
+use super::Caller;
+use crate::{
+    mesh::{Mesh, issuer::now},
+    node::Node,
+};
 
 /// Connections served at once, per listener.
 const CONNECTIONS_MAX: usize = 256;
@@ -93,6 +94,7 @@ pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, ListenerError> {
 
 /// Serves the unix socket until cancelled.
 pub(crate) async fn serve_unix(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let router = router.layer(Extension(Caller::Socket));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
@@ -226,10 +228,16 @@ impl OverlayListener {
                 };
                 let handshake =
                     timeout(HANDSHAKE_DEADLINE, TlsAcceptor::from(config).accept(stream)).await;
-                if let Ok(Ok(stream)) = handshake
-                    && admitted(&mesh, stream.get_ref().1.peer_certificates())
-                {
-                    serve_connection(TokioIo::new(stream), router, stop).await;
+                match handshake {
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        if let Some(caller) = operator(&mesh, shown) {
+                            let router = router.layer(Extension(caller));
+                            serve_connection(TokioIo::new(stream), router, stop).await;
+                        }
+                    }
+                    Ok(Err(error)) => tracing::warn!(%error, "an API client was refused"),
+                    Err(_) => {}
                 }
                 drop(slot);
             });
@@ -237,54 +245,27 @@ impl OverlayListener {
     }
 }
 
-/// Made for each connection, so that a renewed certificate is used at once.
+/// Made for each connection, so that renewed certificates and trust count at once.
 fn tls_config(mesh: &Mesh) -> Option<Arc<ServerConfig>> {
     let credentials = mesh.credentials.borrow().clone();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from(credentials.root.clone()))
-        .ok()?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
-        .ok()?;
-    let chain = credentials
-        .chain
-        .iter()
-        .cloned()
-        .map(CertificateDer::from)
-        .collect();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(mesh.key_der().to_vec()));
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .ok()?;
-    Some(Arc::new(config))
+    let trust = SharedTrust::new(Trust::clone(&credentials.trust));
+    let clients = ClientVerifier::new(trust, &[CertificateProfile::Operator]);
+    let key = PrivateKey::from_pkcs8(&mesh.key_der()).ok()?;
+    let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let config = server_config(&credentials.chain, &key, clients, clock);
+    config
+        .inspect_err(|error| tracing::warn!(%error, "the API's certificate can't be used"))
+        .ok()
+        .map(Arc::new)
 }
 
-/// Whether the client's certificate, which its chain vouches for, may operate the mesh.
-fn admitted(mesh: &Mesh, chain: Option<&[CertificateDer<'_>]>) -> bool {
-    let Some(leaf) = chain.and_then(|chain| chain.first()) else {
-        return false;
-    };
-    let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else {
-        return false;
-    };
-    let unit = leaf
-        .subject()
-        .iter_organizational_unit()
-        .next()
-        .and_then(|unit| unit.as_str().ok());
-    let revoked = mesh
-        .credentials
-        .borrow()
-        .revoked
-        .contains(&serial_hex(leaf.raw_serial()));
-    if unit != Some("node") || revoked {
-        tracing::warn!(?unit, revoked, "an API client's certificate was refused");
-        return false;
-    }
-    true
+/// Who has shown these certificates in a handshake that was accepted.
+fn operator(mesh: &Mesh, chain: Option<&[CertificateDer<'_>]>) -> Option<Caller> {
+    let chain: Vec<Vec<u8>> = chain?.iter().map(|der| der.to_vec()).collect();
+    let trust = mesh.credentials.borrow().trust.clone();
+    let verified = trust.verify(&chain, now()).ok()?;
+    Some(Caller::Operator {
+        verified: Arc::new(verified),
+        chain: Arc::new(chain),
+    })
 }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
-use consensus_core::{Command, NodeId, Role, TokenId, WallMs};
+use axum::{Extension, Json, extract::State};
+use consensus_authority::{Certificate, words};
+use consensus_core::{Agreed, Command, NodeId, Role, TokenId, WallMs};
 use node_api::{
     ApiError,
     types::{InitRequest, JoinRequest, Joined, Status, TokenCreated, TokenRequest},
 };
 use overlay_core::membership::Condition;
 
-use super::{Answer, Body, Member, freshness, rfc3339};
+use super::{Answer, Body, Freshness, Member, rfc3339};
 use crate::{
-    authority::{fingerprint, words},
-    mesh::{Mesh, overlay::OverlayStatus, proposer::wall_now, upkeep::validity},
+    mesh::{Mesh, overlay::OverlayStatus, proposer::wall_now},
     node::{Node, invalid_text},
     token::Token,
 };
@@ -25,7 +25,10 @@ const TOKEN_TTL_S_MAX: u64 = 366 * 24 * 3600;
 /// Addresses in a token: a joiner tries them in turn.
 const TOKEN_ADDRESSES_MAX: usize = 8;
 
-pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<Status> {
+pub(super) async fn status(
+    State(node): State<Arc<Node>>,
+    freshness: Option<Extension<Freshness>>,
+) -> Json<Status> {
     let config = &node.host.config;
     let listen = config.listen.iter().map(ToString::to_string).collect();
     let Some(mesh) = node.mesh() else {
@@ -40,7 +43,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<Status> {
             voters: Vec::new(),
             reachable: 0,
             members: 0,
-            issuer: None,
+            issuers: Vec::new(),
             freshness: "no mesh".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             listen,
@@ -51,10 +54,11 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Json<Status> {
             ],
         });
     };
-    Json(member_status(&mesh, listen))
+    let freshness = freshness.map(|Extension(Freshness(text))| text);
+    Json(member_status(&mesh, listen, freshness.unwrap_or_default()))
 }
 
-fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
+fn member_status(mesh: &Mesh, configured: Vec<String>, freshness: String) -> Status {
     let view = mesh.proposer.views.view();
     let agreed = &view.agreed;
     let standing = mesh.proposer.views.standing();
@@ -96,8 +100,8 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
         voters: names(&standing.voters),
         reachable: reachable as u64,
         members: agreed.nodes.len() as u64,
-        issuer: row.map(|row| agreed.name_of(&row.issuer)),
-        freshness: freshness(mesh),
+        issuers: issuers(agreed),
+        freshness,
         version: env!("CARGO_PKG_VERSION").into(),
         listen: if listeners.is_empty() {
             configured
@@ -105,9 +109,19 @@ fn member_status(mesh: &Mesh, configured: Vec<String>) -> Status {
             listeners
         },
         wireguard: overlay.backend.map(str::to_owned),
-        certificate_expires_ms: validity(&leaf).map(|(_, to)| to.0),
+        certificate_expires_ms: Certificate::read(&leaf).ok().map(|leaf| leaf.not_after().0),
         conditions: conditions(mesh, &overlay),
     }
+}
+
+/// The servers that can sign now.
+fn issuers(agreed: &Agreed) -> Vec<String> {
+    let now = wall_now();
+    agreed
+        .servers()
+        .filter(|(id, _)| agreed.signing_intermediate(id, now).is_some())
+        .map(|(id, _)| agreed.name_of(id))
+        .collect()
 }
 
 /// What is not as it should be.
@@ -146,7 +160,7 @@ pub(super) async fn join(
     finish(async move { node.join(request).await }).await
 }
 
-async fn finish(
+pub(super) async fn finish(
     work: impl Future<Output = Result<Joined, ApiError>> + Send + 'static,
 ) -> Answer<Joined> {
     let result = tokio::spawn(work).await;
@@ -175,14 +189,13 @@ pub(super) async fn create_token(
         .into());
     }
     let view = mesh.proposer.views.view();
-    let row = view
+    let root = view
         .agreed
-        .mesh
-        .clone()
+        .active_root()
         .ok_or(consensus_core::Refusal::NoMesh)?;
     let token = Token {
         mesh: mesh.id,
-        root_fingerprint: fingerprint(&row.root_certificate),
+        root_fingerprint: *root.fingerprint().as_bytes(),
         id: TokenId::from_bytes(rand::random()),
         secret: rand::random(),
         addresses: token_addresses(&mesh),

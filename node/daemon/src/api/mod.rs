@@ -1,31 +1,42 @@
 //! The operator API: HTTP and JSON over the node's knowledge and the proposer.
 //!
 //! Decides how a view is shown; what a command does is decided by its application. Reads are
-//! answered from this node's view and say how fresh it is; writes are agreed before they answer.
+//! linearizable: this node's view is brought up to what the leader, confirmed by a majority, says
+//! is agreed (ReadIndex; Ongaro, 2014, 6.4). Without a majority, or when asked to (`stale=true`),
+//! they tell what this node knows. Either way they say how fresh they are. Writes are agreed before
+//! they answer.
 
+mod ca;
+pub(crate) mod caller;
 mod docker;
 mod events;
 mod listen;
 mod mesh;
+mod metrics;
 mod networks;
 mod nodes;
+mod operators;
+mod recovery;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{FromRequest, FromRequestParts, Request, State},
-    http::{HeaderValue, StatusCode},
+    extract::{FromRequest, FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
 use node_api::{ApiError, FRESHNESS_HEADER, types::Changed};
-use overlay_core::membership::Condition;
 
+pub(crate) use self::caller::Caller;
 pub(crate) use self::listen::{OverlayListener, bind_unix, serve_unix};
 use crate::{mesh::Mesh, node::Node};
 
+/// A reader waits so long for the leader's word. An election lasts less; without a majority nobody
+/// wants to wait longer for what this node knows anyway.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 /// JSON bodies are small; tar archives do not pass here.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
@@ -35,9 +46,14 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/status", get(mesh::status))
         .route("/v1/init", post(mesh::init))
         .route("/v1/join", post(mesh::join))
-        .route("/v1/tokens", post(mesh::create_token))
+        .route(
+            "/v1/tokens",
+            get(operators::tokens).post(mesh::create_token),
+        )
+        .route("/v1/tokens/{token}", delete(operators::revoke_token))
         .route("/v1/nodes", get(nodes::list))
-        .route("/v1/nodes/{node}", get(nodes::show).delete(nodes::remove))
+        .route("/v1/nodes/{node}", get(nodes::show))
+        .route("/v1/nodes/{node}/remove", post(nodes::remove))
         .route("/v1/nodes/{node}/labels", post(nodes::label))
         .route("/v1/nodes/{node}/role", post(nodes::set_role))
         .route("/v1/networks", get(networks::list))
@@ -80,9 +96,26 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
             post(docker::client_certificate),
         )
         .route("/v1/events", get(events::list))
+        .route("/v1/ca", get(ca::status))
+        .route("/v1/ca/rotate", post(ca::rotate))
+        .route("/v1/ca/revoke", post(ca::revoke))
+        .route(
+            "/v1/operators",
+            get(operators::list).post(operators::create),
+        )
+        .route("/v1/operators/{operator}", delete(operators::remove))
+        .route(
+            "/v1/operators/{operator}/certificate",
+            post(operators::renew),
+        )
+        .route("/v1/operators/{operator}/role", post(operators::set_role))
+        .route("/v1/backup", post(recovery::create_backup))
+        .route("/v1/restore", post(recovery::restore))
+        .route("/v1/recover", get(recovery::plan).post(recovery::recover))
+        .route("/metrics", get(metrics::list))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
-        .layer(middleware::from_fn_with_state(node.clone(), add_freshness))
+        .layer(middleware::from_fn_with_state(node.clone(), admit))
         .with_state(node)
 }
 
@@ -181,33 +214,58 @@ impl FromRequestParts<Arc<Node>> for Member {
     }
 }
 
-async fn add_freshness(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if let Some(mesh) = node.mesh()
-        && let Ok(value) = HeaderValue::from_str(&freshness(&mesh))
+/// How fresh an answer is, in the words of the header.
+#[derive(Debug, Clone)]
+pub(crate) struct Freshness(pub(crate) String);
+
+/// Whether a reader wants what this node knows, at once.
+#[derive(serde::Deserialize)]
+struct Staleness {
+    #[serde(default)]
+    stale: bool,
+}
+
+/// Refuses who may not, brings the view up to date for who reads, and labels the answer.
+async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Next) -> Response {
+    let mesh = node.mesh();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let path = path.as_ref().map_or("", MatchedPath::as_str);
+    let caller = request.extensions().get::<Caller>().cloned();
+    let allowed = caller
+        .as_ref()
+        .ok_or_else(|| ApiError::new("InternalError", "a request from nobody", "report this"))
+        .and_then(|caller| caller.authorize(mesh.as_deref(), request.method().as_str(), path));
+    let operator = match allowed {
+        Ok(operator) => operator,
+        Err(error) => return Failure(error).into_response(),
+    };
+    let stale = axum::extract::Query::<Staleness>::try_from_uri(request.uri())
+        .is_ok_and(|query| query.stale);
+    let mut label = None;
+    if let Some(mesh) = &mesh
+        && request.method() == Method::GET
     {
+        let current = !stale && mesh.proposer.catch_up(READ_WITHIN).await;
+        let text = freshness(mesh, current);
+        request.extensions_mut().insert(Freshness(text.clone()));
+        label = Some(text);
+    }
+    let mut response = caller::named(operator, next.run(request)).await;
+    let label = label.or_else(|| node.mesh().map(|mesh| freshness(&mesh, false)));
+    if let Some(value) = label.and_then(|label| HeaderValue::from_str(&label).ok()) {
         response.headers_mut().insert(FRESHNESS_HEADER, value);
     }
     response
 }
 
-/// How fresh this node's view is (SPEC 1.7): current as far as Raft's leader tells, or as old as
-/// the last word from a majority.
-pub(crate) fn freshness(mesh: &Mesh) -> String {
+/// How fresh this node's view is (SPEC 1.7): as agreed when it was asked for, or as old as the last
+/// word from anybody.
+pub(crate) fn freshness(mesh: &Mesh, current: bool) -> String {
     let view = mesh.proposer.views.view();
-    let standing = mesh.proposer.views.standing();
-    let members = mesh.proposer.members.borrow().clone();
-    let heard = |id: &consensus_core::NodeId| {
-        *id == mesh.me
-            || members
-                .get(id)
-                .is_some_and(|member| member.condition == Condition::Alive)
-    };
-    let reachable = standing.voters.iter().filter(|id| heard(id)).count();
-    let agreed = standing.leader.is_some() && reachable * 2 > standing.voters.len();
-    if agreed {
+    if current {
         return format!("raft, index {}", view.revision);
     }
+    let members = mesh.proposer.members.borrow().clone();
     let now = mesh.clock.now();
     let last = members
         .iter()
@@ -229,16 +287,29 @@ fn seconds(age: Duration) -> String {
 /// Has a command agreed and answers with its index.
 pub(crate) async fn change(mesh: &Mesh, command: consensus_core::Command) -> Answer<Changed> {
     let (index, done) = mesh.proposer.submit(command).await?;
-    let warnings = match done {
+    Ok(Json(Changed {
+        raft_index: index.0,
+        warnings: warnings_of(done),
+    }))
+}
+
+/// What an operator should know of a change.
+fn warnings_of(done: consensus_core::Done) -> Vec<String> {
+    match done {
         consensus_core::Done::Servers { count } => {
             crate::node::server_warnings(usize::try_from(count).unwrap_or(usize::MAX))
         }
-        consensus_core::Done::Done | consensus_core::Done::Admitted { .. } => Vec::new(),
-    };
-    Ok(Json(Changed {
-        raft_index: index.0,
-        warnings,
-    }))
+        consensus_core::Done::Done
+        | consensus_core::Done::Admitted { .. }
+        | consensus_core::Done::Revoked { .. } => Vec::new(),
+    }
+}
+
+/// The PKCS#10 request in a PEM text, DER.
+fn csr_of(pem: &str) -> Result<Vec<u8>, ApiError> {
+    let malformed = || crate::node::invalid_text("signing request", "", "a PKCS#10 request in PEM");
+    let (_, csr) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| malformed())?;
+    Ok(csr.contents)
 }
 
 /// RFC 3339 in UTC, with milliseconds.

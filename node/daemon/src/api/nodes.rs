@@ -2,10 +2,10 @@
 
 use axum::{Json, extract::Path};
 use consensus_core::{Command, Module, Node, NodeId, Refusal};
-use node_api::types::{Changed, LabelRequest, NodeView, RoleRequest};
+use node_api::types::{Changed, LabelRequest, NodeView, RemoveRequest, Revoked, RoleRequest};
 use overlay_core::membership::Condition;
 
-use super::{Answer, Body, Member, change, mesh::parse_role};
+use super::{Answer, Body, Member, ca::revoking, change, mesh::parse_role};
 use crate::mesh::Mesh;
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<NodeView>> {
@@ -90,16 +90,27 @@ pub(super) async fn set_role(
     Body(request): Body<RoleRequest>,
 ) -> Answer<Changed> {
     let role = parse_role(&request.role)?;
-    change(&mesh, Command::SetRole { node, role }).await
+    let command = Command::SetRole {
+        node,
+        role,
+        reachable: mesh.proposer.reachable(),
+        force: request.force,
+    };
+    change(&mesh, command).await
 }
 
-pub(super) async fn remove(Member(mesh): Member, Path(node): Path<String>) -> Answer<Changed> {
-    change(
-        &mesh,
-        Command::RemoveNode {
-            node,
-            reason: "removed by an operator".into(),
-        },
-    )
-    .await
+pub(super) async fn remove(
+    Member(mesh): Member,
+    Path(node): Path<String>,
+    Body(request): Body<RemoveRequest>,
+) -> Answer<Revoked> {
+    let reason = request.reason;
+    let command = Command::RemoveNode {
+        node,
+        reason: reason.unwrap_or_else(|| "removed by an operator".into()),
+        compromised: request.compromised,
+        reachable: mesh.proposer.reachable(),
+        force: request.force,
+    };
+    revoking(&mesh, command).await
 }

@@ -1,41 +1,52 @@
-//! Answers other nodes' requests and passes joiners on to the issuer.
+//! Answers other nodes' requests, and machines at this node's gate.
 //!
-//! Decides who may ask: a command counts for the node that sent it and no other; an enrolment is
-//! passed on only by a member, whose gate proved the joiner's key.
+//! Decides who may ask: a command counts for the node that sent it and no other; what came through
+//! a gate is passed on only by a member, whose gate proved the asker's key. Whatever needs a
+//! signature goes to a server that can sign, this node first.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use consensus_core::NodeId;
+use consensus_core::{NodeFacts, NodeId, OperatorRole};
 use node_api::ApiError;
+use overlay_core::membership::Condition;
 use overlay_net::{Channel, EnrolmentRequest, IncomingCall, Refused};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    issuer::IssuerDesk,
-    peer_wire::{EnrolRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
+    enforcement::Enforced,
+    issuer::{IssuerDesk, NOT_ISSUING, not_a_member},
+    peer_wire::{EnrolAnswer, GateRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
     proposer::{Proposer, propose},
+    rotation::Rotator,
 };
 
 /// Requests handled at once; more wait in the network's bounded queue.
 const HANDLERS_MAX: usize = 64;
-/// The issuer signs and has it agreed; the joiner's gate waits twenty seconds.
-const ISSUER_DEADLINE: Duration = Duration::from_secs(15);
+/// A server signs and has it agreed; the joiner's gate waits twenty seconds for all of them.
+const SERVER_DEADLINE: Duration = Duration::from_secs(6);
+/// Servers asked for one signature, so that a joiner hears something before its gate gives up.
+const SERVERS_ASKED_MAX: usize = 3;
+
+/// What answering takes.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) proposer: Proposer,
+    pub(crate) issuer: IssuerDesk,
+    pub(crate) enforced: Enforced,
+    pub(crate) rotator: Rotator,
+}
 
 /// Serves the Command channel until the network stops.
-pub(crate) async fn serve(
-    mut calls: mpsc::Receiver<IncomingCall>,
-    proposer: Proposer,
-    desk: Option<IssuerDesk>,
-) {
+pub(crate) async fn serve(mut calls: mpsc::Receiver<IncomingCall>, desk: Desk) {
     let mut handlers = JoinSet::new();
     while let Some(call) = calls.recv().await {
         while handlers.len() >= HANDLERS_MAX {
             handlers.join_next().await;
         }
-        let (proposer, desk) = (proposer.clone(), desk.clone());
+        let desk = desk.clone();
         handlers.spawn(async move {
             let answer = match decode::<PeerRequest>(&call.body) {
-                Ok(request) => answer(&proposer, desk.as_ref(), &call.from, request).await,
+                Ok(request) => desk.answer(&call.from, request).await,
                 Err(error) => PeerAnswer::Failed(error),
             };
             let _ = call.reply.send(Ok(encode(&answer)));
@@ -43,87 +54,154 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(
-    proposer: &Proposer,
-    desk: Option<&IssuerDesk>,
-    from: &NodeId,
-    request: PeerRequest,
-) -> PeerAnswer {
-    let result = match request {
-        PeerRequest::Propose(envelope) if envelope.actor != *from => {
-            Err(consensus_core::Refusal::NotYours {
-                actor: from.clone(),
-                node: envelope.actor,
+impl Desk {
+    async fn answer(&self, from: &NodeId, request: PeerRequest) -> PeerAnswer {
+        let agreed = self.proposer.views.view().agreed.clone();
+        // A server that was removed may have signed itself a certificate that is good.
+        if agreed.removed.contains_key(from) && !agreed.nodes.contains_key(from) {
+            return PeerAnswer::Failed(not_a_member(&agreed, from));
+        }
+        let result = match request {
+            PeerRequest::Propose(envelope) if envelope.actor != *from => {
+                Err(consensus_core::Refusal::NotYours {
+                    actor: from.clone(),
+                    node: envelope.actor,
+                }
+                .into())
             }
-            .into())
-        }
-        PeerRequest::Propose(envelope) => {
-            let agreement = proposer.agreement.borrow().clone();
-            return propose(agreement.as_ref(), &envelope).await;
-        }
-        PeerRequest::Enrol { node, request } => match desk {
-            Some(desk) => desk
-                .enrol(&node, request)
+            PeerRequest::Propose(envelope) => {
+                let agreement = self.proposer.agreement.borrow().clone();
+                return propose(agreement.as_ref(), &envelope).await;
+            }
+            PeerRequest::Enforced { index } => Ok(PeerAnswer::Enforced(NodeFacts {
+                enforced: self.enforced.at_least(index).await,
+                leaf: self.rotator.own_leaf(),
+            })),
+            PeerRequest::ReadIndex => {
+                let agreement = self.proposer.agreement.borrow().clone();
+                return super::proposer::read_index(agreement.as_ref()).await;
+            }
+            PeerRequest::Rotate { reason, operator } => self
+                .rotator
+                .begin(reason, operator)
                 .await
-                .map(|answer| PeerAnswer::Enrolled(Box::new(answer))),
-            None => Err(not_issuer(proposer)),
-        },
-        PeerRequest::RenewNode { csr } => match desk {
-            Some(desk) => desk.renew(from, &csr).await,
-            None => Err(not_issuer(proposer)),
-        },
-        PeerRequest::DockerClient { csr } => match desk {
-            Some(desk) => desk.docker_client(from, &csr).await,
-            None => Err(not_issuer(proposer)),
-        },
-    };
-    result.unwrap_or_else(PeerAnswer::Failed)
-}
-
-fn not_issuer(proposer: &Proposer) -> ApiError {
-    consensus_core::Refusal::NotIssuer {
-        actor: proposer.me.clone(),
+                .map(PeerAnswer::RotationBegun),
+            request @ (PeerRequest::Gate { .. }
+            | PeerRequest::RenewNode { .. }
+            | PeerRequest::DockerClient { .. }
+            | PeerRequest::Operator { .. }) => self.issuer.answer(from, request).await,
+        };
+        result.unwrap_or_else(PeerAnswer::Failed)
     }
-    .into()
 }
 
-/// Has the issuer answer, wherever it is.
-pub(crate) async fn ask_issuer(
+impl IssuerDesk {
+    /// Answers a request that needs this server's signature.
+    async fn answer(&self, from: &NodeId, request: PeerRequest) -> Result<PeerAnswer, ApiError> {
+        match request {
+            PeerRequest::Gate {
+                node,
+                request: GateRequest::Join(request),
+            } => self.enrol(&node, request).await.map(enrolled),
+            PeerRequest::Gate {
+                node,
+                request: GateRequest::Return { csr },
+            } => self.take_back(&node, &csr).await.map(enrolled),
+            PeerRequest::RenewNode { csr } => self.renew(from, &csr).await,
+            PeerRequest::DockerClient { csr } => self.docker_client(from, &csr).await,
+            PeerRequest::Operator {
+                name,
+                csr,
+                lifetime_s,
+            } => {
+                let lifetime = Duration::from_secs(lifetime_s);
+                self.operator(&name, &csr, lifetime).await
+            }
+            PeerRequest::Propose(_)
+            | PeerRequest::Enforced { .. }
+            | PeerRequest::ReadIndex
+            | PeerRequest::Rotate { .. } => Err(misunderstood()),
+        }
+    }
+}
+
+fn enrolled(answer: EnrolAnswer) -> PeerAnswer {
+    PeerAnswer::Enrolled(Box::new(answer))
+}
+
+/// Has a server that can sign answer: this node if it can, the leader, others in turn.
+pub(crate) async fn ask_servers(
     proposer: &Proposer,
-    desk: Option<&IssuerDesk>,
+    desk: &IssuerDesk,
     request: PeerRequest,
 ) -> Result<PeerAnswer, ApiError> {
-    if desk.is_some() {
-        return answer(proposer, desk, &proposer.me, request)
-            .await
-            .into_result();
+    if desk.issuer.borrow().is_some() {
+        return desk.answer(&proposer.me, request).await;
     }
-    let view = proposer.views.view();
-    let issuer = view.agreed.mesh.as_ref().map(|mesh| mesh.issuer.clone());
-    let issuer = issuer.ok_or(consensus_core::Refusal::NoMesh)?;
-    let answer = proposer
-        .net
-        .call(&issuer, Channel::Command, encode(&request), ISSUER_DEADLINE)
-        .await;
-    let bytes = answer.map_err(|error| {
-        let name = view.agreed.name_of(&issuer);
-        ApiError::new(
-            "IssuerUnreachableError",
-            format!("{name}, which signs the mesh's certificates, does not answer"),
-            format!(
-                "start shoald on {name} again; `shoal node show {name}` says when it was last seen"
-            ),
-        )
-        .caused_by(&error)
-    })?;
-    decode::<PeerAnswer>(&bytes)?.into_result()
+    ask_each(proposer, &request, |code| code == NOT_ISSUING).await
 }
 
-/// Serves joiners at this node's gate until the network stops.
-pub(crate) async fn serve_enrolments(
+/// Asks servers in turn until one neither is silent nor answers with a code that sends on.
+pub(crate) async fn ask_each(
+    proposer: &Proposer,
+    request: &PeerRequest,
+    sends_on: impl Fn(&str) -> bool,
+) -> Result<PeerAnswer, ApiError> {
+    let body = encode(request);
+    let mut last = None;
+    for server in servers(proposer).into_iter().take(SERVERS_ASKED_MAX) {
+        let answer = proposer
+            .net
+            .call(&server, Channel::Command, body.clone(), SERVER_DEADLINE)
+            .await;
+        let error = match answer {
+            Ok(bytes) => match decode::<PeerAnswer>(&bytes)?.into_result() {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !sends_on(&error.code) => return Err(error),
+                Err(error) => error,
+            },
+            Err(error) => {
+                let name = proposer.views.view().agreed.name_of(&server);
+                let message = format!("{name} does not answer");
+                ApiError::new(error.code(), message, error.hint()).caused_by(&error)
+            }
+        };
+        last = Some(error);
+    }
+    let message = "no server that can sign certificates answers";
+    let hint = "bring servers back; `shoal ca status` shows which ones can sign";
+    let mut error = ApiError::new("IssuerUnreachableError", message, hint);
+    if let Some(last) = last {
+        error.caused_by.push(last.message.clone());
+        error.caused_by.extend(last.caused_by);
+    }
+    Err(error)
+}
+
+/// The other servers: the leader first, then those that live.
+fn servers(proposer: &Proposer) -> VecDeque<NodeId> {
+    let agreed = proposer.views.view().agreed.clone();
+    let leader = proposer.views.standing().leader;
+    let members = proposer.members.borrow().clone();
+    let alive = |id: &NodeId| {
+        members
+            .get(id)
+            .is_some_and(|member| member.condition == Condition::Alive)
+    };
+    let mut servers: Vec<NodeId> = agreed
+        .servers()
+        .map(|(id, _)| id.clone())
+        .filter(|id| *id != proposer.me)
+        .collect();
+    servers.sort_by_key(|id| (Some(id) != leader.as_ref(), !alive(id)));
+    servers.into()
+}
+
+/// Serves machines at this node's gate until the network stops.
+pub(crate) async fn serve_gate(
     mut requests: mpsc::Receiver<EnrolmentRequest>,
     proposer: Proposer,
-    desk: Option<IssuerDesk>,
+    desk: IssuerDesk,
 ) {
     let mut handlers = JoinSet::new();
     while let Some(request) = requests.recv().await {
@@ -132,9 +210,9 @@ pub(crate) async fn serve_enrolments(
         }
         let (proposer, desk) = (proposer.clone(), desk.clone());
         handlers.spawn(async move {
-            let result = enrol(&proposer, desk.as_ref(), &request).await;
+            let result = let_in(&proposer, &desk, &request).await;
             if let Err(error) = &result {
-                tracing::warn!(joiner = request.from.short(), from = %request.observed, code = error.code, %error, "an enrolment was refused");
+                tracing::warn!(node = request.from.short(), from = %request.observed, code = error.code, %error, "a machine at the gate was refused");
             }
             let result = result.map_err(|error| Refused::new(error.code, error.message, error.hint));
             let _ = request.reply.send(result);
@@ -142,19 +220,29 @@ pub(crate) async fn serve_enrolments(
     }
 }
 
-async fn enrol(
+async fn let_in(
     proposer: &Proposer,
-    desk: Option<&IssuerDesk>,
+    desk: &IssuerDesk,
     request: &EnrolmentRequest,
 ) -> Result<Vec<u8>, ApiError> {
-    let enrol: EnrolRequest = decode(&request.body)?;
-    let passed_on = PeerRequest::Enrol {
+    let passed_on = PeerRequest::Gate {
         node: request.from.clone(),
-        request: enrol,
+        request: decode(&request.body)?,
     };
-    let PeerAnswer::Enrolled(answer) = ask_issuer(proposer, desk, passed_on).await? else {
+    let PeerAnswer::Enrolled(answer) = ask_servers(proposer, desk, passed_on).await? else {
         return Err(misunderstood());
     };
-    tracing::info!(node = request.from.short(), from = %request.observed, "a node was admitted");
+    tracing::info!(node = request.from.short(), from = %request.observed, "a machine was let in");
     Ok(encode(&*answer))
+}
+
+/// The role of the operator who has shown this leaf, as it is now; none if it is not remembered.
+pub(crate) fn operator_role(
+    agreed: &consensus_core::Agreed,
+    name: &str,
+    serial: &str,
+    leaf: &[u8],
+) -> Option<OperatorRole> {
+    let operator = agreed.operators.get(name)?;
+    agreed.remembers(serial, leaf).then_some(operator.role)
 }

@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use consensus_core::{Agreed, Command, DockerPhase, LogIndex, Module, Time, WallMs};
+use consensus_authority::{certificates_to_pem, renew_at};
+use consensus_core::{
+    Agreed, Command, DockerHost, DockerPhase, LogIndex, Module, Time, WallMs, renewal_reason,
+};
 use overlay_core::peers::DEFAULT_MTU;
 use runtimes_core::{
     docker::{Desired, IssuedCertificate, Listen, Phase, Plan, Step, plan},
@@ -15,18 +18,15 @@ use runtimes_core::{
 use runtimes_docker::{DockerRuntime, Paths, Settings};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Host,
-    issuer::renew_at,
     overlay::{OverlayStatus, with_sources},
     proposer::{Proposer, wall_now},
-    upkeep::validity,
 };
-use crate::certificate_files::pem;
 
 /// A dockerd that died is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -56,6 +56,17 @@ pub(crate) struct Docker {
 /// A phase to be agreed.
 type Report = (DockerPhase, Option<Listen>);
 
+/// All that a turn depends on beside the machine: as long as it stays, looking now and then is
+/// enough.
+#[derive(PartialEq)]
+struct Wish {
+    desired: Desired,
+    /// What the mesh believes of this host.
+    row: Option<DockerHost>,
+    /// Whether dockerd's address is still on its way.
+    too_early: bool,
+}
+
 /// What was reported last, and when.
 #[derive(Default)]
 struct Reported {
@@ -75,39 +86,43 @@ impl Docker {
         let (mut view, mut overlay) = (self.proposer.views.watch(), self.overlay.clone());
         let mut retries = Retries::default();
         let mut reported = Reported::default();
-        let mut before: Option<Desired> = None;
+        let mut before: Option<Wish> = None;
+        let mut look_at = Instant::now();
         while !self.stop.is_cancelled() {
             let agreed = view.borrow_and_update().agreed.clone();
-            let desired = self.desired(&agreed, &overlay.borrow_and_update());
-            if before.as_ref() != Some(&desired) {
+            let wish = self.wish(&agreed, &overlay.borrow_and_update());
+            let news = before.as_ref() != Some(&wish);
+            if before.as_ref().map(|before| &before.desired) != Some(&wish.desired) {
                 // A new wish does not wait out the pause of an old failure.
                 retries.handle_new_desired();
-                before = Some(desired.clone());
             }
-            // After a start the interface comes up within moments; until then nothing is wrong.
-            let too_early = desired.assigned
-                && desired.listen.is_none()
-                && agreed.first_peer(&self.proposer.me).is_some();
-            let wait = if too_early {
-                Some(LOOK_EVERY)
-            } else {
-                self.turn(
-                    &mut runtime,
-                    &mut retries,
-                    &agreed,
-                    &desired,
-                    &reports,
-                    &mut reported,
-                )
-                .await
-            };
-            let Some(wait) = wait else { continue };
+            if news || Instant::now() >= look_at {
+                let wait = if wish.too_early {
+                    Some(LOOK_EVERY)
+                } else {
+                    let desired = &wish.desired;
+                    self.turn(
+                        &mut runtime,
+                        &mut retries,
+                        &agreed,
+                        desired,
+                        &reports,
+                        &mut reported,
+                    )
+                    .await
+                };
+                before = Some(wish);
+                look_at = Instant::now() + wait.unwrap_or_default();
+                if wait.is_none() {
+                    continue;
+                }
+            }
             // All arms only wait; everything is looked at anew above.
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 changed = view.changed() => if changed.is_err() { break },
                 changed = overlay.changed() => if changed.is_err() { break },
-                () = sleep(wait) => {}
+                () = sleep_until(look_at) => {}
             }
         }
         reporter.abort();
@@ -141,7 +156,14 @@ impl Docker {
         if matches!(planned.phase, Phase::Ready { .. }) {
             retries.handle_ready(now);
         }
-        self.tell(agreed, desired, &planned.phase, reports, reported);
+        // A host that asks for its next certificate goes on meanwhile; the mesh is to know.
+        let phase = match (&planned.phase, &planned.step) {
+            (Phase::Ready { .. }, Some(Step::RequestCertificate { csr })) => Phase::WantsCert {
+                csr: Some(csr.clone()),
+            },
+            (phase, _) => phase.clone(),
+        };
+        self.tell(agreed, desired, &phase, reports, reported);
         let Some(step) = planned
             .step
             .filter(|step| !matches!(step, Step::RequestCertificate { .. }))
@@ -163,25 +185,25 @@ impl Docker {
         None
     }
 
+    fn wish(&self, agreed: &Agreed, overlay: &OverlayStatus) -> Wish {
+        let me = &self.proposer.me;
+        let desired = self.desired(agreed, overlay);
+        // After a start the interface comes up within moments; until then nothing is wrong.
+        let too_early =
+            desired.assigned && desired.listen.is_none() && agreed.first_peer(me).is_some();
+        Wish {
+            desired,
+            row: agreed.docker_hosts.get(me).cloned(),
+            too_early,
+        }
+    }
+
     fn desired(&self, agreed: &Agreed, overlay: &OverlayStatus) -> Desired {
         let me = &self.proposer.me;
         let row = agreed.docker_hosts.get(me);
-        let root = agreed
-            .mesh
-            .as_ref()
-            .map(|mesh| pem("CERTIFICATE", &mesh.root_certificate))
-            .unwrap_or_default();
-        let certificate = row.and_then(|row| row.certificate.as_ref()).map(|issued| {
-            let from = validity(&issued.leaf).map_or(WallMs(0), |(from, _)| from);
-            IssuedCertificate {
-                serial: issued.serial.clone(),
-                csr: issued.csr.clone(),
-                not_after: issued.not_after,
-                renew_at: renew_at(issued.not_after, from),
-                chain_pem: pem("CERTIFICATE", &issued.leaf),
-                ca_pem: root,
-            }
-        });
+        let certificate = row
+            .and_then(|row| row.certificate.as_ref())
+            .and_then(|issued| shown_certificate(agreed, issued));
         // dockerd can bind its address only once the interface has it.
         let peer = agreed
             .first_peer(me)
@@ -297,6 +319,28 @@ impl Docker {
         let ahead = at.since(self.host.clock.now());
         WallMs(wall_now().0 + u64::try_from(ahead.as_millis()).unwrap_or(0))
     }
+}
+
+/// The certificate as dockerd and its clients need it. One whose issuer is remembered no more has
+/// ended, and is as good as none.
+fn shown_certificate(
+    agreed: &Agreed,
+    issued: &consensus_core::IssuedCertificate,
+) -> Option<IssuedCertificate> {
+    let chain = agreed.chain(&issued.leaf, &issued.issuer)?;
+    let roots = agreed.trusted_roots();
+    let due = renewal_reason(agreed, &issued.serial, wall_now());
+    Some(IssuedCertificate {
+        serial: issued.serial.clone(),
+        csr: issued.csr.clone(),
+        not_after: issued.not_after,
+        renew_at: match due {
+            Some(_) => WallMs(0),
+            None => renew_at(issued.not_before, issued.not_after, &issued.serial),
+        },
+        chain_pem: certificates_to_pem(chain.iter().map(Vec::as_slice)),
+        ca_pem: certificates_to_pem(roots.iter().map(Vec::as_slice)),
+    })
 }
 
 fn step_name(step: &Step) -> &'static str {

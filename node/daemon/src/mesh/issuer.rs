@@ -1,45 +1,105 @@
-//! The issuer's duties: enrols joiners, signs for dockerd, for plain docker CLIs and renewals.
+//! A server's hand that signs: joiners, members that come back, renewals, dockerds, docker CLIs,
+//! operators.
 //!
-//! Decides what a certificate may name: only what is agreed of the node, never what its request
-//! asks for. An enrolment's certificate is handed out only once the admission is agreed.
+//! Decides what a certificate may name: only what is agreed of its holder, never what its request
+//! asks for. A certificate is handed out only once it is agreed, so that it can be revoked.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use consensus_authority::{IssueError, Issuer, LEAF_LIFETIME, Leaf, Names, wall};
 use consensus_core::{
-    CertificateProfile, Command, DockerPhase, Done, Enrolment, IssuedCertificate, Module,
-    NewCertificate, NodeId, WallMs,
+    CertificateProfile, CertificateRecord, Command, DockerPhase, Done, Holder, IssuedCertificate,
+    LeafFingerprint, Module, NewCertificate, NodeId, WallMs,
 };
 use node_api::ApiError;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     peer_wire::{EnrolAnswer, EnrolRequest, PeerAnswer},
     proposer::Proposer,
 };
-use crate::{
-    authority::{Authority, AuthorityError, Leaf, Names},
-    token::hash_secret,
-};
+use crate::token::hash_secret;
 
-/// The issuer on the node that holds the root key.
+/// A server that does not lead signs for a dockerd only when the leader has left it this long.
+const LEADER_FIRST: Duration = Duration::from_secs(2);
+/// After a signature that was not agreed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows this server's authority; none on an agent, and while a server has none.
+pub(crate) type IssuerRx = watch::Receiver<Option<Arc<Issuer>>>;
+
+/// The desk of a node. It signs while the node is a server with an intermediate in force.
 #[derive(Clone)]
 pub(crate) struct IssuerDesk {
-    pub(crate) authority: Authority,
+    pub(crate) issuer: IssuerRx,
     pub(crate) proposer: Proposer,
 }
 
-impl From<AuthorityError> for ApiError {
-    fn from(error: AuthorityError) -> Self {
-        let hint = match &error {
-            AuthorityError::Key { .. } => "restore the issuer's data directory from a backup",
-            AuthorityError::Request { .. } => "send a PKCS#10 request signed with its own key",
-            AuthorityError::Sign { .. } => "report this",
-        };
-        Self::new(error.code(), error.to_string(), hint)
+fn issue_error(error: &IssueError) -> ApiError {
+    ApiError::new(
+        error.code(),
+        error.to_string(),
+        error.hint().unwrap_or("send a correct signing request"),
+    )
+    .caused_by(error)
+}
+
+/// What the mesh remembers of a leaf.
+pub(crate) fn record(leaf: &Leaf, holder: Holder, profile: CertificateProfile) -> NewCertificate {
+    NewCertificate {
+        serial: leaf.serial.clone(),
+        record: CertificateRecord {
+            holder,
+            profile,
+            issuer: leaf.issuer.clone(),
+            fingerprint: LeafFingerprint::of(&leaf.der),
+            not_before: leaf.validity.not_before,
+            not_after: leaf.validity.not_after,
+        },
+    }
+}
+
+/// The names of a node's leaf: its own, and its overlay addresses.
+pub(crate) fn node_names(
+    name: &str,
+    addresses: impl IntoIterator<Item = std::net::Ipv6Addr>,
+) -> Names {
+    Names {
+        dns: vec![name.to_owned()],
+        addresses: addresses.into_iter().map(Into::into).collect(),
     }
 }
 
 impl IssuerDesk {
+    /// This server's authority.
+    pub(crate) fn current(&self) -> Result<Arc<Issuer>, ApiError> {
+        self.issuer.borrow().clone().ok_or_else(|| {
+            ApiError::new(
+                NOT_ISSUING,
+                "this node signs no certificates now",
+                "ask a server; `shoal ca status` shows which ones sign",
+            )
+        })
+    }
+
+    fn sign(
+        &self,
+        csr: &[u8],
+        profile: CertificateProfile,
+        holder: &Holder,
+        names: &Names,
+        lifetime: Duration,
+    ) -> Result<Leaf, ApiError> {
+        self.current()?
+            .sign(csr, profile, holder, names, lifetime, now())
+            .map_err(|error| issue_error(&error))
+    }
+
     /// Admits a joiner whose connection proved that it is `node`.
     pub(crate) async fn enrol(
         &self,
@@ -53,21 +113,10 @@ impl IssuerDesk {
             enrolment,
         } = request;
         if enrolment.node != *node {
-            let hint = "join with the key that the connection uses";
-            return Err(ApiError::new(
-                "IdentityMismatchError",
-                "the joiner is not who it says it is",
-                hint,
-            ));
+            return Err(not_itself());
         }
-        require_key_of(&csr, node)?;
         let leaf = self.sign_node(&csr, node, &enrolment.name)?;
-        let certificate = NewCertificate::new(
-            leaf.serial.clone(),
-            node.clone(),
-            CertificateProfile::Node,
-            leaf.not_after,
-        );
+        let certificate = record(&leaf, Holder::Node(node.clone()), CertificateProfile::Node);
         let command = Command::AdmitNode {
             token,
             secret_hash: hash_secret(&secret),
@@ -82,12 +131,31 @@ impl IssuerDesk {
                 "report this",
             ));
         }
+        self.enrolled(leaf, index)
+    }
+
+    /// Takes a member back whose connection proved its key, and whose certificates have ended. One
+    /// that was removed is told so.
+    pub(crate) async fn take_back(
+        &self,
+        node: &NodeId,
+        csr: &[u8],
+    ) -> Result<EnrolAnswer, ApiError> {
+        let (index, leaf) = self.renewed(node, csr).await?;
+        self.enrolled(leaf, index)
+    }
+
+    fn enrolled(
+        &self,
+        leaf: Leaf,
+        index: consensus_core::LogIndex,
+    ) -> Result<EnrolAnswer, ApiError> {
         let view = self.proposer.views.view();
         if view.revision < index {
             return Err(self.proposer.no_majority());
         }
         Ok(EnrolAnswer {
-            leaf: leaf.der,
+            chain: leaf.chain,
             revision: view.revision,
             agreed: (*view.agreed).clone(),
         })
@@ -95,31 +163,40 @@ impl IssuerDesk {
 
     fn sign_node(&self, csr: &[u8], node: &NodeId, name: &str) -> Result<Leaf, ApiError> {
         let view = self.proposer.views.view();
-        let addresses = view
-            .agreed
-            .networks
-            .values()
-            .map(|network| network.ipv6.host(node).into())
-            .collect();
-        let names = Names {
-            dns: vec![name.to_owned()],
-            addresses,
-        };
-        Ok(self
-            .authority
-            .sign(csr, CertificateProfile::Node, node, &names)?)
+        let networks = view.agreed.networks.values();
+        let names = node_names(name, networks.map(|network| network.ipv6.host(node)));
+        let holder = Holder::Node(node.clone());
+        // The issuer sees to it that the request is on the node's own key.
+        self.sign(
+            csr,
+            CertificateProfile::Node,
+            &holder,
+            &names,
+            LEAF_LIFETIME,
+        )
     }
 
     /// A new certificate for a member's own key.
     pub(crate) async fn renew(&self, node: &NodeId, csr: &[u8]) -> Result<PeerAnswer, ApiError> {
-        require_key_of(csr, node)?;
-        let name = self.proposer.views.view().agreed.name_of(node);
-        let leaf = self.sign_node(csr, node, &name)?;
-        self.record(node, CertificateProfile::Node, &leaf).await?;
-        Ok(PeerAnswer::Certificate {
-            leaf: leaf.der,
-            not_after_ms: leaf.not_after.0,
-        })
+        let (_, leaf) = self.renewed(node, csr).await?;
+        Ok(certificate(leaf))
+    }
+
+    async fn renewed(
+        &self,
+        node: &NodeId,
+        csr: &[u8],
+    ) -> Result<(consensus_core::LogIndex, Leaf), ApiError> {
+        let agreed = self.proposer.views.view().agreed.clone();
+        let Some(row) = agreed.nodes.get(node) else {
+            return Err(not_a_member(&agreed, node));
+        };
+        let leaf = self.sign_node(csr, node, &row.name)?;
+        let holder = Holder::Node(node.clone());
+        let index = self
+            .remember(&leaf, holder, CertificateProfile::Node)
+            .await?;
+        Ok((index, leaf))
     }
 
     /// A certificate with which a plain docker CLI on a member's machine reaches every Docker host.
@@ -128,72 +205,84 @@ impl IssuerDesk {
         node: &NodeId,
         csr: &[u8],
     ) -> Result<PeerAnswer, ApiError> {
-        let leaf = self.authority.sign(
-            csr,
-            CertificateProfile::DockerClient,
-            node,
-            &Names::default(),
-        )?;
-        self.record(node, CertificateProfile::DockerClient, &leaf)
-            .await?;
-        Ok(PeerAnswer::Certificate {
-            leaf: leaf.der,
-            not_after_ms: leaf.not_after.0,
-        })
+        let holder = Holder::Node(node.clone());
+        let profile = CertificateProfile::DockerClient;
+        let leaf = self.sign(csr, profile, &holder, &Names::default(), LEAF_LIFETIME)?;
+        self.remember(&leaf, holder, profile).await?;
+        Ok(certificate(leaf))
     }
 
-    async fn record(
+    /// A certificate for an operator's client.
+    pub(crate) async fn operator(
         &self,
-        node: &NodeId,
-        profile: CertificateProfile,
-        leaf: &Leaf,
-    ) -> Result<(), ApiError> {
-        let certificate =
-            NewCertificate::new(leaf.serial.clone(), node.clone(), profile, leaf.not_after);
-        self.proposer
-            .submit(Command::RecordCertificate(certificate))
-            .await
-            .map(|_| ())
+        name: &str,
+        csr: &[u8],
+        lifetime: Duration,
+    ) -> Result<PeerAnswer, ApiError> {
+        let holder = Holder::Operator(name.to_owned());
+        let profile = CertificateProfile::Operator;
+        let leaf = self.sign(csr, profile, &holder, &Names::default(), lifetime)?;
+        self.remember(&leaf, holder, profile).await?;
+        Ok(certificate(leaf))
     }
 
-    /// Signs for every Docker host that asks, as soon as its request is agreed.
+    async fn remember(
+        &self,
+        leaf: &Leaf,
+        holder: Holder,
+        profile: CertificateProfile,
+    ) -> Result<consensus_core::LogIndex, ApiError> {
+        let certificate = record(leaf, holder, profile);
+        let command = Command::RecordCertificate(certificate);
+        self.proposer.submit(command).await.map(|(index, _)| index)
+    }
+
+    /// Signs for every Docker host that asks, as soon as its request is agreed: the leader at once,
+    /// the other servers where it does not.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut view = self.proposer.views.watch();
-        let mut answered: BTreeSet<(NodeId, Vec<u8>)> = BTreeSet::new();
+        let mut issuer = self.issuer.clone();
+        let mut asked: BTreeMap<(NodeId, Vec<u8>), Instant> = BTreeMap::new();
         loop {
             let agreed = view.borrow_and_update().agreed.clone();
+            let may_sign = issuer.borrow_and_update().is_some();
             let asking: Vec<(NodeId, Vec<u8>)> = agreed
                 .docker_hosts
                 .iter()
                 .filter(|(node, _)| agreed.assigned(node, Module::DockerEngine))
-                .filter_map(|(node, host)| {
-                    let DockerPhase::WantsCert { csr } = &host.phase else {
-                        return None;
-                    };
-                    Some((node.clone(), csr.clone()))
+                .filter_map(|(node, host)| match &host.phase {
+                    DockerPhase::WantsCert { csr } => Some((node.clone(), csr.clone())),
+                    DockerPhase::Assigned
+                    | DockerPhase::Installing
+                    | DockerPhase::WantsConfig
+                    | DockerPhase::Ready { .. }
+                    | DockerPhase::Stopping
+                    | DockerPhase::Stopped
+                    | DockerPhase::Failed { .. } => None,
                 })
                 .collect();
-            answered.retain(|request| asking.contains(request));
-            let mut failed = false;
-            for request in asking {
-                if answered.contains(&request) {
+            asked.retain(|request, _| asking.contains(request));
+            let leads = self.proposer.views.standing().leader.as_ref() == Some(&self.proposer.me);
+            let mut waits = false;
+            for (node, csr) in asking.into_iter().filter(|_| may_sign) {
+                let since = *asked
+                    .entry((node.clone(), csr.clone()))
+                    .or_insert_with(Instant::now);
+                if !leads && since.elapsed() < LEADER_FIRST {
+                    waits = true;
                     continue;
                 }
-                match self.sign_dockerd(&request.0, &request.1).await {
-                    Ok(()) => {
-                        answered.insert(request);
-                    }
-                    Err(error) => {
-                        failed = true;
-                        tracing::warn!(node = agreed.name_of(&request.0), code = error.code, %error, "dockerd's certificate is not signed");
-                    }
+                if let Err(error) = self.sign_dockerd(&node, &csr).await {
+                    waits = true;
+                    tracing::warn!(node = agreed.name_of(&node), code = error.code, %error, "dockerd's certificate is not signed");
                 }
             }
-            // Both arms only wait; a failed signature is tried again after a pause.
+            // All arms only wait; everything is read anew above.
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = view.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(std::time::Duration::from_secs(1)), if failed => {}
+                changed = issuer.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY_PAUSE), if waits => {}
             }
         }
     }
@@ -201,81 +290,71 @@ impl IssuerDesk {
     async fn sign_dockerd(&self, node: &NodeId, csr: &[u8]) -> Result<(), ApiError> {
         let agreed = self.proposer.views.view().agreed.clone();
         let peers = agreed.peers.iter().filter(|((_, id), _)| id == node);
-        let addresses = peers
-            .flat_map(|(_, peer)| [peer.ipv6.into(), peer.ipv4.into()])
-            .collect();
         let names = Names {
             dns: vec![agreed.name_of(node)],
-            addresses,
+            addresses: peers
+                .flat_map(|(_, peer)| [peer.ipv6.into(), peer.ipv4.into()])
+                .collect(),
         };
-        let leaf = self
-            .authority
-            .sign(csr, CertificateProfile::DockerServer, node, &names)?;
+        let holder = Holder::Node(node.clone());
+        let profile = CertificateProfile::DockerServer;
+        let leaf = self.sign(csr, profile, &holder, &names, LEAF_LIFETIME)?;
         let certificate = IssuedCertificate {
             serial: leaf.serial,
             leaf: leaf.der,
             csr: csr.to_vec(),
-            not_after: leaf.not_after,
+            issuer: leaf.issuer,
+            not_before: leaf.validity.not_before,
+            not_after: leaf.validity.not_after,
         };
-        self.proposer
-            .agree(Command::DockerCertSigned {
-                node: node.clone(),
-                certificate,
-            })
-            .await
-            .map(|_| ())
+        let command = Command::DockerCertSigned {
+            node: node.clone(),
+            certificate,
+        };
+        self.proposer.agree(command).await.map(|_| ())
     }
 }
 
-/// A node's certificate is on the very key that is its identity.
-fn require_key_of(csr: &[u8], node: &NodeId) -> Result<(), ApiError> {
-    use x509_parser::prelude::FromDer;
-    let key = x509_parser::certification_request::X509CertificationRequest::from_der(csr)
-        .ok()
-        .map(|(_, csr)| {
-            csr.certification_request_info
-                .subject_pki
-                .subject_public_key
-                .data
-                .to_vec()
-        });
-    let matches = key.is_some_and(|key| {
-        key.try_into()
-            .is_ok_and(|key: [u8; 32]| overlay_net::node_id_of_key(&key).as_ref() == Some(node))
-    });
-    if matches {
-        return Ok(());
+/// The code of a node that can't sign now; another server is asked then.
+pub(crate) const NOT_ISSUING: &str = "NotIssuingError";
+
+fn certificate(leaf: Leaf) -> PeerAnswer {
+    PeerAnswer::Certificate {
+        chain: leaf.chain,
+        not_after_ms: leaf.validity.not_after.0,
     }
-    let hint = "the request must be on the node's own Ed25519 key";
-    Err(ApiError::new(
-        "SigningRequestInvalidError",
-        "the signing request is not on the node's own key",
-        hint,
-    ))
 }
 
-/// What the founder's own certificate is made from, before there is any agreed state.
-pub(crate) fn founder_certificate(
-    authority: &Authority,
-    csr: &[u8],
-    first: &Enrolment,
-    overlay: std::net::Ipv6Addr,
-) -> Result<(Vec<u8>, NewCertificate), ApiError> {
-    let names = Names {
-        dns: vec![first.name.clone()],
-        addresses: vec![overlay.into()],
-    };
-    let leaf = authority.sign(csr, CertificateProfile::Node, &first.node, &names)?;
-    let record = NewCertificate::new(
-        leaf.serial.clone(),
-        first.node.clone(),
-        CertificateProfile::Node,
-        leaf.not_after,
-    );
-    Ok((leaf.der, record))
+/// Why a node is given nothing: it was removed, or never was a member.
+pub(crate) fn not_a_member(agreed: &consensus_core::Agreed, node: &NodeId) -> ApiError {
+    match agreed.removed.get(node) {
+        Some(removed) => ApiError::new(
+            "NodeRemovedError",
+            format!(
+                "{} was removed from the mesh at {}: {}",
+                removed.name,
+                crate::api::rfc3339(removed.at),
+                removed.reason
+            ),
+            "if it is to be a member again, empty its data directory and join with a new token",
+        ),
+        None => ApiError::new(
+            "NodeNotFoundError",
+            format!("{node} is no member of this mesh"),
+            "join with a token",
+        ),
+    }
 }
 
-/// Two thirds of a leaf's life, counted back from its end.
-pub(crate) fn renew_at(not_after: WallMs, not_before: WallMs) -> WallMs {
-    WallMs(not_before.0 + (not_after.0.saturating_sub(not_before.0)) / 3 * 2)
+fn not_itself() -> ApiError {
+    ApiError::new(
+        "IdentityMismatchError",
+        "the joiner is not who it says it is",
+        "join with the key that the connection uses",
+    )
+}
+
+/// The wall clock, as certificates count it.
+pub(crate) fn now() -> WallMs {
+    wall(SystemTime::now())
 }

@@ -7,14 +7,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use consensus_core::{
-    Command, GroupView, LogIndex, NodeId, VoterStep, leader_step, silent_too_long,
+    Command, GroupView, LogIndex, NodeId, VoterStep, expiry_warnings, leader_step, silent_too_long,
 };
 use consensus_raft::{Agreement, RaftStatus, Removed, Role};
 use overlay_core::membership::Condition;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{clock::Clock, proposer::Proposer, replica::Replica};
+use super::{clock::Clock, issuer::now, proposer::Proposer, replica::Replica, rotation::Rotator};
 
 /// Repairs what a notification missed, and drives what depends on passing time alone.
 const TICK: Duration = Duration::from_millis(500);
@@ -24,7 +24,12 @@ const HEARD_LATELY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Does the leader's duties whenever this node leads.
-pub(crate) async fn run(proposer: Proposer, clock: Clock, stop: CancellationToken) {
+pub(crate) async fn run(
+    proposer: Proposer,
+    rotator: Rotator,
+    clock: Clock,
+    stop: CancellationToken,
+) {
     let (mut view, mut members) = (proposer.views.watch(), proposer.members.clone());
     let mut standing = proposer.views.watch_standing();
     while !stop.is_cancelled() {
@@ -35,6 +40,9 @@ pub(crate) async fn run(proposer: Proposer, clock: Clock, stop: CancellationToke
                 let worked = adjust_voters(&proposer, &agreement, &status).await;
                 note_silences(&proposer).await;
                 prune(&proposer, clock).await;
+                warn_of_ends(&proposer).await;
+                replace_a_stolen_root(&proposer, &rotator).await;
+                let worked = rotator.drive().await || worked;
                 if worked {
                     continue;
                 }
@@ -120,6 +128,41 @@ async fn note_silences(proposer: &Proposer) {
     }
 }
 
+/// After a compromised server was removed: whoever took it over may have the root's key.
+async fn replace_a_stolen_root(proposer: &Proposer, rotator: &Rotator) {
+    let agreed = proposer.views.view().agreed.clone();
+    let Some(reason) = agreed.authority.rotation_wanted.clone() else {
+        return;
+    };
+    if agreed.authority.rotation.is_some() {
+        return;
+    }
+    match rotator.begin(reason, None).await {
+        Ok(index) => tracing::warn!(index = index.0, "the root is being replaced"),
+        Err(error) => {
+            tracing::warn!(code = error.code, %error, "the root is not being replaced yet");
+        }
+    }
+}
+
+/// Writes an event for each certificate that nears its end without a successor.
+async fn warn_of_ends(proposer: &Proposer) {
+    let agreed = proposer.views.view().agreed.clone();
+    for warning in expiry_warnings(&agreed, now()) {
+        let certificate = warning.certificate;
+        tracing::warn!(
+            ?certificate,
+            not_after_ms = warning.not_after.0,
+            "a certificate nears its end without a successor"
+        );
+        let command = Command::RecordExpiryWarning { certificate };
+        if let Err(error) = proposer.submit(command).await {
+            tracing::debug!(%error, "an expiry warning was not recorded yet");
+            return;
+        }
+    }
+}
+
 async fn prune(proposer: &Proposer, clock: Clock) {
     let members = proposer.members.borrow().clone();
     let now = clock.now();
@@ -145,6 +188,9 @@ async fn prune(proposer: &Proposer, clock: Clock) {
             .agree(Command::RemoveNode {
                 node: id.to_string(),
                 reason,
+                compromised: false,
+                reachable: proposer.reachable(),
+                force: false,
             })
             .await
         {

@@ -8,23 +8,31 @@
 //! | `server::Supervisor` | view | this node's Raft, view, events, standing |
 //! | `server::serve` (2) | Raft messages | answers |
 //! | `watch::serve`, `watch::Follower` | view, events, standing | pushes; view, events, standing |
-//! | `desk::serve`, `desk::serve_enrolments` | requests of other nodes and joiners | answers |
+//! | `desk::serve`, `desk::serve_gate` | requests of other nodes and of machines at the gate | answers |
 //! | `overlay::Overlay` | view, members, connections | WireGuard interface, overlay status |
 //! | `docker::Docker` | view, overlay status | dockerd, reports |
-//! | `upkeep` (4) | view, members, listeners | dial addresses, own record, disk, reports |
-//! | `leader::run` | view, members, Raft status | Raft's voters, silences, prunings |
-//! | `issuer::IssuerDesk::run` | view | dockerd's certificates |
+//! | `upkeep` (3) | view, members, listeners | credentials' trust, dial addresses, own record, disk, reports |
+//! | `renewal::Renewal` | view, own certificate's age | credentials' chain, `mesh.json` |
+//! | `intermediate::IntermediateKeeper` | view, state | this server's authority, sealed root keys |
+//! | `leader::run` | view, members, Raft status | Raft's voters, silences, prunings, rotation, warnings |
+//! | `issuer::IssuerDesk::run` | view, this server's authority | dockerd's certificates |
 
 pub(crate) mod clock;
 pub(crate) mod desk;
 pub(crate) mod docker;
+pub(crate) mod enforcement;
+mod intermediate;
 pub(crate) mod issuer;
 mod leader;
 pub(crate) mod overlay;
+pub(crate) mod own_return;
 pub(crate) mod peer_wire;
 pub(crate) mod proposer;
+pub(crate) mod renewal;
 pub(crate) mod replica;
+pub(crate) mod rotation;
 pub(crate) mod server;
+pub(crate) mod trust;
 pub(crate) mod upkeep;
 pub(crate) mod views;
 mod watch;
@@ -39,21 +47,27 @@ use overlay_net::{
     membership::{Inputs, LocalAddresses, Members, Roster},
 };
 use overlay_wireguard::PrivateKey;
-use tokio::sync::watch as channel;
+use tokio::sync::{mpsc, watch as channel};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
 use self::{
     clock::Clock,
+    desk::Desk,
     docker::DockerStatus,
-    issuer::IssuerDesk,
+    enforcement::Enforced,
+    intermediate::IntermediateKeeper,
+    issuer::{IssuerDesk, IssuerRx},
     overlay::{Overlay, OverlayStatus},
     proposer::{AgreementRx, Proposer},
+    renewal::Renewal,
     replica::Replica,
+    rotation::Rotator,
+    trust::bare_trust,
     views::Views,
 };
 use crate::{
-    authority::Authority,
+    authority::AuthorityFiles,
     config::Config,
     data_dir::{DataDir, Membership},
     held_ports::HeldPorts,
@@ -71,6 +85,7 @@ pub(crate) struct Host {
     pub(crate) data: Arc<DataDir>,
     pub(crate) key: NodeKey,
     pub(crate) wireguard: PrivateKey,
+    pub(crate) authority: Arc<AuthorityFiles>,
     pub(crate) ports: HeldPorts,
     pub(crate) clock: Clock,
 }
@@ -91,10 +106,13 @@ pub(crate) struct Mesh {
     pub(crate) overlay: channel::Receiver<OverlayStatus>,
     pub(crate) docker: channel::Receiver<DockerStatus>,
     pub(crate) raft_condition: channel::Receiver<Option<String>>,
+    pub(crate) recoveries: mpsc::Sender<server::RecoverOrder>,
     pub(crate) shut_out: channel::Receiver<Option<String>>,
     pub(crate) credentials: channel::Receiver<Arc<Credentials>>,
-    /// The issuer's desk, on the issuer.
-    pub(crate) desk: Option<IssuerDesk>,
+    /// Signs, while this node is a server that can.
+    pub(crate) issuer: IssuerDesk,
+    pub(crate) enforced: Enforced,
+    pub(crate) rotator: Rotator,
     key: NodeKey,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -108,10 +126,7 @@ impl Mesh {
 
     /// The node key as PKCS#8 in PEM, for TLS.
     pub(crate) fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(crate::certificate_files::pem(
-            "PRIVATE KEY",
-            &self.key_der(),
-        ))
+        consensus_authority::key_to_pem(&self.key_der())
     }
 }
 
@@ -125,14 +140,13 @@ impl Host {
     pub(crate) fn connect(
         &self,
         mesh: MeshId,
-        root: Vec<u8>,
-        leaf: Vec<u8>,
+        roots: &[Vec<u8>],
+        chain: Vec<Vec<u8>>,
     ) -> Result<Connected, overlay_net::ListenError> {
         let first = Credentials {
-            mesh,
-            chain: vec![leaf],
-            root,
-            revoked: Default::default(),
+            chain,
+            trust: Arc::new(bare_trust(mesh, roots)),
+            revision: consensus_core::LogIndex(0),
         };
         let (credentials, watched) = channel::channel(Arc::new(first));
         let settings = overlay_net::Settings {
@@ -185,7 +199,8 @@ impl Mesh {
             tasks: TaskTracker::new(),
         };
         let (gossip, members, clock) = wiring.gossip(&mut incoming, membership.generation);
-        let (agreement, raft_condition) = wiring.raft(&mut incoming, agreement);
+        let (recoveries, orders) = mpsc::channel(1);
+        let (agreement, raft_condition) = wiring.raft(&mut incoming, agreement, orders);
         let proposer = Proposer {
             me: wiring.host.me(),
             net: wiring.net.clone(),
@@ -194,23 +209,48 @@ impl Mesh {
             agreement,
         };
         let shut_out = wiring.followers(&mut incoming, &proposer);
-        let desk = wiring.desks(incoming, mesh, &credentials, &proposer);
         let (overlay, docker) = wiring.runtimes(&proposer);
+        let enforced = Enforced {
+            net: wiring.net.enforced(),
+            overlay: overlay.clone(),
+        };
+        let rotator = Rotator {
+            files: wiring.host.authority.clone(),
+            proposer: proposer.clone(),
+            enforced: enforced.clone(),
+            credentials: credentials.subscribe(),
+        };
+        let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator);
         wiring.spawn(
             "leader",
-            leader::run(proposer.clone(), clock, wiring.stop.clone()),
+            leader::run(
+                proposer.clone(),
+                rotator.clone(),
+                clock,
+                wiring.stop.clone(),
+            ),
         );
         let watched_credentials = credentials.subscribe();
+        let renewal = Renewal {
+            host: wiring.host.clone(),
+            proposer: proposer.clone(),
+            desk: issuer.clone(),
+            credentials: credentials.clone(),
+            shut_out: shut_out.clone(),
+            membership,
+            taken_at: None,
+        };
+        wiring.spawn("renewal", renewal.run());
         let upkeep = upkeep::Upkeep {
+            mesh,
             host: wiring.host.clone(),
             proposer: proposer.clone(),
             overlay: overlay.clone(),
             gossip,
-            desk: desk.clone(),
             credentials,
             stop: wiring.stop.clone(),
         };
-        upkeep.start(&wiring.tasks, membership);
+        upkeep.start(&wiring.tasks);
         wiring.tasks.close();
         Arc::new(Self {
             id: mesh,
@@ -220,9 +260,12 @@ impl Mesh {
             overlay,
             docker,
             raft_condition,
-            shut_out,
+            recoveries,
+            shut_out: shut_out.subscribe(),
             credentials: watched_credentials,
-            desk,
+            issuer,
+            enforced,
+            rotator,
             key: wiring.host.key.clone(),
             stop: wiring.stop,
             tasks: wiring.tasks,
@@ -322,6 +365,7 @@ impl Wiring {
         &self,
         incoming: &mut Incoming,
         founded: Option<(RaftId, Agreement<Replica>)>,
+        recoveries: mpsc::Receiver<server::RecoverOrder>,
     ) -> (AgreementRx, channel::Receiver<Option<String>>) {
         let opened = founded.as_ref().map(|(id, _)| *id);
         let (agreement_tx, agreement) = channel::channel(founded.map(|(_, agreement)| agreement));
@@ -334,6 +378,7 @@ impl Wiring {
             views: self.views.clone(),
             agreement: agreement_tx,
             condition,
+            recoveries,
             stop: self.stop.clone(),
         };
         self.track("raft", supervisor.run(opened));
@@ -355,8 +400,8 @@ impl Wiring {
         &self,
         incoming: &mut Incoming,
         proposer: &Proposer,
-    ) -> channel::Receiver<Option<String>> {
-        let (shut_out, reason) = channel::channel(None);
+    ) -> channel::Sender<Option<String>> {
+        let shut_out = channel::Sender::new(None);
         let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
         self.spawn(
             "watchers",
@@ -368,40 +413,47 @@ impl Wiring {
             views: self.views.clone(),
             members: proposer.members.clone(),
             agreement: proposer.agreement.clone(),
-            shut_out,
+            shut_out: shut_out.clone(),
             stop: self.stop.clone(),
         };
         self.track("follower", follower.run());
-        reason
+        shut_out
     }
 
-    /// Who answers other nodes and joiners; the issuer's desk on the issuer.
+    /// Who answers other nodes and machines at the gate, and signs while this node is a server.
     fn desks(
         &self,
         mut incoming: Incoming,
-        mesh: MeshId,
-        credentials: &channel::Sender<Arc<Credentials>>,
         proposer: &Proposer,
-    ) -> Option<IssuerDesk> {
-        let row = self.views.view().agreed.mesh.clone();
-        let desk = row.filter(|row| row.issuer == proposer.me).map(|_| {
-            let root = credentials.borrow().root.clone();
-            let authority = Authority::open(&self.host.data.authority(), mesh, root);
-            IssuerDesk {
-                authority,
-                proposer: proposer.clone(),
-            }
-        });
-        if let Some(desk) = desk.clone() {
-            self.spawn("issuer", desk.run(self.stop.clone()));
-        }
+        enforced: &Enforced,
+        rotator: &Rotator,
+    ) -> IssuerDesk {
+        let (issuer_tx, issuer): (_, IssuerRx) = channel::channel(None);
+        let keeper = IntermediateKeeper {
+            files: self.host.authority.clone(),
+            proposer: proposer.clone(),
+            issuer: issuer_tx,
+            stop: self.stop.clone(),
+        };
+        self.spawn("authority", keeper.run());
+        let issuer = IssuerDesk {
+            issuer,
+            proposer: proposer.clone(),
+        };
+        self.spawn("issuer", issuer.clone().run(self.stop.clone()));
         let calls = incoming.take_calls(Channel::Command).expect("taken once");
-        self.spawn("desk", desk::serve(calls, proposer.clone(), desk.clone()));
+        let desk = Desk {
+            proposer: proposer.clone(),
+            issuer: issuer.clone(),
+            enforced: enforced.clone(),
+            rotator: rotator.clone(),
+        };
+        self.spawn("desk", desk::serve(calls, desk));
         self.spawn(
-            "enrolments",
-            desk::serve_enrolments(incoming.enrolments, proposer.clone(), desk.clone()),
+            "gate",
+            desk::serve_gate(incoming.enrolments, proposer.clone(), issuer.clone()),
         );
-        desk
+        issuer
     }
 
     /// The overlay interface, and dockerd on it.

@@ -8,19 +8,26 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr, UdpSocket},
+    ops::ControlFlow,
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use consensus_core::{Agreed, Network, NetworkId, NodeId, Peer};
+use consensus_core::{Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer};
 use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, Step, plan};
-use overlay_net::Net;
+use overlay_net::{Connection, Net};
 use overlay_wireguard::{Backend, Interface, InterfaceSettings, PrivateKey, bring_up};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{MembersRx, views::Views};
+use super::{
+    MembersRx,
+    views::{Following, Views},
+};
 
 /// Repairs what somebody else changed on the interface.
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
@@ -38,6 +45,8 @@ pub(crate) struct OverlayStatus {
     pub(crate) up: BTreeMap<NetworkId, Peer>,
     /// What is wrong, in words, by network handle.
     pub(crate) conditions: BTreeMap<String, String>,
+    /// The revision of the view that the interfaces' peers were last brought in line with.
+    pub(crate) enforced: LogIndex,
     /// Endpoint and seconds since the last handshake, by WireGuard public key.
     pub(crate) peers: BTreeMap<[u8; 32], (Option<SocketAddr>, Option<u64>)>,
 }
@@ -53,6 +62,20 @@ pub(crate) struct Overlay {
     pub(crate) stop: CancellationToken,
 }
 
+/// What the interfaces follow from.
+struct Inputs {
+    view: Following,
+    members: MembersRx,
+    connections: watch::Receiver<BTreeMap<NodeId, Connection>>,
+}
+
+impl Inputs {
+    fn view(&mut self) -> (LogIndex, Arc<Agreed>) {
+        let view = self.view.borrow_and_update();
+        (view.revision, view.agreed.clone())
+    }
+}
+
 /// An interface that is up.
 struct Up {
     interface: Interface,
@@ -64,51 +87,95 @@ struct Up {
 impl Overlay {
     /// Runs until cancelled. Interfaces stay up when the daemon ends: containers go on talking.
     pub(crate) async fn run(self) {
-        let (mut view, mut members) = (self.views.watch(), self.members.clone());
-        let mut connections = self.net.connections();
+        let mut inputs = Inputs {
+            view: self.views.watch(),
+            members: self.members.clone(),
+            connections: self.net.connections(),
+        };
         let mut interfaces: BTreeMap<NetworkId, Up> = BTreeMap::new();
         loop {
-            let agreed = view.borrow_and_update().agreed.clone();
-            members.mark_unchanged();
-            connections.mark_unchanged();
-            let mut status = OverlayStatus::default();
-            self.take_down(&agreed, &mut interfaces).await;
-            for ((network_id, node), peer) in &agreed.peers {
-                if *node != self.me {
-                    continue;
-                }
-                let Some(network) = agreed.networks.get(network_id) else {
-                    continue;
-                };
-                match self
-                    .keep(&agreed, *network_id, network, peer, &mut interfaces)
-                    .await
-                {
-                    Ok(backend) => {
-                        status.backend = Some(backend);
-                        status.up.insert(*network_id, peer.clone());
-                    }
-                    Err(reason) => {
-                        status.conditions.insert(network.handle.clone(), reason);
-                    }
-                }
-                self.observe(&interfaces, &mut status).await;
-            }
-            let pause = if status.conditions.is_empty() {
-                REPAIR_EVERY
-            } else {
-                RETRY_PAUSE
-            };
+            let (revision, agreed) = inputs.view();
+            inputs.members.mark_unchanged();
+            inputs.connections.mark_unchanged();
+            let status = self.bring_in_line(revision, &agreed, &mut interfaces).await;
+            let settled = status.conditions.is_empty();
             self.publish(status);
-            // All arms only wait for changes; everything is read anew above.
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                changed = view.changed() => if changed.is_err() { return },
-                changed = members.changed() => if changed.is_err() { return },
-                changed = connections.changed() => if changed.is_err() { return },
-                () = sleep(pause) => {}
+            let pause = if settled { REPAIR_EVERY } else { RETRY_PAUSE };
+            let in_line = settled.then_some(agreed);
+            let again = self.wait(&mut inputs, in_line, Instant::now() + pause);
+            if again.await.is_break() {
+                return;
             }
         }
+    }
+
+    /// Waits until there may be something to do on the interfaces. A view that says of them what
+    /// they are in line with already is enforced as it comes.
+    async fn wait(
+        &self,
+        inputs: &mut Inputs,
+        mut in_line: Option<Arc<Agreed>>,
+        until: Instant,
+    ) -> ControlFlow<()> {
+        loop {
+            // All arms only wait for changes; everything is read anew by the caller.
+            let open = tokio::select! {
+                () = self.stop.cancelled() => return ControlFlow::Break(()),
+                changed = inputs.members.changed() => changed.is_ok(),
+                changed = inputs.connections.changed() => changed.is_ok(),
+                () = sleep_until(until) => true,
+                changed = inputs.view.changed() => {
+                    let (revision, agreed) = inputs.view();
+                    if changed.is_ok() && in_line.as_ref().is_some_and(|to| says_the_same(to, &agreed)) {
+                        self.status.send_modify(|status| status.enforced = revision);
+                        in_line = Some(agreed);
+                        continue;
+                    }
+                    changed.is_ok()
+                }
+            };
+            return if open {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            };
+        }
+    }
+
+    /// Makes the interfaces what the view wants, as far as they can be made so.
+    async fn bring_in_line(
+        &self,
+        revision: LogIndex,
+        agreed: &Agreed,
+        interfaces: &mut BTreeMap<NetworkId, Up>,
+    ) -> OverlayStatus {
+        let mut status = OverlayStatus {
+            enforced: revision,
+            ..OverlayStatus::default()
+        };
+        self.take_down(agreed, interfaces).await;
+        for ((network_id, node), peer) in &agreed.peers {
+            if *node != self.me {
+                continue;
+            }
+            let Some(network) = agreed.networks.get(network_id) else {
+                continue;
+            };
+            match self
+                .keep(agreed, *network_id, network, peer, interfaces)
+                .await
+            {
+                Ok(backend) => {
+                    status.backend = Some(backend);
+                    status.up.insert(*network_id, peer.clone());
+                }
+                Err(reason) => {
+                    status.conditions.insert(network.handle.clone(), reason);
+                }
+            }
+            self.observe(interfaces, &mut status).await;
+        }
+        status
     }
 
     fn publish(&self, status: OverlayStatus) {
@@ -339,6 +406,18 @@ fn greet_added(steps: &[Step], own: &Peer) {
             tracing::debug!(%address, %error, "a new peer was not greeted");
         }
     }
+}
+
+/// Whether two views want the same interfaces with the same peers.
+fn says_the_same(one: &Agreed, other: &Agreed) -> bool {
+    fn reached<'a>(
+        (id, node): (&'a NodeId, &'a Node),
+    ) -> (&'a NodeId, &'a [u8; 32], &'a [SocketAddr]) {
+        (id, &node.wireguard_public_key, &node.addresses)
+    }
+    one.peers == other.peers
+        && one.networks == other.networks
+        && (one.nodes.iter().map(reached)).eq(other.nodes.iter().map(reached))
 }
 
 fn prefixes(network: &Network) -> [Cidr; 2] {

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use consensus_core::{Agreed, Applied, Enrolment, Envelope, Event, LogIndex, NodeId, TokenId};
+use consensus_core::{
+    Agreed, Applied, Enrolment, Envelope, Event, LogIndex, NodeFacts, NodeId, TokenId,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::views::{EventPlace, Standing};
@@ -17,12 +19,12 @@ const VERSION: u8 = 1;
 pub(crate) enum PeerRequest {
     /// Have this command agreed.
     Propose(Envelope),
-    /// A joiner's request, passed on to the issuer.
-    Enrol {
+    /// A machine's request at a gate, passed on to a server.
+    Gate {
         /// Who proved to be it, at the gate of the node that passes this on.
         node: NodeId,
         /// What it sent.
-        request: EnrolRequest,
+        request: GateRequest,
     },
     /// A new certificate for the asking node's own key.
     RenewNode {
@@ -33,6 +35,31 @@ pub(crate) enum PeerRequest {
     DockerClient {
         /// PKCS#10, DER.
         csr: Vec<u8>,
+    },
+    /// A certificate for an operator's client.
+    Operator {
+        /// The operator.
+        name: String,
+        /// PKCS#10, DER.
+        csr: Vec<u8>,
+        /// How long it is to live, in seconds.
+        lifetime_s: u64,
+    },
+    /// Up to where in the log the asked node has put into force what was agreed. It answers when
+    /// it is as far as `index`, or after a few seconds.
+    Enforced {
+        /// What the asker wants to know of.
+        index: LogIndex,
+    },
+    /// The log index that a reader must have seen to have seen everything agreed by now. Asked of
+    /// the leader.
+    ReadIndex,
+    /// Make a new root and begin the rotation to it. Asked of servers.
+    Rotate {
+        /// For the event.
+        reason: String,
+        /// The operator who asked.
+        operator: Option<String>,
     },
 }
 
@@ -54,16 +81,34 @@ pub(crate) enum PeerAnswer {
     Enrolled(Box<EnrolAnswer>),
     /// The certificate.
     Certificate {
-        /// DER.
-        leaf: Vec<u8>,
+        /// What its holder shows, DER: leaf first.
+        chain: Vec<Vec<u8>>,
         /// When it ends, milliseconds since 1970.
         not_after_ms: u64,
     },
+    /// How far the node is, and what it shows.
+    Enforced(#[serde(with = "facts")] NodeFacts),
+    /// The log index to wait for.
+    ReadAt(LogIndex),
+    /// The rotation has begun, at this index.
+    RotationBegun(LogIndex),
     /// Refused or failed, in the words for the operator.
     Failed(node_api::ApiError),
 }
 
-/// What a joiner sends through the gate. Holds the token's secret.
+/// What a machine without a valid certificate sends through the gate.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) enum GateRequest {
+    /// To become a member.
+    Join(EnrolRequest),
+    /// To be a member again: its certificates have ended, its key has not changed.
+    Return {
+        /// PKCS#10 on the node's own key, DER.
+        csr: Vec<u8>,
+    },
+}
+
+/// What a joiner sends. Holds the token's secret.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct EnrolRequest {
     /// The token's id.
@@ -79,8 +124,8 @@ pub(crate) struct EnrolRequest {
 /// What a joiner gets back.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct EnrolAnswer {
-    /// Its certificate, DER.
-    pub(crate) leaf: Vec<u8>,
+    /// Its certificates, DER: leaf first.
+    pub(crate) chain: Vec<Vec<u8>>,
     /// The log index of its admission.
     pub(crate) revision: LogIndex,
     /// The agreed state with the node in it.
@@ -108,6 +153,20 @@ pub(crate) struct Push {
     pub(crate) events: Vec<Event>,
     /// Who leads and votes.
     pub(crate) standing: Standing,
+}
+
+mod facts {
+    use consensus_core::{LogIndex, NodeFacts};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &NodeFacts, to: S) -> Result<S::Ok, S::Error> {
+        (value.enforced, &value.leaf).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeFacts, D::Error> {
+        let (enforced, leaf) = <(LogIndex, Option<String>)>::deserialize(from)?;
+        Ok(NodeFacts { enforced, leaf })
+    }
 }
 
 mod optional_shared {
@@ -165,9 +224,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, node_api::A
         )
     };
     match bytes {
-        [VERSION, body @ ..] => {
-            postcard::from_bytes(body).map_err(|error| malformed(error.to_string()))
-        }
+        [VERSION, body @ ..] => match postcard::take_from_bytes(body) {
+            Ok((message, [])) => Ok(message),
+            Ok(_) => Err(malformed("bytes follow it".into())),
+            Err(error) => Err(malformed(error.to_string())),
+        },
         [version, ..] => Err(malformed(format!("version {version}"))),
         [] => Err(malformed("empty".into())),
     }

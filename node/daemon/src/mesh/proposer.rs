@@ -6,13 +6,14 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use consensus_core::{
     Applied, Command, Done, Envelope, LogIndex, NodeId, RequestId, WallMs, wire::v1,
 };
-use consensus_raft::{Agreement, ProposeError};
+use consensus_raft::{Agreement, ProposeError, ReadError};
 use futures::{StreamExt, stream::FuturesUnordered};
 use node_api::ApiError;
 use overlay_core::membership::Condition;
@@ -37,6 +38,8 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(4);
 const HEDGE_AFTER: Duration = Duration::from_millis(150);
 /// Pause between rounds: an election lasts about this long.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// A reader is sent on to another leader at most so often.
+const READ_HOPS_MAX: usize = 3;
 /// How long a caller waits to see his own write in this node's view.
 const READ_YOUR_WRITE: Duration = Duration::from_secs(3);
 
@@ -79,24 +82,45 @@ impl Proposer {
     /// Has the command agreed and waits until this node's view contains it.
     pub(crate) async fn submit(&self, command: Command) -> Result<(LogIndex, Done), ApiError> {
         let (index, done) = self.agree(command).await?;
-        let mut view = self.views.watch();
+        self.take_own(index);
         // Late is not wrong: the answer is agreed, only this node's own view lags.
-        let _ = timeout(
-            READ_YOUR_WRITE,
-            view.wait_for(|view| view.revision >= index),
-        )
-        .await;
+        let _ = timeout(READ_YOUR_WRITE, self.views.contains(index)).await;
         Ok((index, done))
     }
 
-    /// Has the command agreed.
+    /// A server's own Raft publishes a change before it answers: its view need not wait for the
+    /// task that follows it.
+    fn take_own(&self, index: LogIndex) {
+        if self.views.view().revision >= index {
+            return;
+        }
+        let published = self.agreement.borrow().as_ref().map(Agreement::published);
+        let machine = published.map(|published| Arc::clone(&published.borrow().machine));
+        if let Some(machine) = machine {
+            self.views
+                .offer(machine.0.applied, machine.0.agreed.clone());
+        }
+    }
+
+    /// Has the command agreed. The operator on whose request this runs is named in its events.
     pub(crate) async fn agree(&self, command: Command) -> Result<(LogIndex, Done), ApiError> {
+        self.agree_for(command, crate::api::caller::operator())
+            .await
+    }
+
+    /// Has the command agreed, in an operator's name.
+    pub(crate) async fn agree_for(
+        &self,
+        command: Command,
+        operator: Option<String>,
+    ) -> Result<(LogIndex, Done), ApiError> {
         let name = command.name();
         let request = RequestId::from_bytes(rand::random());
         let envelope = Envelope {
             request,
             actor: self.me.clone(),
             time: wall_now(),
+            operator,
             command,
         };
         if v1::encode(&envelope).len() > v1::ENVELOPE_BYTES_MAX {
@@ -111,6 +135,47 @@ impl Proposer {
         let (index, applied) = answer.unwrap_or_else(|_| Err(self.no_majority()))?;
         tracing::debug!(command = name, index = index.0, "agreed");
         applied.map(|done| (index, done)).map_err(ApiError::from)
+    }
+
+    /// Waits until this node's view contains everything that was agreed when this was called; gives
+    /// false where no leader says within the bound what that is.
+    pub(crate) async fn catch_up(&self, within: Duration) -> bool {
+        let caught_up = async {
+            let index = self.agreed_by_now().await?;
+            self.views.contains(index).await.then_some(())
+        };
+        timeout(within, caught_up).await.ok().flatten().is_some()
+    }
+
+    /// The leader's word, from a majority, for the last agreed index.
+    async fn agreed_by_now(&self) -> Option<LogIndex> {
+        let mut leader = self.views.standing().leader;
+        for _ in 0..READ_HOPS_MAX {
+            let asked = leader.clone()?;
+            let answer = if asked == self.me {
+                let agreement = self.agreement.borrow().clone();
+                read_index(agreement.as_ref()).await
+            } else {
+                let body = encode(&PeerRequest::ReadIndex);
+                let answer = self
+                    .net
+                    .call(&asked, Channel::Command, body, ATTEMPT_DEADLINE);
+                decode(&answer.await.ok()?).ok()?
+            };
+            match answer {
+                PeerAnswer::ReadAt(index) => return Some(index),
+                PeerAnswer::NotLeader(Some(other)) if other != asked => leader = Some(other),
+                PeerAnswer::NotLeader(_)
+                | PeerAnswer::Applied(..)
+                | PeerAnswer::NoMajority { .. }
+                | PeerAnswer::Enrolled(_)
+                | PeerAnswer::Certificate { .. }
+                | PeerAnswer::Enforced(_)
+                | PeerAnswer::RotationBegun(_)
+                | PeerAnswer::Failed(_) => return None,
+            }
+        }
+        None
     }
 
     /// Asks servers until one has the command agreed. One that does not answer at once is not
@@ -212,8 +277,35 @@ impl Proposer {
             PeerAnswer::NotLeader(leader) => Attempt::Elsewhere(leader),
             PeerAnswer::NoMajority { .. } => Attempt::NoMajority,
             PeerAnswer::Failed(error) => Attempt::Failed(error),
-            PeerAnswer::Enrolled(_) | PeerAnswer::Certificate { .. } => Attempt::NoAnswer,
+            PeerAnswer::Enrolled(_)
+            | PeerAnswer::Certificate { .. }
+            | PeerAnswer::Enforced(_)
+            | PeerAnswer::ReadAt(_)
+            | PeerAnswer::RotationBegun(_) => Attempt::NoAnswer,
         }
+    }
+
+    /// The whole agreed state, which only a server has.
+    pub(crate) fn state(&self) -> Option<consensus_core::State> {
+        let agreement = self.agreement.borrow().clone()?;
+        let published = agreement.published();
+        let machine = Arc::clone(&published.borrow().machine);
+        Some(machine.0.clone())
+    }
+
+    /// The servers that this node can hear now, itself included: what a change of the voters is
+    /// weighed against.
+    pub(crate) fn reachable(&self) -> BTreeSet<NodeId> {
+        let view = self.views.view();
+        let members = self.members.borrow().clone();
+        let heard = |id: &NodeId| {
+            *id == self.me
+                || members
+                    .get(id)
+                    .is_some_and(|member| member.condition == Condition::Alive)
+        };
+        let servers = view.agreed.servers().map(|(id, _)| id.clone());
+        servers.filter(heard).collect()
     }
 
     /// The error of a command that found no majority, with the voters that this node can hear.
@@ -279,6 +371,22 @@ pub(crate) async fn propose(
     }
 }
 
+/// The log index that a reader must have seen, if this node leads.
+pub(crate) async fn read_index(agreement: Option<&Agreement<Replica>>) -> PeerAnswer {
+    let Some(agreement) = agreement else {
+        return PeerAnswer::NotLeader(None);
+    };
+    match agreement.read_index().await {
+        Ok(index) => PeerAnswer::ReadAt(index),
+        Err(ReadError::NotLeader { leader }) => PeerAnswer::NotLeader(leader),
+        Err(ReadError::NoMajority { reachable, needed }) => PeerAnswer::NoMajority {
+            reachable: reachable as u64,
+            needed: needed as u64,
+        },
+        Err(ReadError::Busy | ReadError::Stopped(_)) => PeerAnswer::NotLeader(None),
+    }
+}
+
 /// Has a mesh's first command agreed by the group that its founder has just made.
 pub(crate) async fn propose_first(
     agreement: &Agreement<Replica>,
@@ -291,6 +399,7 @@ pub(crate) async fn propose_first(
         request: RequestId::from_bytes(rand::random()),
         actor: me,
         time: wall_now(),
+        operator: None,
         command,
     };
     let end = Instant::now() + SUBMIT_DEADLINE;
@@ -316,7 +425,10 @@ pub(crate) async fn propose_first(
             PeerAnswer::NotLeader(_)
             | PeerAnswer::NoMajority { .. }
             | PeerAnswer::Enrolled(_)
-            | PeerAnswer::Certificate { .. } => {
+            | PeerAnswer::Certificate { .. }
+            | PeerAnswer::Enforced(_)
+            | PeerAnswer::ReadAt(_)
+            | PeerAnswer::RotationBegun(_) => {
                 if Instant::now() >= end {
                     return Err(failed("the founder did not become leader"));
                 }

@@ -5,21 +5,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use consensus_core::{NodeId, RaftId};
-use consensus_raft::{Agreement, Carrier, CarrierError, Lane, OpenError, Settings, Timers};
+use consensus_core::{LogIndex, NodeId, RaftId, go_on_alone};
+use consensus_raft::{
+    Agreement, Carrier, CarrierError, Lane, OpenError, Recovered, Settings, Timers, quarantine,
+    recover,
+};
 use futures::future::BoxFuture;
+use node_api::ApiError;
 use overlay_net::{Channel, IncomingCall, Net};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    proposer::AgreementRx,
+    proposer::{AgreementRx, wall_now},
     replica::Replica,
-    views::{Standing, Views},
+    views::{Standing, Views, after},
 };
 use crate::{
     config::RaftTimers,
@@ -125,6 +129,25 @@ pub(crate) async fn open(
     Ok(Agreement::open(settings, Replica::default(), carrier).await?)
 }
 
+/// Where the outcome of a recovery goes.
+pub(crate) type RecoverOrder = oneshot::Sender<Result<Recovered, ApiError>>;
+
+fn not_a_server() -> ApiError {
+    ApiError::new(
+        "NotServerError",
+        "this node holds no part of the mesh's agreement",
+        "recover on a machine that was a server",
+    )
+}
+
+fn recover_failed(reason: &str) -> ApiError {
+    ApiError::new(
+        "RecoverError",
+        format!("the recovery failed: {reason}"),
+        "the old log is as it was; look into the log for the reason",
+    )
+}
+
 /// Keeps this node's Raft in line with its agreed role until cancelled.
 pub(crate) struct Supervisor {
     pub(crate) data: Arc<DataDir>,
@@ -135,12 +158,14 @@ pub(crate) struct Supervisor {
     pub(crate) agreement: watch::Sender<Option<Agreement<Replica>>>,
     /// Why this server's Raft does not run, for `status`.
     pub(crate) condition: watch::Sender<Option<String>>,
+    /// Wishes to go on alone.
+    pub(crate) recoveries: mpsc::Receiver<RecoverOrder>,
     pub(crate) stop: CancellationToken,
 }
 
 impl Supervisor {
     /// `open` is the Raft id of the agreement that is there already, if one is.
-    pub(crate) async fn run(self, mut open_id: Option<RaftId>) {
+    pub(crate) async fn run(mut self, mut open_id: Option<RaftId>) {
         let mut view = self.views.watch();
         let mut publisher = self
             .agreement
@@ -161,6 +186,10 @@ impl Supervisor {
                 .copied()
                 .find(|_| open_id.is_none() && !self.has_left());
             let wanted = agreed.or(still);
+            if wanted.is_none() {
+                // Whatever was wrong with its Raft, this node has none any more.
+                self.condition.send_replace(None);
+            }
             for old in left_over
                 .iter()
                 .filter(|old| agreed.is_some_and(|id| id != **old))
@@ -185,17 +214,32 @@ impl Supervisor {
                         Err(error) => {
                             let reason = format!("{error}: {}", error.hint());
                             tracing::warn!(%error, code = error.code(), "the Raft log can't be opened");
+                            self.set_aside_damaged(id, &error);
                             self.condition.send_replace(Some(reason));
                         }
                     }
                 }
             }
             let retry = wanted != open_id;
-            // All three arms only wait; nothing is lost when another one wins.
-            tokio::select! {
+            // All arms only wait; nothing is lost when another one wins.
+            let order = tokio::select! {
                 () = self.stop.cancelled() => break,
-                changed = view.changed() => if changed.is_err() { break },
-                () = sleep(REOPEN_PAUSE), if retry => {}
+                Some(order) = self.recoveries.recv() => Some(order),
+                changed = view.changed() => if changed.is_err() { break } else { None },
+                () = sleep(REOPEN_PAUSE), if retry => None,
+            };
+            if let Some(order) = order {
+                let recovered = match open_id.take() {
+                    Some(old) => self.go_on_alone(old).await,
+                    None => Err(not_a_server()),
+                };
+                if let Ok((recovered, agreement)) = &recovered {
+                    publisher = Some(self.publish(agreement.clone()));
+                    self.agreement.send_replace(Some(agreement.clone()));
+                    open_id = Some(recovered.raft_id);
+                }
+                // Whoever asked may be gone; what was done stays done.
+                let _ = order.send(recovered.map(|(recovered, _)| recovered));
             }
         }
         drop(publisher);
@@ -205,11 +249,68 @@ impl Supervisor {
         }
     }
 
+    /// Ends this server's part in its group and begins a group of its own with all that it holds.
+    /// The old log is kept aside.
+    async fn go_on_alone(&self, old: RaftId) -> Result<(Recovered, Agreement<Replica>), ApiError> {
+        if let Some(agreement) = self.agreement.send_replace(None) {
+            agreement.shutdown().await;
+        }
+        let (data, me) = (self.data.clone(), self.me.clone());
+        let settings = Settings {
+            dir: data.raft(old),
+            raft_id: old,
+            node: me.clone(),
+            timers: timers(self.profile),
+        };
+        let adapted = tokio::task::spawn_blocking(move || {
+            let place = |id| data.raft(id);
+            let adapt = |replica: &mut Replica, at: LogIndex| {
+                let alone = go_on_alone(&mut replica.0, at, wall_now(), &me, RaftId(at.0));
+                if let Err(error) = alone {
+                    tracing::error!(%error, "the recovered state does not know this server");
+                }
+            };
+            recover(&settings, Replica::default(), wall_now(), place, adapt)
+        });
+        let recovered = adapted
+            .await
+            .map_err(|error| recover_failed(&error.to_string()))?
+            .map_err(|error| {
+                ApiError::new(error.code(), error.to_string(), error.hint()).caused_by(&error)
+            })?;
+        tracing::warn!(
+            era = recovered.era.0,
+            adopted = recovered.survey.adopted,
+            "this server goes on alone"
+        );
+        self.data.set_aside_raft(old).map_err(ApiError::from)?;
+        let id = recovered.raft_id;
+        let agreement = open(&self.data, &self.me, id, self.profile, &self.net)
+            .await
+            .map_err(|error| {
+                ApiError::new(error.code(), error.to_string(), error.hint()).caused_by(&error)
+            })?;
+        Ok((recovered, agreement))
+    }
+
     /// Whether the group goes on without this node. Until then a demoted server still votes: the
     /// very change that removes it may need its vote.
     fn has_left(&self) -> bool {
         let standing = self.views.standing();
         standing.leader.is_some() && !standing.voters.contains(&self.me)
+    }
+
+    /// A damaged log is no use to anybody here, and is kept for whoever wants to look at it. This
+    /// server then has none under its id and stays without a vote until it is demoted and promoted:
+    /// it joins again under a new id, through a learner.
+    fn set_aside_damaged(&self, id: RaftId, error: &ServerError) {
+        if !matches!(error, ServerError::Open(OpenError::Damaged(_))) {
+            return;
+        }
+        match quarantine(&self.data.raft(id)) {
+            Ok(aside) => tracing::error!(?aside, "the damaged Raft log is set aside"),
+            Err(error) => tracing::error!(%error, "the damaged Raft log can't be set aside"),
+        }
     }
 
     async fn close(&self, id: RaftId) {
@@ -235,7 +336,7 @@ impl Supervisor {
                     (published.machine.0.applied, Arc::clone(&published.machine))
                 };
                 views.offer(revision, Arc::clone(&state.0.agreed));
-                views.add_events(state.0.events.iter());
+                views.add_events(after(&state.0.events, views.last_event()));
                 drop(state);
                 let standing = {
                     let status = status.borrow_and_update();
@@ -275,9 +376,14 @@ pub(crate) async fn serve(
             handlers.join_next().await;
         }
         let agreement = agreement.borrow().clone();
-        let agreement = agreement.filter(|agreement| is_server(&views, agreement, &call.from));
+        let counts = agreement
+            .as_ref()
+            .is_some_and(|agreement| is_server(&views, agreement, &call.from));
         handlers.spawn(async move {
             let answer = match agreement {
+                Some(agreement) if !counts => {
+                    agreement.handle_former(&call.body).await.unwrap_or_default()
+                }
                 Some(agreement) => agreement.handle(lane, call.body).await.unwrap_or_else(|error| {
                     tracing::debug!(from = call.from.short(), %error, "a Raft message was not handled");
                     Vec::new()

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::{Agreed, Command, NodeId, NodeState, WallMs, wire::v1};
-use node_api::ApiError;
+use consensus_authority::Trust;
+use consensus_core::{Agreed, Command, LogIndex, MeshId, NodeId, NodeState, wire::v1};
 use overlay_net::{
     Credentials,
     membership::{LocalAddresses, Roster},
@@ -22,13 +22,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gossip, Host,
-    desk::ask_issuer,
-    issuer::{IssuerDesk, renew_at},
     overlay::{OverlayStatus, own_endpoints},
-    peer_wire::{PeerAnswer, PeerRequest, misunderstood},
-    proposer::{Proposer, wall_now},
+    proposer::Proposer,
+    trust::trust,
 };
-use crate::{authority, certificate_files::write_client_files, data_dir::Membership, machine};
+use crate::machine;
 
 /// Orders the membership rings. Agreed by being the same everywhere; changing it is for later.
 const RING_SALT: u64 = 0;
@@ -36,30 +34,27 @@ const RING_SALT: u64 = 0;
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 /// Views closer together than this are written to disk as one.
 const VIEW_WRITE_PAUSE: Duration = Duration::from_millis(500);
-/// How often a certificate's age is looked at.
-const RENEWAL_CHECK: Duration = Duration::from_secs(600);
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What these duties use.
 pub(crate) struct Upkeep {
+    pub(crate) mesh: MeshId,
     pub(crate) host: Arc<Host>,
     pub(crate) proposer: Proposer,
     pub(crate) overlay: watch::Receiver<OverlayStatus>,
     pub(crate) gossip: Gossip,
-    pub(crate) desk: Option<IssuerDesk>,
     pub(crate) credentials: watch::Sender<Arc<Credentials>>,
     pub(crate) stop: CancellationToken,
 }
 
 impl Upkeep {
     /// Spawns one task a duty.
-    pub(crate) fn start(self, tasks: &TaskTracker, membership: Membership) {
+    pub(crate) fn start(self, tasks: &TaskTracker) {
         let this = Arc::new(self);
         tasks.spawn(this.clone().until_stopped(this.clone().direct()));
         tasks.spawn(this.clone().until_stopped(this.clone().report()));
         tasks.spawn(this.clone().until_stopped(this.clone().remember()));
-        tasks.spawn(this.clone().until_stopped(this.clone().renew(membership)));
     }
 
     async fn until_stopped(self: Arc<Self>, duty: impl Future<Output = ()>) {
@@ -77,32 +72,25 @@ impl Upkeep {
         let mut listeners = self.proposer.net.listeners();
         let mut standing = self.proposer.views.watch_standing();
         let mut known: BTreeSet<NodeId> = BTreeSet::new();
+        let mut believed: Option<(Arc<Agreed>, BTreeSet<NodeId>)> = None;
         loop {
-            let agreed = view.borrow_and_update().agreed.clone();
+            let (revision, agreed) = {
+                let view = view.borrow_and_update();
+                (view.revision, view.agreed.clone())
+            };
             let mine = self.own_addresses(&agreed, &listeners.borrow_and_update());
-            // A removed server is cut off once it votes no more: the very change that takes its
-            // vote may need it.
             let voters: BTreeSet<NodeId> = standing
                 .borrow_and_update()
                 .voters
                 .iter()
                 .cloned()
                 .collect();
-            let revoked: BTreeSet<String> = agreed
-                .revoked
-                .iter()
-                .filter(|(_, record)| {
-                    agreed.nodes.contains_key(&record.node) || !voters.contains(&record.node)
-                })
-                .map(|(serial, _)| serial.clone())
-                .collect();
-            self.credentials.send_if_modified(|credentials| {
-                let differs = credentials.revoked != revoked;
-                if differs {
-                    Arc::make_mut(credentials).revoked = revoked;
-                }
-                differs
+            let present = believed.as_ref().is_some_and(|(before, then)| {
+                *then == voters && believes_the_same(before, &agreed)
             });
+            let trust = (!present).then(|| trust(self.mesh, &agreed, &voters));
+            self.believe(revision, trust);
+            believed = Some((agreed.clone(), voters.clone()));
             let nodes: BTreeSet<NodeId> = agreed.nodes.keys().cloned().collect();
             let linked: BTreeSet<NodeId> = nodes.union(&voters).cloned().collect();
             for gone in known.difference(&linked) {
@@ -145,6 +133,22 @@ impl Upkeep {
                 return;
             }
         }
+    }
+
+    /// Has the network let in whom the agreed state believes now; none where that is as before.
+    fn believe(&self, revision: LogIndex, trust: Option<Trust>) {
+        self.credentials.send_if_modified(|credentials| {
+            let trust = trust.filter(|trust| *credentials.trust != *trust);
+            let same = trust.is_none() && credentials.revision == revision;
+            if !same {
+                let credentials = Arc::make_mut(credentials);
+                if let Some(trust) = trust {
+                    credentials.trust = Arc::new(trust);
+                }
+                credentials.revision = revision;
+            }
+            !same
+        });
     }
 
     fn own_addresses(&self, agreed: &Agreed, listeners: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
@@ -217,46 +221,6 @@ impl Upkeep {
             }
         }
     }
-
-    /// Renews this node's certificate when two thirds of its life are over.
-    async fn renew(self: Arc<Self>, mut membership: Membership) {
-        loop {
-            let leaf = self.credentials.borrow().leaf().to_vec();
-            if validity(&leaf).is_none_or(|(from, to)| wall_now() >= renew_at(to, from)) {
-                match self.renewed(&mut membership).await {
-                    Ok(()) => tracing::info!("this node's certificate is renewed"),
-                    Err(error) => {
-                        tracing::warn!(code = error.code, %error, "this node's certificate is not renewed yet")
-                    }
-                }
-            }
-            sleep(RENEWAL_CHECK).await;
-        }
-    }
-
-    async fn renewed(&self, membership: &mut Membership) -> Result<(), ApiError> {
-        let csr = node_request(&self.host.key)?;
-        let answer = ask_issuer(
-            &self.proposer,
-            self.desk.as_ref(),
-            PeerRequest::RenewNode { csr },
-        )
-        .await?;
-        let PeerAnswer::Certificate { leaf, .. } = answer else {
-            return Err(misunderstood());
-        };
-        membership.leaf = hex::encode(&leaf);
-        self.host
-            .data
-            .set_membership(membership)
-            .map_err(disk_error)?;
-        let root = self.credentials.borrow().root.clone();
-        write_client_files(&self.host.data.tls(), &root, &leaf, &self.host.key)
-            .map_err(disk_error)?;
-        self.credentials
-            .send_modify(|credentials| Arc::make_mut(credentials).chain = vec![leaf]);
-        Ok(())
-    }
 }
 
 fn replace_if_new<T: PartialEq>(watch: &watch::Sender<T>, value: T) {
@@ -269,39 +233,12 @@ fn replace_if_new<T: PartialEq>(watch: &watch::Sender<T>, value: T) {
     });
 }
 
-fn disk_error(error: impl std::error::Error) -> ApiError {
-    ApiError::new(
-        "DiskError",
-        "the data directory can't be written",
-        "check its free space",
-    )
-    .caused_by(&error)
-}
-
-/// A signing request on the node's own key.
-pub(crate) fn node_request(key: &overlay_net::NodeKey) -> Result<Vec<u8>, ApiError> {
-    let pair = rcgen::KeyPair::try_from(key.pkcs8_der().as_slice()).map_err(|error| {
-        ApiError::new(
-            "InternalError",
-            format!("the node key is unusable: {error}"),
-            "report this",
-        )
-    })?;
-    Ok(authority::signing_request(&pair)?)
-}
-
-/// From when to when a certificate is valid.
-pub(crate) fn validity(leaf: &[u8]) -> Option<(WallMs, WallMs)> {
-    let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let ms = |time: x509_parser::time::ASN1Time| {
-        u64::try_from(time.timestamp())
-            .map(|s| WallMs(s * 1000))
-            .ok()
-    };
-    Some((
-        ms(leaf.validity().not_before)?,
-        ms(leaf.validity().not_after)?,
-    ))
+/// Whether the same trust follows from two views.
+fn believes_the_same(one: &Agreed, other: &Agreed) -> bool {
+    one.authority == other.authority
+        && one.certificates == other.certificates
+        && one.revoked == other.revoked
+        && one.nodes.keys().eq(other.nodes.keys())
 }
 
 fn in_overlay(agreed: &Agreed, ip: IpAddr) -> bool {

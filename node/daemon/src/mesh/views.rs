@@ -3,14 +3,25 @@
 //! Decides: a view replaces an older one only; a stale revision never acts. Sources are this
 //! node's own Raft state machine (servers), a server's pushes (agents), and the last view on disk
 //! (after a start without any server in reach).
+//!
+//! Decides also how often those who follow act. A handful of changes reaches them at once, so that
+//! no chain of steps from node to node is slowed down; a stream of changes only so often, so that
+//! thousands of commands a second don't have everything that depends on some of them done for each.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use consensus_core::{Agreed, EVENTS_KEPT, Event, EventKind, LogIndex, NodeId, Recent};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
 };
 
-use consensus_core::{Agreed, EVENTS_KEPT, Event, EventKind, LogIndex, NodeId};
-use tokio::sync::watch;
+/// Who follows a stream of changes acts about so often. A revocation amid such a stream may wait
+/// so long on each node.
+const CHANGES_APART: Duration = Duration::from_millis(50);
+/// So many changes are followed at once, one each as above after them: more than any operation has
+/// steps.
+const CHANGES_AT_ONCE: u32 = 20;
 
 /// The agreed state as of an index.
 #[derive(Debug, Clone)]
@@ -44,7 +55,7 @@ pub(crate) type EventPlace = (LogIndex, u32);
 /// The latest events, oldest first. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Events {
-    log: Arc<VecDeque<Event>>,
+    log: Arc<Recent<Event>>,
 }
 
 impl Events {
@@ -55,8 +66,7 @@ impl Events {
 
     /// Events after `from`, oldest first.
     pub(crate) fn after(&self, from: Option<EventPlace>) -> impl Iterator<Item = &Event> {
-        let start = self.log.partition_point(|event| Some(place(event)) <= from);
-        self.log.range(start..)
+        after(&self.log, from)
     }
 
     /// For every node ever called silent: whether it still is, by the log.
@@ -78,6 +88,39 @@ impl Events {
 
 fn place(event: &Event) -> EventPlace {
     (event.index, event.ordinal)
+}
+
+/// The part of an event log after a place, oldest first.
+pub(crate) fn after(log: &Recent<Event>, from: Option<EventPlace>) -> impl Iterator<Item = &Event> {
+    log.after(move |event| Some(place(event)) <= from)
+}
+
+/// Follows views, in the pace of those who act on them.
+#[derive(Debug)]
+pub(crate) struct Following {
+    view: watch::Receiver<Arc<View>>,
+    /// When the present change would have been due if all came evenly: runs ahead of the clock
+    /// while they come faster.
+    due: Instant,
+}
+
+impl Following {
+    /// The present view, which counts as seen.
+    pub(crate) fn borrow_and_update(&mut self) -> watch::Ref<'_, Arc<View>> {
+        self.view.borrow_and_update()
+    }
+
+    /// Waits until there is a view that was not seen yet and it is time to act on it. Given up
+    /// half-way it has seen nothing.
+    pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        let ahead = CHANGES_APART * CHANGES_AT_ONCE;
+        if let Some(from) = self.due.checked_sub(ahead) {
+            sleep_until(from).await;
+        }
+        self.view.changed().await?;
+        self.due = self.due.max(Instant::now()) + CHANGES_APART;
+        Ok(())
+    }
 }
 
 impl Views {
@@ -121,7 +164,7 @@ impl Views {
                 return false;
             }
             let log = Arc::make_mut(&mut present.log);
-            log.extend(new.cloned());
+            new.for_each(|event| log.push_back(event.clone()));
             while log.len() > EVENTS_KEPT {
                 log.pop_front();
             }
@@ -139,14 +182,32 @@ impl Views {
         self.standing.borrow().clone()
     }
 
+    /// The place of the last event that there is.
+    pub(crate) fn last_event(&self) -> Option<EventPlace> {
+        self.events.borrow().last()
+    }
+
     /// The present events.
     pub(crate) fn events(&self) -> Events {
         self.events.borrow().clone()
     }
 
-    /// Follows views.
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
+    /// Follows views, to act on them.
+    pub(crate) fn watch(&self) -> Following {
+        Following {
+            view: self.view.subscribe(),
+            due: Instant::now(),
+        }
+    }
+
+    /// Waits until the view contains the log up to `index`, and not a moment longer. False when
+    /// there will be no more views.
+    pub(crate) async fn contains(&self, index: LogIndex) -> bool {
+        if self.view.borrow().revision >= index {
+            return true;
+        }
+        let mut view = self.view.subscribe();
+        view.wait_for(|view| view.revision >= index).await.is_ok()
     }
 
     /// Follows standings.
@@ -166,15 +227,10 @@ mod tests {
     use consensus_core::{Mesh, MeshId, WallMs};
 
     fn agreed() -> Arc<Agreed> {
-        let issuer = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
-            .parse()
-            .unwrap();
         let id = MeshId::from_bytes([1; 16]);
         let mesh = Mesh {
             id,
             name: "m".into(),
-            root_certificate: vec![],
-            issuer,
             created_at: WallMs(0),
         };
         Arc::new(Agreed {
@@ -217,5 +273,69 @@ mod tests {
         let events = views.events();
         assert_eq!(events.after(None).count(), 3);
         assert_eq!(events.after(Some((LogIndex(1), 0))).count(), 2);
+    }
+
+    fn views() -> Views {
+        Views::new(View {
+            revision: LogIndex(0),
+            agreed: agreed(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chain_of_steps_is_followed_at_once_and_a_stream_of_changes_in_pace() {
+        let views = views();
+        let mut following = views.watch();
+        let begun = Instant::now();
+        for step in 1..=u64::from(CHANGES_AT_ONCE) {
+            views.offer(LogIndex(step), agreed());
+            following.changed().await.unwrap();
+            assert_eq!(following.borrow_and_update().revision, LogIndex(step));
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let from = u64::from(CHANGES_AT_ONCE) + 1;
+        for step in from..from + 100 {
+            views.offer(LogIndex(step), agreed());
+            following.changed().await.unwrap();
+        }
+        let paced = CHANGES_APART * 99..=CHANGES_APART * 101;
+        assert!(paced.contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        // Who was slowed down sees the last of them, and is fast again after a quiet time.
+        views.offer(LogIndex(1000), agreed());
+        views.offer(LogIndex(1001), agreed());
+        following.changed().await.unwrap();
+        assert_eq!(following.borrow_and_update().revision, LogIndex(1001));
+        tokio::time::advance(CHANGES_APART * CHANGES_AT_ONCE).await;
+        let quiet = Instant::now();
+        views.offer(LogIndex(1002), agreed());
+        following.changed().await.unwrap();
+        assert_eq!(quiet.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn giving_up_half_way_loses_no_change() {
+        let views = views();
+        let mut following = views.watch();
+        for step in 1..=u64::from(CHANGES_AT_ONCE) + 1 {
+            views.offer(LogIndex(step), agreed());
+            following.changed().await.unwrap();
+        }
+        views.offer(LogIndex(100), agreed());
+        let soon = tokio::time::timeout(Duration::from_millis(1), following.changed());
+        assert!(soon.await.is_err(), "it is slowed down");
+        following.changed().await.unwrap();
+        assert_eq!(following.borrow_and_update().revision, LogIndex(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_index_is_never_slowed_down() {
+        let views = views();
+        let begun = Instant::now();
+        for step in 1..=1000 {
+            let wait = views.contains(LogIndex(step));
+            views.offer(LogIndex(step), agreed());
+            assert!(wait.await);
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

@@ -112,9 +112,13 @@ async fn push(
 /// keep subscribers on an old view.
 fn keeps_up(agreement: &AgreementRx) -> bool {
     agreement.borrow().as_ref().is_some_and(|agreement| {
+        // A group that another era has left behind is not the mesh any more.
+        let fenced = agreement.fenced().borrow().is_some();
         let status = agreement.status();
         let status = status.borrow();
-        status.leader.is_some() && matches!(status.role, Role::Leader | Role::Follower)
+        !fenced
+            && status.leader.is_some()
+            && matches!(status.role, Role::Leader | Role::Follower)
     })
 }
 
@@ -169,6 +173,14 @@ impl Follower {
             .map(|(id, _)| id.clone())
             .filter(|id| *id != self.me)
             .collect();
+        if !servers.iter().any(alive) {
+            // The mesh may go on with servers that this node has not heard of: after a recovery or
+            // a restored backup. They find it, and whoever is connected is a member.
+            let connected = self.net.connections().borrow().clone();
+            let strangers = connected.into_keys().filter(|id| !servers.contains(id));
+            let strangers: Vec<NodeId> = strangers.collect();
+            servers.extend(strangers);
+        }
         // Spread over the servers by this node's own id, so that not all follow the same one.
         let spread = |id: &NodeId| blake3::hash(format!("{}{id}", self.me).as_bytes());
         servers.sort_by_key(|id| {

@@ -3,10 +3,13 @@
 //! Decides the order: authority, certificate, network, Raft, the first command, and only then
 //! what makes the node a member. Never leaves a half-made mesh behind.
 
-use std::fs;
+use std::{collections::BTreeSet, fs, net::Ipv6Addr};
 
+use consensus_authority::{Issuer, LEAF_LIFETIME, RecoveryKey, Root, seal};
 use consensus_core::{
-    Command, DEFAULT_IPV4_PREFIX, FOUNDER_RAFT_ID, Ipv4Prefix, Ipv6Prefix64, MeshId, NetworkId,
+    CertificateProfile, Command, DEFAULT_IPV4_PREFIX, Enrolment, FOUNDER_RAFT_ID,
+    FoundingAuthority, Holder, Ipv4Prefix, Ipv6Prefix64, MeshId, NetworkId, NewCertificate,
+    NewIntermediate, NewRoot, RootFingerprint, SealedKey,
 };
 use node_api::{
     ApiError,
@@ -15,14 +18,14 @@ use node_api::{
 
 use super::{Entered, Node, WIREGUARD_PORT, check_prefix, invalid, listen_error};
 use crate::{
-    authority::Authority,
+    authority::{self, AuthorityError},
     mesh::{
-        Connected,
-        issuer::founder_certificate,
+        Connected, Host,
+        issuer::{node_names, now, record},
         proposer::{propose_first, wall_now},
+        renewal::node_request,
         replica::Replica,
         server,
-        upkeep::node_request,
         views::View,
     },
 };
@@ -44,7 +47,7 @@ impl Node {
             .await;
         if founded.is_err() {
             // Nothing is final before mesh.json: leave no half-made mesh behind.
-            let _ = fs::remove_dir_all(self.host.data.authority());
+            authority::forget(&self.host.data.authority());
             let _ = fs::remove_dir_all(self.host.data.raft(FOUNDER_RAFT_ID));
         }
         founded
@@ -59,24 +62,27 @@ impl Node {
         // Left over from a founding that was cut short; this node is a member of nothing.
         let _ = fs::remove_dir_all(host.data.raft(FOUNDER_RAFT_ID));
         host.data.forget_opened_raft();
-        let authority = Authority::create(&host.data.authority(), mesh)?;
         let first = self.enrolment(&JoinRequest::plain(), None)?;
-        let csr = node_request(&host.key)?;
         let overlay = Ipv6Prefix64::of(mesh, network).host(&first.node);
-        let (leaf, certificate) = founder_certificate(&authority, &csr, &first, overlay)?;
-        let root = authority.root().to_vec();
+        let founded = found_authority(host, mesh, &first, overlay)?;
+        let Founded {
+            authority,
+            certificate,
+            chain,
+            recovery_key,
+        } = founded;
+        let roots = [authority.root.certificate.clone()];
         let connected = host
-            .connect(mesh, root.clone(), leaf.clone())
+            .connect(mesh, &roots, chain.clone())
             .map_err(|error| listen_error(&error))?;
         let row = consensus_core::Mesh {
             id: mesh,
             name,
-            root_certificate: root.clone(),
-            issuer: host.me(),
             created_at: wall_now(),
         };
         let command = Command::CreateMesh {
             mesh: row,
+            authority: Box::new(authority),
             first,
             certificate,
             network,
@@ -87,10 +93,10 @@ impl Node {
             Ok((agreement, view)) => {
                 let entered = Entered {
                     mesh,
-                    root,
-                    leaf,
+                    chain,
                     view,
                     raft: Some((FOUNDER_RAFT_ID, agreement)),
+                    recovery_key: Some(recovery_key),
                 };
                 self.enter(connected, entered)
             }
@@ -137,8 +143,70 @@ impl Node {
     }
 }
 
+/// What a founder has before its mesh exists.
+struct Founded {
+    authority: FoundingAuthority,
+    certificate: NewCertificate,
+    chain: Vec<Vec<u8>>,
+    recovery_key: String,
+}
+
+/// Makes root, recovery key, the founder's intermediate and its leaf. The root's key is sealed to
+/// the founder and to the recovery key, and forgotten.
+fn found_authority(
+    host: &Host,
+    mesh: MeshId,
+    first: &Enrolment,
+    overlay: Ipv6Addr,
+) -> Result<Founded, ApiError> {
+    let issue =
+        |error: consensus_authority::IssueError| ApiError::from(AuthorityError::from(error));
+    let files = &host.authority;
+    let root = Root::generate(mesh, now()).map_err(issue)?;
+    let recovery = RecoveryKey::generate();
+    let recipients = BTreeSet::from([first.sealing_recipient.clone(), recovery.recipient()]);
+    let to: Vec<&String> = recipients.iter().collect();
+    let age = seal(root.key().pkcs8(), &to).map_err(AuthorityError::from)?;
+    let (key, intermediate) = files.new_intermediate(&root, &first.node, now())?;
+    let issuer = Issuer::new(key, &intermediate.der, Vec::new()).map_err(issue)?;
+    let holder = Holder::Node(first.node.clone());
+    let leaf = issuer
+        .sign(
+            &node_request(&host.key)?,
+            CertificateProfile::Node,
+            &holder,
+            &node_names(&first.name, [overlay]),
+            LEAF_LIFETIME,
+            now(),
+        )
+        .map_err(issue)?;
+    let certificate = root.certificate();
+    let authority = FoundingAuthority {
+        root: NewRoot {
+            certificate: certificate.der().to_vec(),
+            cross: None,
+            not_after: certificate.not_after(),
+        },
+        root_key: SealedKey { recipients, age },
+        recovery_recipient: recovery.recipient(),
+        intermediate: NewIntermediate {
+            serial: intermediate.serial,
+            certificate: intermediate.der,
+            root: RootFingerprint::of(certificate.der()),
+            not_before: intermediate.validity.not_before,
+            not_after: intermediate.validity.not_after,
+        },
+    };
+    Ok(Founded {
+        authority,
+        certificate: record(&leaf, holder, CertificateProfile::Node),
+        chain: leaf.chain,
+        recovery_key: recovery.to_text().to_string(),
+    })
+}
+
 /// A join request that asks for nothing special.
-trait Plain {
+pub(super) trait Plain {
     fn plain() -> Self;
 }
 

@@ -12,10 +12,9 @@ use node_api::{
 
 use super::{Entered, Node, check_prefix, listen_error};
 use crate::{
-    authority::fingerprint,
     mesh::{
-        peer_wire::{EnrolAnswer, EnrolRequest, decode, encode},
-        upkeep::node_request,
+        peer_wire::{EnrolAnswer, EnrolRequest, GateRequest, decode, encode},
+        renewal::node_request,
         views::View,
     },
     token::Token,
@@ -35,30 +34,32 @@ impl Node {
         }
         let enrolment = self.enrolment(&request, Some(&token))?;
         let csr = node_request(&self.host.key)?;
-        let body = encode(&EnrolRequest {
+        let body = encode(&GateRequest::Join(EnrolRequest {
             token: token.id,
             secret: token.secret,
             csr,
             enrolment,
-        });
+        }));
         let answer = self.enrol(&token, body).await?;
         let mesh = answer
             .agreed
             .mesh
             .clone()
             .ok_or(consensus_core::Refusal::NoMesh)?;
-        let root = mesh.root_certificate.clone();
-        if fingerprint(&root) != token.root_fingerprint {
+        let roots = answer.agreed.trusted_roots();
+        // Whoever answered has proved that the token's root vouches for it. That root may have
+        // been replaced since the token was made; its successor is what is trusted from now on.
+        if roots.is_empty() {
             let hint = "do not use this token; make a new one on a node that you trust";
             return Err(ApiError::new(
                 "EnrolWrongRootError",
-                "the mesh answered with another root than the token names",
+                "the mesh answered without any root",
                 hint,
             ));
         }
         let connected = self
             .host
-            .connect(mesh.id, root.clone(), answer.leaf.clone())
+            .connect(mesh.id, &roots, answer.chain.clone())
             .map_err(|error| listen_error(&error))?;
         let view = View {
             revision: answer.revision,
@@ -68,10 +69,10 @@ impl Node {
             connected,
             Entered {
                 mesh: mesh.id,
-                root,
-                leaf: answer.leaf,
+                chain: answer.chain,
                 view,
                 raft: None,
+                recovery_key: None,
             },
         )
     }
@@ -84,7 +85,7 @@ impl Node {
                 &self.host.key,
                 *address,
                 token.mesh,
-                token.root_fingerprint,
+                overlay_net::Anchor::Fingerprint(token.root_fingerprint),
                 body.clone(),
             )
             .await;

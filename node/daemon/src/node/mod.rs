@@ -5,9 +5,12 @@
 
 mod found;
 mod join;
+mod own_return;
+mod restore;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use consensus_authority::words;
 use consensus_core::{
     Agreed, Enrolment, Ipv4Prefix, LifecycleClass, LogIndex, MeshId, NetworkProfile, Role, wire::v1,
 };
@@ -19,8 +22,6 @@ use overlay_core::peers::Cidr;
 use tokio::sync::{Mutex, watch};
 
 use crate::{
-    authority::{fingerprint, words},
-    certificate_files::write_client_files,
     data_dir::{DataDirError, Membership},
     machine,
     mesh::{
@@ -99,13 +100,25 @@ impl Node {
             })
         };
         let mesh: MeshId = membership.mesh_id.parse().map_err(|_| damaged("mesh_id"))?;
-        let root = hex::decode(&membership.root).map_err(|_| damaged("root"))?;
-        let leaf = hex::decode(&membership.leaf).map_err(|_| damaged("leaf"))?;
+        let certificates = |texts: &[String], what: &str| {
+            let decoded = texts.iter().map(hex::decode).collect::<Result<Vec<_>, _>>();
+            decoded.map_err(|_| damaged(what))
+        };
+        let roots = certificates(&membership.roots, "roots")?;
+        let chain = certificates(&membership.chain, "chain")?;
         let view = self.host.data.view().and_then(|bytes| stored_view(&bytes));
         let view = view.ok_or_else(|| damaged("the last view is missing or unreadable"))?;
+        let chain = match own_return::certificates(&self.host, mesh, &view.agreed, &chain) {
+            Some(renewed) => {
+                membership.chain = renewed.iter().map(hex::encode).collect();
+                self.host.data.set_membership(&membership)?;
+                renewed
+            }
+            None => chain,
+        };
         let connected = self
             .host
-            .connect(mesh, root, leaf)
+            .connect(mesh, &roots, chain)
             .map_err(|error| listen_error(&error))?;
         let start = Start {
             host: self.host.clone(),
@@ -122,30 +135,29 @@ impl Node {
     fn enter(&self, connected: Connected, entered: Entered) -> Result<Joined, ApiError> {
         let Entered {
             mesh,
-            root,
-            leaf,
+            chain,
             view,
             raft,
+            recovery_key,
         } = entered;
         let data = &self.host.data;
         let mut stored = view.revision.0.to_be_bytes().to_vec();
         stored.extend(v1::encode(&*view.agreed));
         data.set_view(&stored)?;
-        write_client_files(&data.tls(), &root, &leaf, &self.host.key).map_err(|error| {
-            let path = data.tls();
-            ApiError::from(DataDirError::Unusable {
-                path,
-                source: error,
-            })
-        })?;
         let membership = Membership {
             mesh_id: mesh.to_string(),
-            root: hex::encode(&root),
-            leaf: hex::encode(&leaf),
+            roots: view
+                .agreed
+                .trusted_roots()
+                .iter()
+                .map(hex::encode)
+                .collect(),
+            chain: chain.iter().map(hex::encode).collect(),
             generation: 1,
         };
         data.set_membership(&membership)?;
-        let joined = self.joined(&view.agreed)?;
+        let mut joined = self.joined(&view.agreed)?;
+        joined.recovery_key = recovery_key;
         let views = Views::new(view);
         let start = Start {
             host: self.host.clone(),
@@ -172,7 +184,10 @@ impl Node {
                 node: me.to_string(),
             })?;
         let peer = agreed.first_peer(&me).map(|(_, peer)| peer);
-        let root = fingerprint(&mesh.root_certificate);
+        let root = agreed
+            .active_root()
+            .ok_or(consensus_core::Refusal::NoMesh)?
+            .fingerprint();
         let servers = agreed.servers().count();
         Ok(Joined {
             mesh_id: mesh.id.to_string(),
@@ -181,13 +196,14 @@ impl Node {
             role: node.role.as_str().into(),
             overlay_ipv6: peer.map(|peer| peer.ipv6),
             overlay_ipv4: peer.map(|peer| peer.ipv4),
-            root_fingerprint: hex::encode(root),
-            root_words: words(&root),
+            root_fingerprint: root.to_string(),
+            root_words: words(root.as_bytes()),
             warnings: if node.role == Role::Server {
                 server_warnings(servers)
             } else {
                 Vec::new()
             },
+            recovery_key: None,
         })
     }
 
@@ -234,6 +250,7 @@ impl Node {
             network_profile: profile,
             addresses: self.first_addresses(toward),
             wireguard_public_key: *self.host.wireguard.public().as_bytes(),
+            sealing_recipient: self.host.authority.sealing_key()?.recipient(),
         })
     }
 
@@ -272,9 +289,9 @@ impl Node {
 /// What a founder or joiner has when nothing can be refused any more.
 struct Entered {
     mesh: MeshId,
-    root: Vec<u8>,
-    leaf: Vec<u8>,
+    chain: Vec<Vec<u8>>,
     view: View,
+    recovery_key: Option<String>,
     raft: Option<(
         consensus_core::RaftId,
         consensus_raft::Agreement<crate::mesh::replica::Replica>,

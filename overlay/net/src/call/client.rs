@@ -203,7 +203,7 @@ async fn read_answers(
 }
 
 /// Id, status or flags, body.
-pub(super) fn split(mut frame: Vec<u8>) -> Option<(u64, u8, Vec<u8>)> {
+pub(crate) fn split(mut frame: Vec<u8>) -> Option<(u64, u8, Vec<u8>)> {
     let envelope: [u8; ENVELOPE_BYTES] = frame.get(..ENVELOPE_BYTES)?.try_into().ok()?;
     let (id, status) = envelope.split_at(8);
     let id = u64::from_be_bytes(id.try_into().ok()?);
@@ -212,7 +212,7 @@ pub(super) fn split(mut frame: Vec<u8>) -> Option<(u64, u8, Vec<u8>)> {
     Some((id, status, frame))
 }
 
-fn refusal(body: &[u8]) -> Refused {
+pub(crate) fn refusal(body: &[u8]) -> Refused {
     match postcard::from_bytes::<Refused>(body) {
         Ok(refused) => refused.clipped(),
         Err(_) => Refused::new("CallRefusedError", "the node refused without a reason", ""),

@@ -16,7 +16,7 @@ use consensus_core::NodeId;
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
-    client::{CallRequest, Caller},
+    client::{CallRequest, Caller, refusal, split},
     server::serve,
 };
 use crate::{channel::Channel, peering::NoStream, refusal::Refused};

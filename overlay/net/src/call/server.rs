@@ -14,7 +14,7 @@ use futures::{
 use libp2p::Stream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{IncomingCall, STATUS_OK, STATUS_REFUSED, client::split, frame_bytes_max};
+use super::{IncomingCall, STATUS_OK, STATUS_REFUSED, frame_bytes_max, split};
 use crate::{
     channel::Channel,
     frame::{FrameReader, FrameWriter, framed},

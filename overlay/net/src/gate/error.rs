@@ -2,6 +2,7 @@
 
 use std::io;
 
+use consensus_authority::Refusal;
 use consensus_core::NodeId;
 
 use crate::refusal::Refused;
@@ -27,6 +28,9 @@ pub enum GateError {
         /// Its serial number.
         serial: String,
     },
+    /// The server that issued the peer's certificate no longer issues, and nobody knows of it.
+    #[error("the peer's certificate comes from a server that no longer issues")]
+    Retired,
     /// The peer's bytes are no message of the gate, or no certificate.
     #[error("the peer's admission message is malformed: {0}")]
     Malformed(&'static str),
@@ -67,6 +71,7 @@ impl GateError {
             Self::Expired => "AdmissionExpiredError",
             Self::NotYetValid => "AdmissionNotYetValidError",
             Self::Revoked { .. } => "AdmissionRevokedError",
+            Self::Retired => "AdmissionRetiredError",
             Self::Malformed(_) => "AdmissionMalformedError",
             Self::Version(_) => "AdmissionVersionError",
             Self::WrongPeer { .. } => "AdmissionWrongPeerError",
@@ -84,12 +89,13 @@ impl GateError {
             Self::Stranger(_) => "enrol the node with a token of this mesh",
             Self::WrongMesh => "check the address: another mesh listens there",
             Self::Expired => {
-                "the node renews its certificate once it reaches a server; enrol it again if it was off for longer than its certificate lives, and check both clocks"
+                "the node is given a new one when it proves its key to a server; if that does not happen within a minute, check both clocks and its log"
             }
             Self::NotYetValid => "check both nodes' clocks",
             Self::Revoked { .. } => {
                 "the node was removed from the mesh; enrol it again if that was a mistake"
             }
+            Self::Retired => "the node is given a new one when it reaches a current server",
             Self::Malformed(_) => "check that a shoal daemon listens at this address",
             Self::Version(_) => "run the same release of shoal on both nodes",
             Self::WrongPeer { .. } => {
@@ -109,6 +115,7 @@ impl GateError {
             | Self::Expired
             | Self::NotYetValid
             | Self::Revoked { .. }
+            | Self::Retired
             | Self::Malformed(_)
             | Self::Version(_)
             | Self::Busy => true,
@@ -138,6 +145,9 @@ impl GateError {
             Self::Revoked { serial } => {
                 format!("this node's certificate {serial} has been revoked")
             }
+            Self::Retired => {
+                "this node's certificate comes from a server that no longer issues".to_owned()
+            }
             Self::Malformed(reason) => {
                 format!("this node's admission message is malformed: {reason}")
             }
@@ -152,6 +162,22 @@ impl GateError {
             | Self::Enrolled(_) => self.to_string(),
         };
         Refused::new(self.code(), message, self.hint())
+    }
+}
+
+impl From<Refusal> for GateError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(reason) => Self::Malformed(reason),
+            Refusal::WrongRoot(reason) => Self::Stranger(reason),
+            Refusal::WrongMesh { .. } => Self::WrongMesh,
+            Refusal::WrongProfile { .. } => Self::Stranger("its certificate is not a node's"),
+            Refusal::WrongNode { .. } => Self::Stranger("its certificate is another node's"),
+            Refusal::Expired { .. } => Self::Expired,
+            Refusal::NotYetValid { .. } => Self::NotYetValid,
+            Refusal::Revoked { serial } => Self::Revoked { serial },
+            Refusal::Retired { .. } => Self::Retired,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use consensus_core::NodeId;
@@ -34,7 +34,7 @@ pub(crate) use self::exchange::{
 };
 use crate::{
     address::{named_peer, socket_address},
-    certificate::{Credentials, VerifiedPeer, verify_chain},
+    certificate::{Credentials, Proof},
     enrolment::EnrolmentRequest,
     key::node_id_of,
     refusal::Refused,
@@ -55,7 +55,8 @@ const NOTES_MAX: usize = 512;
 #[derive(Debug, Clone)]
 pub(crate) struct Admitted {
     pub(crate) instance: u64,
-    pub(crate) verified: VerifiedPeer,
+    pub(crate) node: NodeId,
+    pub(crate) proof: Proof,
 }
 
 /// The gate, shared by every pending connection.
@@ -158,7 +159,7 @@ impl Gate {
         let mut exchange = Exchange::open(muxer).await?;
         driven(muxer, async move {
             let hello = Hello {
-                mesh: own.mesh,
+                mesh: own.mesh(),
                 instance: self.shared.instance,
                 intent: Intent::Member {
                     chain: own.chain.clone(),
@@ -170,9 +171,9 @@ impl Gate {
                 Answer::Welcome {
                     instance, chain, ..
                 } => {
-                    let verified = verify(&chain, &own, node)?;
+                    let admitted = admit(instance, chain, &own, node)?;
                     exchange.close().await?;
-                    Ok(Admitted { instance, verified })
+                    Ok(admitted)
                 }
             }
         })
@@ -222,7 +223,7 @@ impl Gate {
     ) -> Result<Admitted, GateError> {
         let verdict = match hello {
             Err(error) => Err(error),
-            Ok(hello) if hello.mesh != own.mesh => Err(GateError::WrongMesh),
+            Ok(hello) if hello.mesh != own.mesh() => Err(GateError::WrongMesh),
             Ok(Hello {
                 intent: Intent::Enrol,
                 ..
@@ -231,11 +232,11 @@ impl Gate {
                 intent: Intent::Member { chain },
                 instance,
                 ..
-            }) => verify(&chain, own, node).map(|verified| Admitted { instance, verified }),
+            }) => admit(instance, chain, own, node),
         };
         match verdict {
             Ok(admitted) => {
-                let welcome = self.welcome(own, None);
+                let welcome = self.welcome(own, Vec::new());
                 exchange.send(&welcome, HELLO_BYTES_MAX).await?;
                 exchange.close().await?;
                 Ok(admitted)
@@ -251,11 +252,11 @@ impl Gate {
         }
     }
 
-    fn welcome(&self, own: &Credentials, root: Option<Vec<u8>>) -> Answer {
+    fn welcome(&self, own: &Credentials, roots: Vec<Vec<u8>>) -> Answer {
         Answer::Welcome {
             instance: self.shared.instance,
             chain: own.chain.clone(),
-            root,
+            roots,
         }
     }
 
@@ -273,7 +274,8 @@ impl Gate {
         let (observed, _) =
             socket_address(remote).ok_or(GateError::Stranger("its address is unknown"))?;
         let body = timeout(GATE_DEADLINE, async {
-            let welcome = self.welcome(own, Some(own.root.clone()));
+            let roots = own.trust.roots().iter().map(|root| root.der().to_vec());
+            let welcome = self.welcome(own, roots.collect());
             exchange.send(&welcome, HELLO_BYTES_MAX).await?;
             exchange.receive_bytes(ENROL_REQUEST_BYTES_MAX).await
         })
@@ -310,15 +312,18 @@ impl Gate {
     }
 }
 
-fn verify(chain: &[Vec<u8>], own: &Credentials, node: &NodeId) -> Result<VerifiedPeer, GateError> {
-    verify_chain(
-        chain,
-        &own.root,
-        node,
-        &own.mesh,
-        SystemTime::now(),
-        &own.revoked,
-    )
+fn admit(
+    instance: u64,
+    chain: Vec<Vec<u8>>,
+    own: &Credentials,
+    node: &NodeId,
+) -> Result<Admitted, GateError> {
+    let verified = own.admit(&chain, node)?;
+    Ok(Admitted {
+        instance,
+        node: node.clone(),
+        proof: Proof { chain, verified },
+    })
 }
 
 fn report(node: &NodeId, point: &ConnectedPoint, error: &GateError) {

@@ -236,6 +236,7 @@ fn verdict(cause: &TransportError<std::io::Error>) -> Option<&GateError> {
             | GateError::Expired
             | GateError::NotYetValid
             | GateError::Revoked { .. }
+            | GateError::Retired
             | GateError::Malformed(_)
             | GateError::Version(_)
             | GateError::WrongPeer { .. }

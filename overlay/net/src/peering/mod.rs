@@ -13,36 +13,35 @@
 mod attempts;
 mod plan;
 mod pulse;
+mod renewal;
 mod table;
+mod wiring;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
     time::Duration,
 };
 
-use consensus_core::NodeId;
+use consensus_core::WallMs;
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Stream, Swarm,
+    Multiaddr, PeerId, Swarm,
     swarm::{ConnectionId, SwarmEvent},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 
 use self::table::{Link, Peer};
+pub(crate) use self::wiring::{NoStream, Order, StreamReply, Wiring};
 use crate::{
     address::socket_address,
     call,
-    certificate::Credentials,
     channel::Lane,
     frame::FrameStream,
     key::{node_id_of, peer_id_of},
-    net::{AddressBook, Doors, WantedSets},
-    refusal::Refused,
     streams::{InboundStream, OpenFailure, Streams},
 };
 
@@ -62,70 +61,38 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// How bytes travel.
     pub transport: Transport,
+    /// When the certificate that the peer has shown last ends.
+    pub certificate_ends: WallMs,
 }
 
 /// Streams that wait for one peer's connection.
 const WAITING_MAX: usize = 64;
 /// How long a stop waits for peers to be told.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// When nothing is due, the task still looks around this often.
+/// How often connections are looked through for certificates that have ended meanwhile, which
+/// nobody tells of.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
-
-/// Why there is no stream to a peer.
-#[derive(Debug, Clone)]
-pub(crate) enum NoStream {
-    Unreachable(String),
-    NotAdmitted(Refused),
-    Busy,
-}
-
-pub(crate) type StreamReply = oneshot::Sender<Result<Stream, NoStream>>;
-
-/// What the task is told to do.
-pub(crate) enum Order {
-    /// Open a stream, dialling first if need be.
-    Open {
-        to: PeerId,
-        lane: Lane,
-        reply: StreamReply,
-    },
-    /// A call to this peer went unanswered.
-    Suspect(PeerId),
-    /// This connection is dead.
-    Dead(ConnectionId),
-    /// Close every connection to this peer.
-    Disconnect(PeerId),
-    /// Close everything; answered when done.
-    Stop(oneshot::Sender<()>),
-}
-
-/// What the task watches and reports to.
-pub(crate) struct Wiring {
-    pub(crate) local: PeerId,
-    pub(crate) orders: mpsc::Receiver<Order>,
-    /// For the tasks that this one spawns.
-    pub(crate) order: mpsc::WeakSender<Order>,
-    pub(crate) addresses: watch::Receiver<AddressBook>,
-    pub(crate) wanted: watch::Receiver<WantedSets>,
-    pub(crate) credentials: watch::Receiver<Arc<Credentials>>,
-    pub(crate) connections: watch::Sender<BTreeMap<NodeId, Connection>>,
-    pub(crate) listeners: watch::Sender<BTreeSet<SocketAddr>>,
-    pub(crate) doors: Doors,
-}
 
 /// The owner of the Swarm.
 pub(crate) struct Peering {
     swarm: Swarm<Streams>,
     wiring: Wiring,
     peers: BTreeMap<PeerId, Peer>,
+    /// The chain that every connected peer has been shown.
+    shown: Vec<Vec<u8>>,
+    /// When connections are next looked through for certificates that have ended.
+    next_look: Instant,
 }
 
 impl Peering {
     pub(crate) fn new(swarm: Swarm<Streams>, wiring: Wiring) -> Self {
+        let shown = wiring.credentials.borrow().chain.clone();
         Self {
             swarm,
+            shown,
             wiring,
             peers: BTreeMap::new(),
+            next_look: Instant::now() + LOOK_AROUND,
         }
     }
 
@@ -150,8 +117,8 @@ impl Peering {
                 },
                 Ok(()) = self.wiring.addresses.changed() => self.take_addresses(),
                 Ok(()) = self.wiring.wanted.changed() => self.take_wanted(),
-                Ok(()) = self.wiring.credentials.changed() => self.cut_revoked(),
-                () = sleep_until(due) => self.dial_due(),
+                Ok(()) = self.wiring.credentials.changed() => self.take_credentials(),
+                () = sleep_until(due) => self.on_due(),
             }
         }
     }
@@ -161,7 +128,15 @@ impl Peering {
             .values()
             .filter_map(|peer| peer.plan.deadline())
             .min()
-            .unwrap_or_else(|| Instant::now() + LOOK_AROUND)
+            .map_or(self.next_look, |due| due.min(self.next_look))
+    }
+
+    fn on_due(&mut self) {
+        if Instant::now() >= self.next_look {
+            self.next_look = Instant::now() + LOOK_AROUND;
+            self.cut_refused();
+        }
+        self.dial_due();
     }
 
     async fn farewell(&mut self) {
@@ -191,6 +166,7 @@ impl Peering {
             Order::Dead(connection) => {
                 self.swarm.close_connection(connection);
             }
+            Order::Renewed(peer, connection, chain) => self.on_renewed(peer, connection, chain),
             Order::Disconnect(peer) => {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
@@ -291,6 +267,16 @@ impl Peering {
             Lane::Hold => {
                 tokio::spawn(pulse::hold(stream));
             }
+            Lane::Renewal => {
+                let order = self.wiring.order.clone();
+                tokio::spawn(async move {
+                    if let (Some(chain), Some(order)) =
+                        (renewal::read(stream).await, order.upgrade())
+                    {
+                        let _ = order.send(Order::Renewed(peer, connection, chain)).await;
+                    }
+                });
+            }
             Lane::Pulse => {
                 let order = self.wiring.order.clone();
                 tokio::spawn(async move {
@@ -313,7 +299,7 @@ impl Peering {
             self.swarm.close_connection(connection);
             return;
         };
-        let node = &admitted.verified.node;
+        let node = &admitted.node;
         tracing::info!(%node, %remote, ?transport, dialled, "connected");
         let peer = self.peers.entry(id).or_default();
         peer.attempts.remove(&connection);
@@ -333,7 +319,7 @@ impl Peering {
             transport,
             smaller_dialled: dialled == (self.wiring.local < id),
             instance: admitted.instance,
-            verified: admitted.verified,
+            proof: admitted.proof,
             hold: None,
         });
         for connection in stale {
@@ -398,6 +384,7 @@ impl Peering {
         let published = peer.best().map(|link| Connection {
             remote: link.remote,
             transport: link.transport,
+            certificate_ends: link.proof.verified.not_after,
         });
         if let Some(node) = node_id_of(&id) {
             self.wiring
@@ -461,19 +448,6 @@ impl Peering {
                 }
             }
             self.settle(id);
-        }
-    }
-
-    /// Cuts live connections of peers whose certificates have been revoked since.
-    fn cut_revoked(&mut self) {
-        let credentials = Arc::clone(&self.wiring.credentials.borrow_and_update());
-        for (id, peer) in &self.peers {
-            for link in &peer.links {
-                if let Some(serial) = link.verified.revoked_by(&credentials.revoked) {
-                    tracing::warn!(peer = %id, serial, "cutting a connection: its certificate has been revoked");
-                    self.swarm.close_connection(link.connection);
-                }
-            }
         }
     }
 }

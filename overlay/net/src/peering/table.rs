@@ -16,7 +16,7 @@ use super::{
     plan::{DialPlan, Rank, Suspicion},
     pulse,
 };
-use crate::{certificate::VerifiedPeer, channel::Lane, streams::OpenFailure};
+use crate::{certificate::Proof, channel::Lane, streams::OpenFailure};
 
 /// The gate's code for another node at the dialled address.
 const WRONG_PEER: &str = "AdmissionWrongPeerError";
@@ -95,7 +95,7 @@ pub(super) struct Link {
     /// Whether the node with the smaller id dialled it.
     pub(super) smaller_dialled: bool,
     pub(super) instance: u64,
-    pub(super) verified: VerifiedPeer,
+    pub(super) proof: Proof,
     pub(super) hold: Option<Hold>,
 }
 

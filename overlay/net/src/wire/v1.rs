@@ -39,11 +39,18 @@ pub(crate) enum Answer {
         instance: u64,
         /// The listener's chain.
         chain: Vec<Vec<u8>>,
-        /// The root, for a joiner that knows only its fingerprint.
-        root: Option<Vec<u8>>,
+        /// The roots, for a joiner that knows only a fingerprint.
+        roots: Vec<Vec<u8>>,
     },
     /// No.
     Refused(Refused),
+}
+
+/// A node's new chain, told over a connection that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Renewed {
+    /// Leaf first.
+    pub(crate) chain: Vec<Vec<u8>>,
 }
 
 /// The answer to an enrolment request.
@@ -110,16 +117,20 @@ mod tests {
         let welcome = Answer::Welcome {
             instance: 7,
             chain: vec![vec![9]],
-            root: Some(vec![8, 8]),
+            roots: vec![vec![8, 8]],
         };
         let refused = Answer::Refused(Refused::new("C", "m", "h"));
         let accepted = EnrolAnswer::Accepted(vec![5]);
+        let renewed = Renewed {
+            chain: vec![vec![4]],
+        };
         let golden = [
             encode(&member),
             encode(&enrol),
             encode(&welcome),
             encode(&refused),
             encode(&accepted),
+            encode(&renewed),
         ]
         .map(|bytes| hex(&bytes));
         let id = hex(mesh().as_bytes());
@@ -131,6 +142,7 @@ mod tests {
                 "01000701010901020808".to_owned(),
                 "01010143016d0168".to_owned(),
                 "01000105".to_owned(),
+                "01010104".to_owned(),
             ]
         );
         assert_eq!(decode(&encode(&member)), Ok(member));

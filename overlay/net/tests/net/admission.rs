@@ -1,20 +1,16 @@
 //! Who gets through the gate, over QUIC and over TCP.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use consensus_core::LogIndex;
 use overlay_net::{CallError, Channel, Credentials, Net, NodeKey, Settings, Transport};
 
 use crate::{
-    authority::{Authority, issue},
+    authority::{Authority, trust},
     nodes::{LOCAL, Node, connected, disconnected, pair, tcp_only, until},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
-const DAY: Duration = Duration::from_secs(86_400);
 
 async fn call(from: &Node, to: &Node) -> Result<Vec<u8>, CallError> {
     from.net
@@ -33,7 +29,7 @@ async fn refusals(
     let mut own = authority.credentials(&NodeKey::generate());
     let server_key = NodeKey::generate();
     own.chain = authority.credentials(&server_key).chain;
-    own.revoked.extend(revoked.map(str::to_owned));
+    own.trust = Arc::new(authority.trust(revoked.as_slice()));
     let mut server = Node::with(&server_key, own, LOCAL);
     server.echo(Channel::Command);
     let mut odd = Node::with(key, credentials, LOCAL);
@@ -105,11 +101,7 @@ async fn an_expired_certificate_is_refused() {
     for over in TRANSPORTS {
         let authority = Authority::new(1);
         let key = NodeKey::generate();
-        let mut leaf = authority.leaf(&key);
-        leaf.begins = SystemTime::now() - 2 * DAY;
-        leaf.ends = SystemTime::now() - DAY;
-        let chain = vec![issue(&key, &leaf, &authority.root)];
-        let expired = authority.credentials_of(chain);
+        let expired = authority.expired(&key);
         let codes = refusals(&authority, &key, expired, None, over).await;
         assert_eq!(codes, ["AdmissionExpiredError"; 2], "{over:?}");
     }
@@ -120,11 +112,9 @@ async fn a_revoked_certificate_is_refused() {
     for over in TRANSPORTS {
         let authority = Authority::new(1);
         let key = NodeKey::generate();
-        let mut leaf = authority.leaf(&key);
-        leaf.serial = 0x77;
-        let chain = vec![issue(&key, &leaf, &authority.root)];
-        let revoked = authority.credentials_of(chain);
-        let codes = refusals(&authority, &key, revoked, Some("77"), over).await;
+        let leaf = authority.leaf(&key, Duration::ZERO);
+        let revoked = authority.credentials_of(leaf.chain.clone());
+        let codes = refusals(&authority, &key, revoked, Some(&leaf.serial), over).await;
         assert_eq!(codes, ["AdmissionRevokedError"; 2], "{over:?}");
     }
 }
@@ -160,32 +150,40 @@ async fn a_node_found_under_another_nodes_name_is_refused() {
     }
 }
 
+/// The serial number of the leaf that a node shows.
+fn serial(node: &Node, authority: &Authority) -> String {
+    let chain = node.credentials.borrow().chain.clone();
+    let now = consensus_authority::wall(std::time::SystemTime::now());
+    let verified = authority.trust(&[]).verify(&chain, now).unwrap();
+    verified.serial().to_owned()
+}
+
 #[tokio::test]
-async fn a_revocation_cuts_the_live_connection() {
+async fn a_revocation_cuts_the_live_connection_and_says_by_when() {
     let (authority, a, mut b) = pair();
     b.echo(Channel::Command);
     call(&a, &b).await.unwrap();
     connected(&b, &a.id).await;
     let mut credentials = Credentials::clone(&b.credentials.borrow());
-    // Both leaves of the fixture carry this serial.
-    credentials.revoked.insert("abcdef".to_owned());
+    credentials.trust = Arc::new(authority.trust(&[&serial(&a, &authority)]));
+    credentials.revision = LogIndex(7);
     b.credentials.send_replace(Arc::new(credentials));
+    let mut enforced = b.net.enforced();
+    enforced
+        .wait_for(|index| *index == LogIndex(7))
+        .await
+        .unwrap();
     disconnected(&b, &a.id).await;
     disconnected(&a, &b.id).await;
     let error = call(&a, &b).await.unwrap_err();
     assert_eq!(error.code(), "AdmissionRevokedError");
-    drop(authority);
 }
 
 #[tokio::test]
 async fn renewed_certificates_are_shown_at_the_next_connection() {
     let authority = Authority::new(1);
     let key = NodeKey::generate();
-    let mut leaf = authority.leaf(&key);
-    leaf.ends = SystemTime::now() - DAY;
-    leaf.begins = SystemTime::now() - 2 * DAY;
-    let expired = authority.credentials_of(vec![issue(&key, &leaf, &authority.root)]);
-    let a = Node::with(&key, expired, LOCAL);
+    let a = Node::with(&key, authority.expired(&key), LOCAL);
     let mut b = Node::start(&authority, &NodeKey::generate());
     b.echo(Channel::Command);
     a.knows(&b);
@@ -199,6 +197,83 @@ async fn renewed_certificates_are_shown_at_the_next_connection() {
         call(&a, &b).await.is_ok()
     })
     .await;
+}
+
+/// The old chain is revoked on the other side as soon as the new one was shown: only a connection
+/// that has taken the new one over survives that.
+#[tokio::test]
+async fn a_renewal_reaches_the_connection_that_stands() {
+    for over in TRANSPORTS {
+        let authority = Authority::new(1);
+        let key = NodeKey::generate();
+        let hour = Duration::from_secs(3600);
+        let first = authority.credentials_of(authority.leaf(&key, hour).chain);
+        let a = Node::with(&key, first, LOCAL);
+        let mut b = Node::start(&authority, &NodeKey::generate());
+        b.echo(Channel::Command);
+        match over {
+            Transport::Quic => a.knows(&b),
+            Transport::Tcp => {
+                let address = tcp_only(b.address()).await;
+                a.net.set_addresses(b.id.clone(), vec![address]);
+            }
+        }
+        call(&a, &b).await.unwrap();
+        connected(&b, &a.id).await;
+        let before = b.net.connections().borrow()[&a.id];
+        let old = serial(&a, &authority);
+        a.credentials
+            .send_replace(Arc::new(authority.credentials(&key)));
+        until(
+            "the new certificate is known on the other side",
+            async || {
+                let connections = b.net.connections();
+                let known = connections.borrow().get(&a.id).copied();
+                known.is_some_and(|known| known.certificate_ends > before.certificate_ends)
+            },
+        )
+        .await;
+        let mut credentials = Credentials::clone(&b.credentials.borrow());
+        credentials.trust = Arc::new(authority.trust(&[&old]));
+        credentials.revision = LogIndex(9);
+        b.credentials.send_replace(Arc::new(credentials));
+        let mut enforced = b.net.enforced();
+        enforced
+            .wait_for(|index| *index == LogIndex(9))
+            .await
+            .unwrap();
+        assert_eq!(call(&a, &b).await.unwrap(), b"hello", "{over:?}");
+        let after = b.net.connections().borrow()[&a.id];
+        assert_eq!(after.remote, before.remote, "{over:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_is_dropped_takes_its_connections_with_it() {
+    let old = Authority::new(1);
+    let new = old.successor();
+    let (key, other) = (NodeKey::generate(), NodeKey::generate());
+    // One still shows the old root's chain, the other one's is cross-signed: both know both roots.
+    let both = |chain| Credentials {
+        trust: Arc::new(trust(&[&old, &new], &[])),
+        ..old.credentials_of(chain)
+    };
+    let a = Node::with(&key, both(old.leaf(&key, Duration::ZERO).chain), LOCAL);
+    let mut b = Node::with(&other, both(new.leaf(&other, Duration::ZERO).chain), LOCAL);
+    b.echo(Channel::Command);
+    a.knows(&b);
+    call(&a, &b).await.unwrap();
+    connected(&b, &a.id).await;
+    let mut credentials = Credentials::clone(&b.credentials.borrow());
+    credentials.trust = Arc::new(new.trust(&[]));
+    b.credentials.send_replace(Arc::new(credentials));
+    disconnected(&b, &a.id).await;
+    // The cross certificate leads whoever knows only the old root to the new one.
+    let behind = NodeKey::generate();
+    let c = Node::with(&behind, old.credentials(&behind), LOCAL);
+    c.knows(&b);
+    let error = call(&c, &b).await.unwrap_err();
+    assert_eq!(error.code(), "AdmissionStrangerError", "{error}");
 }
 
 #[tokio::test]

@@ -1,86 +1,94 @@
 //! A mesh's root and the certificates it issues.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use consensus_core::MeshId;
-use overlay_net::{Credentials, NodeKey};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, SerialNumber,
+use consensus_authority::{
+    IntermediateKey, Issuer, LEAF_LIFETIME, Leaf, Names, PrivateKey, Root, Trust, wall,
 };
+use consensus_core::{CertificateProfile, Holder, LogIndex, MeshId, WallMs};
+use overlay_net::{Credentials, NodeKey};
 
-const HOUR: Duration = Duration::from_secs(3600);
-
-pub(crate) type Signer = CertifiedIssuer<'static, KeyPair>;
+/// A server's week and a day back: what was issued then may still have its issuer.
+const TWO_DAYS: Duration = Duration::from_secs(2 * 86_400);
 
 pub(crate) struct Authority {
     pub(crate) mesh: MeshId,
-    pub(crate) root: Signer,
-}
-
-/// What a leaf says.
-pub(crate) struct Leaf {
-    pub(crate) organization: String,
-    pub(crate) unit: &'static str,
-    pub(crate) name: String,
-    pub(crate) begins: SystemTime,
-    pub(crate) ends: SystemTime,
-    pub(crate) serial: u64,
-    pub(crate) ca: bool,
+    pub(crate) root: Root,
+    issuer: Issuer,
 }
 
 impl Authority {
     pub(crate) fn new(mesh: u8) -> Self {
-        let params = issuer_params("root", BasicConstraints::Unconstrained);
-        let root = CertifiedIssuer::self_signed(params, ed25519()).unwrap();
+        let mesh = MeshId::from_bytes([mesh; 16]);
+        let made = earlier(2 * TWO_DAYS);
+        let root = Root::generate(mesh, made).unwrap();
+        let issuer = issuer(&root, made, vec![]);
+        Self { mesh, root, issuer }
+    }
+
+    /// The same mesh's next root, which this one vouches for.
+    pub(crate) fn successor(&self) -> Self {
+        let made = earlier(TWO_DAYS);
+        let root = Root::generate(self.mesh, made).unwrap();
+        let cross = self
+            .root
+            .cross_sign(root.certificate().der(), made)
+            .unwrap();
+        let issuer = issuer(&root, made, vec![cross]);
         Self {
-            mesh: MeshId::from_bytes([mesh; 16]),
+            mesh: self.mesh,
             root,
+            issuer,
         }
     }
 
     pub(crate) fn root_der(&self) -> Vec<u8> {
-        self.root.der().to_vec()
+        self.root.certificate().der().to_vec()
     }
 
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
-        blake3::hash(&self.root_der()).into()
+        self.root.certificate().fingerprint()
     }
 
-    pub(crate) fn intermediate(&self, path_length: u8) -> Signer {
-        let constraints = BasicConstraints::Constrained(path_length);
-        CertifiedIssuer::signed_by(issuer_params("server", constraints), ed25519(), &self.root)
+    /// A day's leaf for the node, made so long ago.
+    pub(crate) fn leaf(&self, key: &NodeKey, ago: Duration) -> Leaf {
+        let key_pair = PrivateKey::from_pkcs8(&key.pkcs8_der()).unwrap();
+        self.issuer
+            .sign(
+                &key_pair.request().unwrap(),
+                CertificateProfile::Node,
+                &Holder::Node(key.node_id()),
+                &Names::default(),
+                LEAF_LIFETIME,
+                earlier(ago),
+            )
             .unwrap()
     }
 
-    pub(crate) fn leaf(&self, key: &NodeKey) -> Leaf {
-        Leaf {
-            organization: self.mesh.to_string(),
-            unit: "node",
-            name: key.node_id().to_string(),
-            begins: SystemTime::now() - HOUR,
-            ends: SystemTime::now() + HOUR,
-            serial: 0x00ab_cdef,
-            ca: false,
-        }
+    pub(crate) fn credentials(&self, key: &NodeKey) -> Credentials {
+        self.credentials_of(self.leaf(key, Duration::ZERO).chain)
     }
 
-    /// Credentials whose chain is one leaf of the root.
-    pub(crate) fn credentials(&self, key: &NodeKey) -> Credentials {
-        self.credentials_of(vec![issue(key, &self.leaf(key), &self.root)])
+    /// Credentials whose leaf has ended.
+    pub(crate) fn expired(&self, key: &NodeKey) -> Credentials {
+        self.credentials_of(self.leaf(key, TWO_DAYS).chain)
     }
 
     pub(crate) fn credentials_of(&self, chain: Vec<Vec<u8>>) -> Credentials {
         Credentials {
-            mesh: self.mesh,
             chain,
-            root: self.root_der(),
-            revoked: BTreeSet::new(),
+            trust: Arc::new(self.trust(&[])),
+            revision: LogIndex(0),
         }
+    }
+
+    /// Trust in this root alone, with these serial numbers revoked.
+    pub(crate) fn trust(&self, revoked: &[&str]) -> Trust {
+        trust(&[self], revoked)
     }
 
     pub(crate) fn watched(
@@ -93,36 +101,22 @@ impl Authority {
     }
 }
 
-fn ed25519() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ED25519).unwrap()
+/// Trust in several roots of one mesh.
+pub(crate) fn trust(authorities: &[&Authority], revoked: &[&str]) -> Trust {
+    let roots: Vec<_> = authorities.iter().map(|one| one.root_der()).collect();
+    let revoked: BTreeSet<String> = revoked.iter().map(ToString::to_string).collect();
+    Trust::new(authorities[0].mesh, &roots, &revoked, &BTreeMap::new())
 }
 
-fn issuer_params(name: &str, constraints: BasicConstraints) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(constraints);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params
+fn issuer(root: &Root, made: WallMs, cross: Vec<Vec<u8>>) -> Issuer {
+    let key = IntermediateKey::generate().unwrap();
+    let server = NodeKey::generate().node_id();
+    let signed = root
+        .sign_intermediate(&key.request().unwrap(), &server, made)
+        .unwrap();
+    Issuer::new(key, &signed.der, cross).unwrap()
 }
 
-/// A leaf for a node's key, in DER.
-pub(crate) fn issue(key: &NodeKey, leaf: &Leaf, signer: &Signer) -> Vec<u8> {
-    let mut params = CertificateParams::default();
-    let mut subject = rcgen::DistinguishedName::new();
-    subject.push(DnType::OrganizationName, leaf.organization.as_str());
-    subject.push(DnType::OrganizationalUnitName, leaf.unit);
-    subject.push(DnType::CommonName, leaf.name.as_str());
-    params.distinguished_name = subject;
-    params.not_before = leaf.begins.into();
-    params.not_after = leaf.ends.into();
-    params.serial_number = Some(SerialNumber::from(leaf.serial));
-    params.is_ca = if leaf.ca {
-        IsCa::Ca(BasicConstraints::Unconstrained)
-    } else {
-        IsCa::ExplicitNoCa
-    };
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    let pair = KeyPair::try_from(key.pkcs8_der().as_slice()).unwrap();
-    params.signed_by(&pair, signer).unwrap().der().to_vec()
+fn earlier(ago: Duration) -> WallMs {
+    wall(SystemTime::now() - ago)
 }

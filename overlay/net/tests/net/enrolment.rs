@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use overlay_net::{EnrolError, NodeKey, Refused, enrol};
+use overlay_net::{Anchor, EnrolError, NodeKey, Refused, enrol};
 
 use crate::{
     authority::Authority,
@@ -31,7 +31,7 @@ impl Scene {
             &self.joiner,
             address,
             self.authority.mesh,
-            self.authority.fingerprint(),
+            Anchor::Fingerprint(self.authority.fingerprint()),
             b"token".to_vec(),
         )
         .await
@@ -51,11 +51,13 @@ async fn a_joiner_is_enrolled_over_quic_and_over_tcp() {
             false => scene.server.address(),
             true => tcp_only(scene.server.address()).await,
         };
-        let (mesh, fingerprint) = (scene.authority.mesh, scene.authority.fingerprint());
+        let mesh = scene.authority.mesh;
+        let anchor = Anchor::Fingerprint(scene.authority.fingerprint());
         let key = scene.joiner.clone();
-        let asking = tokio::spawn(async move {
-            enrol(&key, address, mesh, fingerprint, b"token".to_vec()).await
-        });
+        let asking =
+            tokio::spawn(
+                async move { enrol(&key, address, mesh, anchor, b"token".to_vec()).await },
+            );
         let request = scene.server.incoming.enrolments.recv().await.unwrap();
         assert_eq!(request.body, b"token");
         assert_eq!(request.from, scene.joiner.node_id());
@@ -85,7 +87,7 @@ async fn the_meshs_refusal_reaches_the_joiner_with_its_code_and_hint() {
         &joiner,
         address,
         authority.mesh,
-        authority.fingerprint(),
+        Anchor::Fingerprint(authority.fingerprint()),
         vec![],
     )
     .await
@@ -102,7 +104,7 @@ async fn a_wrong_root_never_sees_the_request() {
         &scene.joiner,
         scene.server.address(),
         scene.authority.mesh,
-        other.fingerprint(),
+        Anchor::Fingerprint(other.fingerprint()),
         b"secret".to_vec(),
     )
     .await
@@ -117,7 +119,7 @@ async fn an_impostor_with_the_public_root_never_sees_the_request() {
     // It shows the true root, which is public, but the root never signed for it.
     let key = NodeKey::generate();
     let mut credentials = Authority::new(1).credentials(&key);
-    credentials.root = authority.root_der();
+    credentials.trust = std::sync::Arc::new(authority.trust(&[]));
     let server = Node::with(&key, credentials, LOCAL);
     let mut scene = Scene {
         authority,
@@ -137,7 +139,7 @@ async fn another_mesh_is_told_apart() {
         &scene.joiner,
         scene.server.address(),
         other.mesh,
-        other.fingerprint(),
+        Anchor::Fingerprint(other.fingerprint()),
         b"secret".to_vec(),
     )
     .await
@@ -169,7 +171,7 @@ async fn a_daemon_that_takes_no_enrolments_refuses_at_once() {
         &joiner,
         server.address(),
         authority.mesh,
-        authority.fingerprint(),
+        Anchor::Fingerprint(authority.fingerprint()),
         vec![],
     );
     let error = tokio::time::timeout(Duration::from_secs(5), answer)
@@ -177,4 +179,31 @@ async fn a_daemon_that_takes_no_enrolments_refuses_at_once() {
         .unwrap()
         .unwrap_err();
     assert_eq!(error.code(), "EnrolBusyError");
+}
+
+#[tokio::test]
+async fn who_knows_only_the_old_root_is_led_to_the_new_one_and_nobody_else_is() {
+    let old = Authority::new(1);
+    let new = old.successor();
+    let key = NodeKey::generate();
+    let mut server = Node::with(&key, new.credentials(&key), LOCAL);
+    let address = server.address();
+    let ask = async |anchor| {
+        let joiner = NodeKey::generate();
+        enrol(&joiner, address, old.mesh, anchor, b"back".to_vec()).await
+    };
+    let stranger = Authority::new(1);
+    let error = ask(Anchor::Roots(vec![stranger.root_der()]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "EnrolUnprovenError");
+    assert!(server.incoming.enrolments.try_recv().is_err());
+    let answering = tokio::spawn(async move {
+        let request = server.incoming.enrolments.recv().await.unwrap();
+        request.reply.send(Ok(b"welcome".to_vec())).unwrap();
+        server
+    });
+    let answer = ask(Anchor::Roots(vec![old.root_der()])).await.unwrap();
+    assert_eq!(answer, b"welcome");
+    drop(answering.await.unwrap());
 }

@@ -8,7 +8,6 @@
 mod admission;
 mod authority;
 mod calls;
-mod certificates;
 mod enrolment;
 mod membership;
 mod nodes;

@@ -247,7 +247,7 @@ impl From<DockerContainer> for ContainerSummary {
 }
 
 /// The API version to speak with an engine whose newest one is given.
-pub(super) fn api_version(newest: &str) -> ClientVersion {
+pub(crate) fn api_version(newest: &str) -> ClientVersion {
     let numbers = newest
         .split_once('.')
         .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
@@ -268,7 +268,7 @@ pub(super) fn api_version(newest: &str) -> ClientVersion {
 }
 
 /// The image with a tag: without one Docker's API pulls every tag of the repository.
-pub(super) fn with_tag(image: &str) -> String {
+pub(crate) fn with_tag(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
     if name.contains(':') || image.contains('@') {
         image.to_owned()
@@ -278,7 +278,7 @@ pub(super) fn with_tag(image: &str) -> String {
 }
 
 /// Repository and tag of an image that has one.
-pub(super) fn split_tag(reference: &str) -> (&str, &str) {
+pub(crate) fn split_tag(reference: &str) -> (&str, &str) {
     reference.rsplit_once(':').unwrap_or((reference, "latest"))
 }
 

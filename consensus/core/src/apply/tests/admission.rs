@@ -1,10 +1,7 @@
 //! Tokens, names, and who gets in.
 
 use super::world::*;
-use crate::{
-    Command, DEFAULT_IPV4_PREFIX, Done, EventKind, LifecycleClass, NodeState, Refusal, Role,
-    TokenId, WallMs,
-};
+use crate::{Command, Done, EventKind, LifecycleClass, NodeState, Refusal, Role, TokenId, WallMs};
 
 #[test]
 fn a_founder_is_a_server_with_a_place_in_the_default_network() {
@@ -22,11 +19,9 @@ fn a_founder_is_a_server_with_a_place_in_the_default_network() {
 }
 
 #[test]
-fn only_the_founder_itself_founds_a_mesh_and_becomes_its_issuer() {
+fn only_the_founder_itself_founds_a_mesh() {
     let mut world = World::empty();
     assert_eq!(world.refused(2, create_mesh(1)).code(), "NotYoursError");
-    let foreign = create_mesh_with(1, 2, DEFAULT_IPV4_PREFIX);
-    assert_eq!(world.refused(1, foreign).code(), "NotYoursError");
     assert_eq!(world.agreed().mesh, None);
 }
 
@@ -159,13 +154,46 @@ fn a_node_that_is_up_does_not_join_again() {
 }
 
 #[test]
-fn only_the_issuer_admits() {
-    let mut world = World::of(2, 2);
-    let token = world.token(Role::Agent, false);
+fn any_server_admits_with_what_it_signed_itself_and_no_agent_does() {
+    let mut world = World::of(2, 3);
+    let token = world.token(Role::Agent, true);
     assert_eq!(
-        world.refused(2, admit(3, token)),
-        Refusal::NotIssuer { actor: id(2) }
+        world.refused(3, admit(4, token)),
+        Refusal::NotServer { actor: id(3) }
     );
+    let refusal = world.refused(2, admit(4, token));
+    assert_eq!(refusal.code(), "IntermediateUnusableError");
+    let Command::AdmitNode {
+        secret_hash,
+        enrolment,
+        ..
+    } = admit(4, token)
+    else {
+        unreachable!()
+    };
+    let by_its_own = Command::AdmitNode {
+        token,
+        secret_hash,
+        enrolment,
+        certificate: certificate_by(2, "a4", 4, START),
+    };
+    world.ok(2, by_its_own);
+    assert_eq!(world.agreed().certificates["a4"].issuer, ca_serial(2));
+}
+
+#[test]
+fn a_token_that_was_taken_back_admits_nobody() {
+    let mut world = World::founded();
+    let token = world.token(Role::Agent, true);
+    world.ok(1, admit(2, token));
+    world.ok(1, Command::RevokeToken { id: token });
+    assert_eq!(world.kinds(), [EventKind::TokenRevoked]);
+    assert_eq!(
+        world.refused(1, admit(3, token)).code(),
+        "BootstrapTokenUnknownError"
+    );
+    let again = Command::RevokeToken { id: token };
+    assert_eq!(world.refused(1, again).code(), "BootstrapTokenUnknownError");
 }
 
 #[test]
@@ -195,7 +223,7 @@ fn a_token_may_live_for_ever_and_its_successors_are_made_all_the_same() {
 #[test]
 fn live_tokens_are_limited_and_expired_ones_make_room() {
     let mut world = World::founded();
-    let tokens: Vec<_> = (0..1024).map(|_| world.token(Role::Agent, false)).collect();
+    let tokens: Vec<_> = (0..1000).map(|_| world.token(Role::Agent, false)).collect();
     let one_more = create_token(
         TokenId::from_bytes([0xfe; 16]),
         Role::Agent,
@@ -261,6 +289,11 @@ fn labels_are_checked_at_enrolment_and_later() {
         ("k", "a,b"),
         ("k", "a=b"),
         ("k", "a\nb"),
+        ("k", "a\u{7f}"),
+        ("k", "a\u{85}"),
+        ("k", "é,b"),
+        ("k", "é=b"),
+        ("k", "é\nb"),
         ("k", &long_value),
     ] {
         let refusal = world.refused(1, label(1, &[(key, value)], &[]));

@@ -243,8 +243,8 @@ fn a_node_cannot_report_what_only_the_mesh_decides_nor_more_than_fits() {
 }
 
 #[test]
-fn only_the_issuer_signs_and_only_the_request_that_is_open() {
-    let mut world = World::of(2, 2);
+fn only_a_server_signs_and_only_the_request_that_is_open() {
+    let mut world = World::of(1, 2);
     assert_eq!(
         world.refused(1, signed(2, 1, "d1")).code(),
         "DockerHostNotFoundError"
@@ -254,7 +254,7 @@ fn only_the_issuer_signs_and_only_the_request_that_is_open() {
     world.report(2, wants_cert(2));
     assert_eq!(
         world.refused(2, signed(2, 2, "d1")).code(),
-        "NotIssuerError"
+        "NotServerError"
     );
     world.ignored(1, signed(2, 1, "d1"));
     world.ok(1, signed(2, 2, "d2"));

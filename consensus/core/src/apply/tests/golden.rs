@@ -5,19 +5,20 @@
 
 use super::world::*;
 use crate::{
-    Applied, Command, DockerPhase, Done, Envelope, NodeState, Refusal, RequestId, Role, TokenId,
-    WallMs, wire::v1,
+    Applied, Command, DockerPhase, Done, Envelope, ExpiringCertificate, NodeState, OperatorRole,
+    Refusal, RequestId, Revocation, Role, RotationStep, TokenId, WallMs, wire::v1,
 };
 
 /// What each value was called and the digest of its bytes.
 const GOLDEN: &[(&str, &str)] = &[
-    ("state empty", "ccea657309e075a1"),
-    ("state", "4252a065e352c69e"),
-    ("agreed", "9e9d7431a8ed0f4f"),
+    ("state empty", "6c5fea4d30ace91f"),
+    ("state", "f80f4786e75b3db6"),
+    ("agreed", "6e6f2d79b4d02b37"),
     ("event", "b3d409198b9ba00f"),
     ("done", "396eab8ebe8b2247"),
     ("done admitted", "2c1b5b6e42a84fdf"),
     ("done servers", "9dda8bec6203e322"),
+    ("done revoked", "87e763471ff727c0"),
     ("NoMeshError", "44c659d145ea5700"),
     ("MeshExistsError", "8b3fa04ee7d87e14"),
     ("BootstrapTokenUnknownError", "545b4fcc799f551b"),
@@ -29,7 +30,7 @@ const GOLDEN: &[(&str, &str)] = &[
     ("NodeEnrolledError", "cd5474c6617156c3"),
     ("InvalidInputError", "36b45bbfa8617ced"),
     ("LastServerError", "d3dc78dc1c8b56c0"),
-    ("IssuerNeededError", "f6265ebbfc7ab86b"),
+    ("MajorityAtRiskError", "d5bf80db64973175"),
     ("RoleUnchangedError", "308badacefeb339b"),
     ("NetworkNotFoundError", "1e9af9ffc505ac6f"),
     ("SdwanPeerExistsError", "7c59ba2d9a8a7045"),
@@ -45,34 +46,57 @@ const GOLDEN: &[(&str, &str)] = &[
     ("DockerHostNotFoundError", "5f9cc43653468416"),
     ("DockerHostExistsError", "cd58460c362c925a"),
     ("NotYoursError", "db968d7c83b7c0de"),
-    ("NotIssuerError", "cebf17935533b2f2"),
+    ("NotServerError", "cebf17935533b2f2"),
     ("TooLargeError", "99979f92a285bcf5"),
-    ("report_docker assigned", "8e495d0da63019a7"),
-    ("report_docker installing", "b7344b5673ee1445"),
-    ("report_docker wants_cert", "da0d0454d8ba12f1"),
-    ("report_docker wants_config", "7b8de85aa52b1c6d"),
-    ("report_docker ready", "d3a1a2a2f3f231cf"),
-    ("report_docker stopping", "6e1e95c231429578"),
-    ("report_docker stopped", "e99f3812e34fc46a"),
-    ("report_docker failed", "f4f08a50df1fa95b"),
-    ("create_mesh", "934a687b724f4796"),
-    ("create_token", "f2f86251237e41b1"),
-    ("admit_node", "5779dfcc25dcd010"),
-    ("report_node", "969e3904178eb6fe"),
-    ("label_node", "4bf84f6963fde20e"),
-    ("set_role", "b77f864b8f1fcc6f"),
-    ("remove_node", "5e26f5dd3059605e"),
-    ("record_silence", "64969a2c654ca18e"),
-    ("record_certificate", "2cb482d55cbefc82"),
-    ("attach_peer", "72e029e202da1743"),
-    ("detach_peer", "c59cfd86e987255f"),
-    ("assign_module", "5b7707a6bc1f39ce"),
-    ("unassign_module", "ec9788a19eb772f1"),
-    ("report_docker", "b2de18086dfd8e24"),
-    ("docker_cert_signed", "f8d7fad115869b23"),
-    ("decommission_docker", "679ed0b021ae8a8f"),
-    ("register_docker", "7dc69d00e12a3129"),
-    ("unregister_docker", "87a0122a8f87af6e"),
+    ("CertificateNotFoundError", "adc7efcc2d30f2aa"),
+    ("IntermediateUnusableError", "ad21165aec835824"),
+    ("RootNotFoundError", "2eb2c16a90d07b16"),
+    ("SealedToOthersError", "60253d52b866f58a"),
+    ("RotationUnderWayError", "0559979257b548b0"),
+    ("NoRotationError", "0674114981df7a92"),
+    ("RotationOutOfStepError", "2c3d752d00b697ee"),
+    ("RotationHeldError", "dfa9ac5b75426c89"),
+    ("OperatorNotFoundError", "2ad9f5958621f72a"),
+    ("OperatorExistsError", "723e8a1c682bff68"),
+    ("NodeRemovedError", "5959906c8f1c7d20"),
+    ("report_docker assigned", "a68be66f33e88309"),
+    ("report_docker installing", "b3ee3c884c8d2fbd"),
+    ("report_docker wants_cert", "66ca04e9c0b9f3eb"),
+    ("report_docker wants_config", "4c3117356a0088c2"),
+    ("report_docker ready", "120e4607ae3cff17"),
+    ("report_docker stopping", "65ca86ecc9515c8c"),
+    ("report_docker stopped", "5cfb17775c0cfe9e"),
+    ("report_docker failed", "2dbaf46cc139151f"),
+    ("create_mesh", "57fffc0f0160a300"),
+    ("create_token", "d4e89d46415c0277"),
+    ("revoke_token", "30f4362913daf59a"),
+    ("admit_node", "91792bf0267dda72"),
+    ("report_node", "39f9bebb10dc2210"),
+    ("label_node", "f3aa2f794cb20cd9"),
+    ("set_role", "47bdca543eaee593"),
+    ("remove_node", "be72866e0032e7f1"),
+    ("record_silence", "2591915b65f4272c"),
+    ("record_certificate", "3b80f2df0aa8e4eb"),
+    ("record_intermediate", "df74f04d9946c762"),
+    ("revoke_certificates", "c6e2ff00d1880c61"),
+    ("seal_root_key", "12e9e0a76f049a0b"),
+    ("begin_rotation", "ff58ff7e7f1215f3"),
+    ("advance_rotation", "9dcc60fc62ca294f"),
+    ("finish_rotation", "32281d6e8b166dca"),
+    ("abort_rotation", "07a31ec3347b8a4f"),
+    ("record_expiry_warning", "5a77ce797333a8d6"),
+    ("create_operator", "b796660e88995486"),
+    ("set_operator_role", "233f39169da4319f"),
+    ("remove_operator", "4f16d476a3c5ecab"),
+    ("attach_peer", "44e2b481b317f612"),
+    ("detach_peer", "ce43c166510aace9"),
+    ("assign_module", "188d8fe52211dad7"),
+    ("unassign_module", "eafd3296d4835e22"),
+    ("report_docker", "398ea6a1b586a7a9"),
+    ("docker_cert_signed", "79983a950675f5ef"),
+    ("decommission_docker", "f9fb97b7d80af919"),
+    ("register_docker", "ad675acc61783e9b"),
+    ("unregister_docker", "d0aad7c89a9081c6"),
 ];
 
 #[test]
@@ -150,6 +174,13 @@ pub(super) fn full_state() -> World {
     world.ok(2, up);
     world.refused(1, attach(9));
     world.token(Role::Agent, true);
+    world.ok(1, create_operator("ann", OperatorRole::Operator));
+    let warned = Command::RecordExpiryWarning {
+        certificate: ExpiringCertificate::Root(fingerprint(0)),
+    };
+    world.ok(1, warned);
+    world.ok(1, reseal(&world, 0));
+    world.begin_rotation(1);
     world
 }
 
@@ -166,6 +197,7 @@ fn golden_values() -> Vec<(String, Vec<u8>)> {
         named("done", Ok(Done::Done)),
         named("done admitted", Ok(Done::Admitted { role: Role::Agent })),
         named("done servers", Ok(Done::Servers { count: 2 })),
+        named("done revoked", Ok(Done::Revoked { count: 2 })),
     ]);
     values.extend(refusals().into_iter().map(|refusal| {
         let name = refusal.code();
@@ -190,6 +222,7 @@ fn envelope(command: Command) -> Envelope {
     Envelope {
         request: RequestId::from_bytes([7; 16]),
         actor: id(1),
+        operator: Some("ann".into()),
         time: START,
         command,
     }
@@ -211,9 +244,10 @@ fn phases() -> Vec<DockerPhase> {
 /// One command of each kind, in the order of their numbers on the wire.
 pub(super) fn commands() -> Vec<Command> {
     let token = TokenId::from_bytes([5; 16]);
-    vec![
+    let mut commands = vec![
         create_mesh(1),
         create_token(token, Role::Server, WallMs(9), true),
+        Command::RevokeToken { id: token },
         admit(2, token),
         Command::ReportNode {
             state: NodeState::Bootstrapping,
@@ -226,7 +260,9 @@ pub(super) fn commands() -> Vec<Command> {
             node: id(2),
             silent: true,
         },
-        Command::RecordCertificate(certificate("c2", 2, START)),
+    ];
+    commands.extend(commands_of_the_authority());
+    commands.extend([
         attach(2),
         detach(2),
         Command::AssignModule(docker_on(2)),
@@ -241,6 +277,42 @@ pub(super) fn commands() -> Vec<Command> {
         Command::UnregisterDocker {
             name: "attic".into(),
         },
+    ]);
+    commands
+}
+
+fn commands_of_the_authority() -> Vec<Command> {
+    vec![
+        Command::RecordCertificate(certificate("c2", 2, START)),
+        Command::RecordIntermediate(intermediate(2, START)),
+        Command::RevokeCertificates {
+            which: Revocation::Serial("a2".into()),
+            reason: "lost".into(),
+        },
+        Command::SealRootKey {
+            root: fingerprint(0),
+            key: sealed([recipient(1), recovery()].into()),
+        },
+        World::founded().rotation_to(1),
+        Command::AdvanceRotation {
+            to: RotationStep::Issuing,
+        },
+        Command::FinishRotation {
+            root: fingerprint(0),
+            leave_behind: false,
+        },
+        Command::AbortRotation {
+            reason: "later".into(),
+        },
+        Command::RecordExpiryWarning {
+            certificate: ExpiringCertificate::Leaf("a2".into()),
+        },
+        create_operator("ann", OperatorRole::Admin),
+        Command::SetOperatorRole {
+            name: "ann".into(),
+            role: OperatorRole::Viewer,
+        },
+        Command::RemoveOperator { name: "ann".into() },
     ]
 }
 
@@ -267,13 +339,19 @@ pub(super) fn refusals() -> Vec<Refusal> {
             rule: text("server or agent"),
         },
         Refusal::LastServer { node: node.clone() },
-        Refusal::IssuerNeeded { node: node.clone() },
+        Refusal::MajorityAtRisk {
+            node: node.clone(),
+            reachable: 1,
+            servers: 3,
+            needed: 2,
+        },
         Refusal::RoleUnchanged {
             node: node.clone(),
             role: text("agent"),
         },
     ];
     refusals.extend(refusals_of_overlay_and_modules());
+    refusals.extend(refusals_of_the_authority());
     refusals
 }
 
@@ -330,10 +408,40 @@ fn refusals_of_overlay_and_modules() -> Vec<Refusal> {
             actor: id(3),
             node: id(2),
         },
-        Refusal::NotIssuer { actor: id(2) },
+        Refusal::NotServer { actor: id(2) },
         Refusal::TooLarge {
             what: text("a reason"),
             limit: 4096,
+        },
+    ]
+}
+
+fn refusals_of_the_authority() -> Vec<Refusal> {
+    let text = |text: &str| text.to_owned();
+    let step = text("issuing");
+    vec![
+        Refusal::CertificateUnknown { serial: text("ee") },
+        Refusal::IntermediateUnusable {
+            serial: text("ee"),
+            reason: text("it is retired"),
+        },
+        Refusal::RootUnknown {
+            root: fingerprint(1).to_string(),
+        },
+        Refusal::SealedToOthers,
+        Refusal::RotationUnderWay { step: step.clone() },
+        Refusal::NoRotation,
+        Refusal::RotationOutOfStep { step },
+        Refusal::RotationHeld {
+            remaining: 2,
+            first: text("n2"),
+        },
+        Refusal::OperatorUnknown { name: text("bob") },
+        Refusal::OperatorExists { name: text("ann") },
+        Refusal::NodeRemoved {
+            name: text("n2"),
+            at: START,
+            reason: text("broken"),
         },
     ]
 }

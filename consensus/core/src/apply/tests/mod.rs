@@ -1,14 +1,21 @@
 //! Claims about the state machine, by what an operator would ask about.
 
 mod admission;
+mod authority;
 mod certificates;
 mod docker;
 mod golden;
+mod limits;
 mod networks;
+mod operators;
 mod random;
+mod recovery;
 mod refusals;
 mod removal;
+mod renewal;
 mod requests;
+mod revocation;
 mod roles;
+mod rotation;
 mod selectors;
 mod world;

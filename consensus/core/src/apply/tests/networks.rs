@@ -33,7 +33,7 @@ fn a_nodes_ipv6_address_comes_back_unchanged() {
 fn a_network_without_a_free_address_refuses_and_the_token_stays_good() {
     let mut world = World::empty();
     let small = "100.64.0.0/29".parse().unwrap();
-    world.ok(1, create_mesh_with(1, 1, small));
+    world.ok(1, create_mesh_with(1, small));
     let token = world.token(Role::Agent, true);
     for n in 2..=6 {
         world.ok(1, admit(n, token));

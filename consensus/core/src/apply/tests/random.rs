@@ -6,8 +6,10 @@ use proptest::prelude::*;
 
 use super::{golden, world::*};
 use crate::{
-    Agreed, Command, DockerPhase, EVENTS_KEPT, Enrolment, Envelope, LifecycleClass, NodeState,
-    RequestId, Role, State, Target, TokenId, WallMs, apply::ANSWERS_KEPT, wire::v1,
+    Agreed, CertificateProfile, Command, DockerPhase, EVENTS_KEPT, Enrolment, Envelope,
+    ExpiringCertificate, Holder, IssuedCertificate, LifecycleClass, NodeState, OperatorRole,
+    RequestId, Revocation, Role, RootState, RotationStep, State, Target, TokenId, WallMs,
+    apply::ANSWERS_KEPT, expiry_warnings, limits::SERVERS_MAX, reseal_due, wire::v1,
 };
 
 proptest! {
@@ -15,8 +17,8 @@ proptest! {
 
     #[test]
     fn replicas_that_apply_the_same_log_have_the_same_bytes(
-        log in prop::collection::vec(any::<Draw>(), 1..120),
-        snapshot_at in 0_usize..120,
+        log in prop::collection::vec(any::<Draw>(), 1..200),
+        snapshot_at in 0_usize..200,
     ) {
         let (mut straight, mut restored) = (World::empty(), World::empty());
         for (at, envelope) in log_of(&log).iter().enumerate() {
@@ -29,6 +31,7 @@ proptest! {
             if answer.is_err() {
                 prop_assert_eq!(&before.agreed, &straight.state.agreed);
                 prop_assert_eq!(&before.tokens, &straight.state.tokens);
+                prop_assert_eq!(&before.root_keys, &straight.state.root_keys);
                 prop_assert_eq!(&before.events, &straight.state.events);
             }
             check(&straight.state);
@@ -60,10 +63,10 @@ proptest! {
 fn the_random_logs_reach_deep_states() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
-    let logs = prop::collection::vec(any::<Draw>(), 120);
+    let logs = prop::collection::vec(any::<Draw>(), 300);
     let mut kinds = BTreeSet::new();
     let mut refusals = BTreeSet::new();
-    for _ in 0..200 {
+    for _ in 0..100 {
         let mut world = World::empty();
         for envelope in log_of(&logs.new_tree(&mut runner).unwrap().current()) {
             if let Err(refusal) = world.apply(&envelope) {
@@ -74,63 +77,99 @@ fn the_random_logs_reach_deep_states() {
     }
     assert!(kinds.contains("system.docker.provisioned"), "{kinds:?}");
     assert!(kinds.contains("system.docker.decommissioned"), "{kinds:?}");
-    assert!(kinds.len() >= 18, "{kinds:?}");
-    assert!(refusals.len() >= 20, "{refusals:?}");
+    let all = [
+        "node.returned",
+        "ca.revoked",
+        "ca.expiry_warning",
+        "operator.removed",
+    ];
+    assert!(all.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    assert!(kinds.contains("ca.rotation.finished"), "{kinds:?}");
+    assert!(kinds.len() >= 30, "{} {kinds:?}", kinds.len());
+    assert!(refusals.len() >= 30, "{} {refusals:?}", refusals.len());
 }
 
 /// Raw material of one command.
 type Draw = (u8, u8, u8, u8, u8);
 
-/// Mostly sensible commands of six nodes, with hostile texts and repeated requests among them.
+/// Mostly sensible commands of six nodes, with hostile texts and repeated requests among them. A
+/// world that applies them tells what is sensible: who signs with what, and for whom to seal.
 fn log_of(draws: &[Draw]) -> Vec<Envelope> {
     let mut world = World::empty();
-    let mut now = START.0;
     let mut log: Vec<Envelope> = vec![world.envelope(1, create_mesh(1))];
+    let _ = world.apply(&log[0]);
     for (at, draw) in draws.iter().enumerate() {
         let (_, a, _, _, e) = *draw;
-        now += u64::from(e) * HOUR_MS / 64;
-        let (actor, command) = command_of(*draw, WallMs(now), at);
+        world.now.0 += u64::from(e) * HOUR_MS / 64;
+        let (actor, command) = command_of(*draw, &world, at);
         let mut envelope = world.envelope(actor, command);
-        envelope.time = WallMs(now);
         if e % 16 == 0 {
             envelope.request = log[usize::from(a) % log.len()].request;
         }
         if e == 1 {
             envelope.request = RequestId::from_bytes([0; 16]);
         }
+        if e % 8 == 5 {
+            envelope.operator = Some(text(a).into());
+        }
+        let _ = world.apply(&envelope);
         log.push(envelope);
     }
     log
 }
 
-fn command_of((kind, a, b, c, e): Draw, now: WallMs, at: usize) -> (u32, Command) {
+/// A server, most of the time.
+fn signer(world: &World, b: u8, e: u8) -> u32 {
+    let servers = (1..=6).filter(|n| world.agreed().nodes.get(&id(*n)).is_some_and(is_server));
+    let servers: Vec<u32> = servers.collect();
+    if e % 32 == 3 || servers.is_empty() {
+        return u32::from(b % 6) + 1;
+    }
+    servers[usize::from(b) % servers.len()]
+}
+
+fn is_server(node: &crate::Node) -> bool {
+    node.role == Role::Server
+}
+
+/// What a server signs with now; rather something old than nothing.
+fn issuer(world: &World, server: u32) -> String {
+    let now = world.agreed().signing_intermediate(&id(server), world.now);
+    now.map_or_else(|| ca_serial(server), |(serial, _)| serial.clone())
+}
+
+fn serial_of(c: u8, at: usize) -> String {
+    if c < 32 {
+        format!("{:02x}", c % 4)
+    } else {
+        format!("{at:04x}")
+    }
+}
+
+fn command_of((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Command) {
+    if kind % 40 >= 24 {
+        return authority_command((kind, a, b, c, e), world, at);
+    }
     let n = u32::from(a % 6) + 1;
+    let now = world.now;
     let token = TokenId::from_bytes([b % 4; 16]);
     let role = if c % 2 == 0 {
         Role::Agent
     } else {
         Role::Server
     };
-    let serial = if c < 32 {
-        format!("{:02x}", c % 4)
-    } else {
-        format!("{at:04x}")
-    };
     let assignment = if b % 3 == 0 {
         docker_where(&[("k", text(c))])
     } else {
         docker_on(n)
     };
-    let command = match kind % 24 {
+    let command = match kind % 40 {
         0 if e < 8 => create_mesh(n),
         0 | 1 => {
             let life = [0, HOUR_MS, DAY_MS, u64::MAX][usize::from(c / 4 % 4)];
             create_token(token, role, WallMs(now.0.saturating_add(life)), c % 3 != 0)
         }
-        2..=5 => {
-            let actor = if e % 32 == 3 { n } else { 1 };
-            return (actor, admit_as(joiner(n, c, e), token, &serial));
-        }
+        2..=5 | 12 | 21 => return signed_command((kind, a, b, c, e), world, at),
         6 => Command::ReportNode {
             state: [
                 NodeState::Joining,
@@ -140,26 +179,28 @@ fn command_of((kind, a, b, c, e): Draw, now: WallMs, at: usize) -> (u32, Command
             addresses: vec![],
         },
         7 | 8 => label(n, &[("k", text(c))], if b % 2 == 0 { &[] } else { &["k"] }),
-        9 => set_role(n, role),
-        10 if b % 2 == 0 => remove(n),
+        9 => Command::SetRole {
+            node: name(n),
+            role,
+            reachable: (1..=6).filter(|n| b & (1 << n) != 0).map(id).collect(),
+            force: b % 4 == 0,
+        },
         10 => Command::RemoveNode {
-            node: text(c).into(),
+            node: if b % 2 == 0 { name(n) } else { text(c).into() },
             reason: text(b).into(),
+            compromised: e % 4 == 0,
+            reachable: everybody(),
+            force: false,
         },
         11 => Command::RecordSilence {
             node: id(n),
             silent: c % 2 == 0,
         },
-        12 => {
-            let command = Command::RecordCertificate(certificate(&serial, n, now));
-            return (if e % 8 == 0 { n } else { 1 }, command);
-        }
         13 => attach(n),
         14 => detach(n),
         15 | 16 => Command::AssignModule(assignment),
         17 => Command::UnassignModule(assignment),
-        18..=20 => return (n, report_of(b, c, n)),
-        21 => return (if e % 8 == 0 { n } else { 1 }, signed(n, b % 3, &serial)),
+        18..=20 => report_of(b, c, n),
         22 => decommission(n),
         _ if b % 2 == 0 => register(text(c)),
         _ => Command::UnregisterDocker {
@@ -167,6 +208,138 @@ fn command_of((kind, a, b, c, e): Draw, now: WallMs, at: usize) -> (u32, Command
         },
     };
     (n, command)
+}
+
+/// Commands that carry a leaf.
+fn signed_command((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Command) {
+    let n = u32::from(a % 6) + 1;
+    let by = signer(world, b, e);
+    let (issuer, serial) = (issuer(world, by), serial_of(c, at));
+    let holder = Holder::Node(id(n));
+    let command = match kind % 40 {
+        2..=5 => {
+            let token = TokenId::from_bytes([b % 4; 16]);
+            let profile = CertificateProfile::Node;
+            Command::AdmitNode {
+                token,
+                secret_hash: secret(),
+                enrolment: joiner(n, c, e),
+                certificate: leaf(&issuer, &serial, holder, profile, world.now),
+            }
+        }
+        12 => {
+            let profile = CertificateProfile::ALL[usize::from(c % 5)];
+            let holder = match profile {
+                CertificateProfile::Operator => Holder::Operator(text(a).into()),
+                CertificateProfile::Node
+                | CertificateProfile::DockerServer
+                | CertificateProfile::DockerClient
+                | CertificateProfile::Browser => holder,
+            };
+            Command::RecordCertificate(leaf(&issuer, &serial, holder, profile, world.now))
+        }
+        _ => Command::DockerCertSigned {
+            node: id(n),
+            certificate: IssuedCertificate {
+                serial,
+                issuer,
+                leaf: vec![0x30],
+                csr: open_request(world, n).unwrap_or(vec![b % 3]),
+                not_before: world.now,
+                not_after: WallMs(world.now.0 + DAY_MS),
+            },
+        },
+    };
+    (by, command)
+}
+
+/// What node `n`'s dockerd asks to have signed.
+fn open_request(world: &World, n: u32) -> Option<Vec<u8>> {
+    match &world.agreed().docker_hosts.get(&id(n))?.phase {
+        DockerPhase::WantsCert { csr } => Some(csr.clone()),
+        DockerPhase::Assigned
+        | DockerPhase::Installing
+        | DockerPhase::WantsConfig
+        | DockerPhase::Ready { .. }
+        | DockerPhase::Stopping
+        | DockerPhase::Stopped
+        | DockerPhase::Failed { .. } => None,
+    }
+}
+
+fn authority_command((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Command) {
+    let by = signer(world, b, e);
+    let roots = &world.agreed().authority.roots;
+    let root = roots.get(usize::from(c) % roots.len().max(1));
+    let root = root.map_or(fingerprint(9), crate::Root::fingerprint);
+    let role = OperatorRole::ALL[usize::from(c % 3)];
+    let operator = text(a);
+    let command = match kind % 40 {
+        24..=27 => {
+            let mut new = intermediate_under(0, &format!("{:x}", 0x1_0000 + at), world.now);
+            let active = world.agreed().active_root().map(crate::Root::fingerprint);
+            new.root = if e % 8 == 0 {
+                root
+            } else {
+                active.unwrap_or(root)
+            };
+            Command::RecordIntermediate(new)
+        }
+        28 | 29 => revoke(revocation_of(a, c, world)),
+        30 => Command::SealRootKey {
+            root,
+            key: sealed(if e % 8 == 0 {
+                [recipient(1)].into()
+            } else {
+                world.state.sealing_recipients()
+            }),
+        },
+        31 => world.rotation_to(c),
+        32 => Command::AdvanceRotation {
+            to: RotationStep::Issuing,
+        },
+        33 => Command::FinishRotation {
+            root,
+            leave_behind: e % 2 == 0,
+        },
+        34 if e % 4 == 0 => Command::AbortRotation {
+            reason: text(a).into(),
+        },
+        34 | 35 => {
+            let warnings = expiry_warnings(world.agreed(), world.now);
+            let warning = warnings.get(usize::from(c) % warnings.len().max(1));
+            let certificate = warning.map(|warning| warning.certificate.clone());
+            Command::RecordExpiryWarning {
+                certificate: certificate.unwrap_or(ExpiringCertificate::Leaf(serial_of(c, at))),
+            }
+        }
+        36 | 37 => create_operator(operator, role),
+        38 if e % 2 == 0 => Command::SetOperatorRole {
+            name: operator.into(),
+            role,
+        },
+        38 => Command::RemoveOperator {
+            name: operator.into(),
+        },
+        _ => Command::RevokeToken {
+            id: TokenId::from_bytes([b % 4; 16]),
+        },
+    };
+    (by, command)
+}
+
+fn revocation_of(a: u8, c: u8, world: &World) -> Revocation {
+    let agreed = world.agreed();
+    let pick = |serials: Vec<&String>| {
+        let picked = serials.get(usize::from(a) % serials.len().max(1));
+        Revocation::Serial(picked.map_or_else(|| "ff".into(), |serial| (*serial).clone()))
+    };
+    match c % 4 {
+        0 => Revocation::Node(name(u32::from(a % 6) + 1)),
+        1 => Revocation::Operator(text(a).into()),
+        2 => pick(agreed.certificates.keys().collect()),
+        _ => pick(agreed.authority.intermediates.keys().collect()),
+    }
 }
 
 fn joiner(n: u32, c: u8, e: u8) -> Enrolment {
@@ -204,30 +377,91 @@ fn text(c: u8) -> &'static str {
 fn check(state: &State) {
     assert!(state.events.len() <= EVENTS_KEPT && state.answers.len() <= ANSWERS_KEPT);
     let agreed = &*state.agreed;
-    if let Some(mesh) = &agreed.mesh {
-        assert!(
-            agreed.nodes.contains_key(&mesh.issuer),
-            "the issuer is a member"
-        );
-        assert!(agreed.servers().next().is_some(), "at least one server");
-    }
     check_nodes(agreed);
     check_peers(agreed);
     check_docker(agreed);
-    for (serial, record) in &agreed.certificates {
-        assert!(
-            !agreed.revoked.contains_key(serial),
-            "{serial} is live and revoked"
-        );
-        assert!(
-            agreed.nodes.contains_key(&record.node),
-            "{serial} has an owner"
-        );
+    check_certificates(agreed);
+    if agreed.mesh.is_some() {
+        let servers = agreed.servers().count();
+        assert!((1..=SERVERS_MAX).contains(&servers), "{servers} servers");
+        check_roots(state);
     }
     for assignment in &agreed.assignments {
         if let Target::Node(id) = &assignment.target {
             assert!(agreed.nodes.contains_key(id), "an assignment to nobody");
         }
+    }
+}
+
+fn check_certificates(agreed: &Agreed) {
+    let intermediates = &agreed.authority.intermediates;
+    for (serial, record) in &agreed.certificates {
+        assert!(
+            !agreed.revoked.contains_key(serial) && !intermediates.contains_key(serial),
+            "{serial} is one certificate's"
+        );
+        assert!(
+            intermediates.contains_key(&record.issuer),
+            "{serial} was signed by somebody"
+        );
+        let held = match &record.holder {
+            Holder::Node(id) => agreed.nodes.contains_key(id),
+            Holder::Operator(name) => agreed.operators.contains_key(name),
+        };
+        assert!(held, "{serial} has an owner");
+    }
+    for (serial, row) in intermediates {
+        assert!(!agreed.revoked.contains_key(serial), "{serial} is revoked");
+        assert!(agreed.root(&row.root).is_some(), "{serial} has a root");
+        let servers = agreed.nodes.get(&row.node).is_some_and(is_server);
+        assert!(row.retired || servers, "{serial} is no server's");
+    }
+    for (serial, leaves) in agreed.retired() {
+        assert!(!leaves.is_empty(), "{serial} serves nobody");
+        assert!(
+            leaves
+                .iter()
+                .all(|leaf| agreed.certificates.contains_key(leaf))
+        );
+    }
+    for about in &agreed.authority.warned {
+        let known = match about {
+            ExpiringCertificate::Leaf(serial) => agreed.certificates.contains_key(serial),
+            ExpiringCertificate::Intermediate(serial) => intermediates.contains_key(serial),
+            ExpiringCertificate::Root(root) => agreed.root(root).is_some(),
+        };
+        assert!(known, "a warning about nothing: {about:?}");
+    }
+}
+
+fn check_roots(state: &State) {
+    let agreed = &*state.agreed;
+    let authority = &agreed.authority;
+    let states: Vec<_> = authority.roots.iter().map(|root| root.state).collect();
+    let step = authority.rotation.as_ref().map(|rotation| rotation.step);
+    let expected: &[RootState] = match step {
+        None => &[RootState::Active],
+        Some(RotationStep::Trusting) => &[RootState::Active, RootState::Incoming],
+        Some(RotationStep::Issuing) => &[RootState::Outgoing, RootState::Active],
+    };
+    assert_eq!(states, expected);
+    let roots: BTreeSet<_> = authority
+        .roots
+        .iter()
+        .map(crate::Root::fingerprint)
+        .collect();
+    assert_eq!(
+        state.root_keys.keys().copied().collect::<BTreeSet<_>>(),
+        roots
+    );
+    let servers = agreed.servers().map(|(id, _)| &agreed.nodes[id]);
+    let due = reseal_due(state);
+    for (server, key) in
+        servers.flat_map(|server| state.root_keys.values().map(move |key| (server, key)))
+    {
+        let opens = key.recipients.contains(&server.sealing_recipient);
+        assert!(opens || due.is_some(), "{} is locked out", server.name);
+        assert!(key.recipients.contains(&state.recovery_recipient));
     }
 }
 
@@ -239,6 +473,12 @@ fn check_nodes(agreed: &Agreed) {
             .external_docker_hosts
             .keys()
             .all(|name| !names.contains(name))
+    );
+    assert!(
+        agreed
+            .removed
+            .keys()
+            .all(|id| !agreed.nodes.contains_key(id))
     );
     let raft: BTreeSet<_> = agreed.servers().map(|(_, raft)| raft).collect();
     assert_eq!(raft.len(), agreed.servers().count(), "Raft ids are unique");

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{golden, world::*};
-use crate::{Applied, Command, NodeState, Refusal, Role, TokenId, WallMs, wire::v1};
+use crate::{
+    Applied, Command, NodeState, OperatorRole, Refusal, Revocation, Role, RotationStep, TokenId,
+    WallMs, wire::v1,
+};
 
 /// Said by the daemon, before anything is proposed.
 const BEFORE_APPLY: [&str; 1] = ["ModuleNotFoundError"];
@@ -13,6 +16,7 @@ fn every_refusal_is_reached_and_changes_nothing() {
     let mut reached = codes_of_admission();
     reached.extend(codes_of_nodes());
     reached.extend(codes_of_modules());
+    reached.extend(codes_of_the_authority());
     reached.extend(BEFORE_APPLY);
     let all: BTreeSet<_> = golden::refusals().iter().map(Refusal::code).collect();
     assert_eq!(reached, all);
@@ -80,7 +84,7 @@ fn codes_of_admission() -> BTreeSet<&'static str> {
         world.refused(1, guess).code(),
         world.refused(1, admit_as(namesake, token, "b3")).code(),
         world.refused(1, admit(2, token)).code(),
-        world.refused(2, admit(3, token)).code(),
+        world.refused(3, admit(3, token)).code(),
         late.refused(1, admit(3, token)).code(),
         used.refused(1, admit(4, token)).code(),
         collides.refused(1, admit(3, token)).code(),
@@ -100,9 +104,15 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
         node: name(2),
         network: "x".into(),
     };
+    let unseen = Command::SetRole {
+        node: name(2),
+        role: Role::Agent,
+        reachable: BTreeSet::new(),
+        force: false,
+    };
     let mut codes = BTreeSet::from([
         alone.refused(1, set_role(1, Role::Agent)).code(),
-        world.refused(1, remove(1)).code(),
+        world.refused(1, unseen).code(),
         world.refused(1, remove(9)).code(),
         world.refused(1, label(1, &[("", "")], &[])).code(),
         world.refused(1, set_role(2, Role::Server)).code(),
@@ -139,5 +149,46 @@ fn codes_of_modules() -> BTreeSet<&'static str> {
             .refused(1, Command::UnassignModule(docker_on(2)))
             .code(),
     );
+    codes
+}
+
+fn codes_of_the_authority() -> BTreeSet<&'static str> {
+    let mut world = World::of(1, 2);
+    let record = |by, serial| Command::RecordCertificate(certificate_by(by, serial, 2, START));
+    let finish = |k| Command::FinishRotation {
+        root: fingerprint(k),
+        leave_behind: false,
+    };
+    let stale = Command::SealRootKey {
+        root: fingerprint(0),
+        key: sealed(BTreeSet::new()),
+    };
+    let fire = Command::RemoveOperator { name: "ann".into() };
+    let ann = create_operator("ann", OperatorRole::Viewer);
+    let mut removed = world.clone();
+    removed.ok(1, remove(2));
+    let mut codes = BTreeSet::from([
+        world.refused(2, record(1, "c1")).code(),
+        removed.refused(1, record(1, "c1")).code(),
+        world.refused(1, record(3, "c1")).code(),
+        world
+            .refused(1, revoke(Revocation::Serial("ee".into())))
+            .code(),
+        world.refused(1, stale).code(),
+        world.refused(1, finish(0)).code(),
+        world.refused(1, fire).code(),
+    ]);
+    world.ok(1, ann.clone());
+    codes.insert(world.refused(1, ann).code());
+    world.begin_rotation(1);
+    let again = world.rotation_to(2);
+    codes.insert(world.refused(1, again).code());
+    codes.insert(world.refused(1, finish(0)).code());
+    let issue = Command::AdvanceRotation {
+        to: RotationStep::Issuing,
+    };
+    world.ok(1, issue);
+    codes.insert(world.refused(1, finish(1)).code());
+    codes.insert(world.refused(1, finish(0)).code());
     codes
 }

@@ -1,7 +1,7 @@
 //! What goes with a node.
 
 use super::world::*;
-use crate::{Command, DockerPhase, EventKind, Role};
+use crate::{Command, DockerPhase, EventKind, Holder, Removed, Role, WallMs, limits::REMOVED_KEPT};
 
 #[test]
 fn a_removed_node_takes_everything_with_it() {
@@ -24,7 +24,7 @@ fn a_removed_node_takes_everything_with_it() {
         agreed
             .certificates
             .values()
-            .all(|record| record.node != id(2))
+            .all(|record| record.holder != Holder::Node(id(2)))
     );
     // The others keep theirs.
     assert!(agreed.certificates.contains_key("a3"));
@@ -45,12 +45,6 @@ fn a_node_is_removed_while_its_dockerd_is_being_stopped() {
 }
 
 #[test]
-fn the_issuer_stays() {
-    let mut world = World::of(2, 2);
-    assert_eq!(world.refused(2, remove(1)).code(), "IssuerNeededError");
-}
-
-#[test]
 fn a_removed_node_is_unknown_to_every_later_command() {
     let mut world = World::of(1, 2);
     world.ok(1, remove(2));
@@ -61,11 +55,10 @@ fn a_removed_node_is_unknown_to_every_later_command() {
     unknown(&mut world, 1, label(2, &[("a", "b")], &[]));
     unknown(&mut world, 1, attach(2));
     unknown(&mut world, 1, remove(2));
-    unknown(
-        &mut world,
-        1,
-        Command::RecordCertificate(certificate("c2", 2, START)),
-    );
+    let renewal = Command::RecordCertificate(certificate("c2", 2, START));
+    let refusal = world.refused(1, renewal);
+    assert_eq!(refusal.code(), "NodeRemovedError");
+    assert!(refusal.to_string().ends_with(": broken"), "{refusal}");
     unknown(
         &mut world,
         1,
@@ -102,15 +95,72 @@ fn a_removed_node_comes_back_only_by_a_new_token() {
 #[test]
 fn a_long_reason_is_cut() {
     let mut world = World::of(1, 2);
-    let command = Command::RemoveNode {
-        node: name(2),
-        reason: "é".repeat(9000),
+    let Command::RemoveNode {
+        node,
+        compromised,
+        reachable,
+        force,
+        ..
+    } = remove(2)
+    else {
+        unreachable!()
     };
-    world.ok(1, command);
+    let long = Command::RemoveNode {
+        node,
+        reason: "é".repeat(9000),
+        compromised,
+        reachable,
+        force,
+    };
+    world.ok(1, long);
     assert_eq!(
         world.state.events.back().unwrap().payload["reason"]
             .chars()
             .count(),
         200
     );
+}
+
+#[test]
+fn a_removed_node_is_remembered_until_it_joins_again() {
+    let mut world = World::of(1, 2);
+    world.ok(1, remove(2));
+    assert_eq!(world.agreed().removed[&id(2)].name, "n2");
+    let token = world.token(Role::Agent, false);
+    world.ok(1, admit_as(enrolment(2), token, "b2"));
+    assert!(world.agreed().removed.is_empty());
+}
+
+#[test]
+fn a_node_removed_as_compromised_never_joins_with_that_key_again() {
+    let mut world = World::of(1, 2);
+    world.ok(1, remove_as(2, true));
+    let token = world.token(Role::Agent, false);
+    let again = admit_as(enrolment(2), token, "b2");
+    assert_eq!(world.refused(1, again).code(), "NodeRemovedError");
+    let mut fresh = enrolment(3);
+    fresh.name = name(2);
+    world.ok(1, admit_as(fresh, token, "b3"));
+}
+
+#[test]
+fn of_removed_nodes_the_oldest_are_forgotten() {
+    let mut world = World::of(1, 3);
+    let agreed = std::sync::Arc::make_mut(&mut world.state.agreed);
+    let nobody = Removed {
+        name: "x".into(),
+        at: START,
+        reason: String::new(),
+        revoked: false,
+    };
+    let kept = u32::try_from(REMOVED_KEPT).unwrap();
+    agreed.removed = (0..kept)
+        .map(|n| (id(100_000 + n), nobody.clone()))
+        .collect();
+    let oldest = id(104_711);
+    agreed.removed.get_mut(&oldest).unwrap().at = WallMs(START.0 - 1);
+    world.ok(1, remove(2));
+    assert_eq!(world.agreed().removed.len(), REMOVED_KEPT);
+    assert!(!world.agreed().removed.contains_key(&oldest));
+    assert!(world.agreed().removed.contains_key(&id(2)));
 }

@@ -1,20 +1,24 @@
-//! A mesh to make claims about: node 1 is its founder and issuer.
+//! A mesh to make claims about: node 1 is its founder, and signs unless a test says who else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
 use crate::{
-    Agreed, Applied, Assignment, CertificateProfile, Command, DEFAULT_IPV4_PREFIX, DockerHost,
-    DockerPhase, Done, Enrolment, Envelope, EventKind, Ipv4Prefix, IssuedCertificate,
-    LifecycleClass, LogIndex, Mesh, MeshId, Module, NetworkId, NetworkProfile, NewCertificate,
-    NodeId, Peer, Refusal, RequestId, Role, State, Target, TokenId, WallMs, apply, wire::v1,
+    Agreed, Applied, Assignment, CertificateProfile, CertificateRecord, Command,
+    DEFAULT_IPV4_PREFIX, DockerHost, DockerPhase, Done, Enrolment, Envelope, EventKind,
+    FoundingAuthority, Holder, Ipv4Prefix, IssuedCertificate, LeafFingerprint, LifecycleClass,
+    LogIndex, Mesh, MeshId, Module, NetworkId, NetworkProfile, NewCertificate, NewIntermediate,
+    NewRoot, NodeId, OperatorRole, Peer, Refusal, RequestId, Revocation, Role, RootFingerprint,
+    SealedKey, State, Target, TokenId, WallMs, apply, wire::v1,
 };
+
+pub(super) use crate::limits::DAY_MS;
 
 pub(super) const NETWORK: NetworkId = NetworkId::from_bytes([3; 16]);
 pub(super) const HOUR_MS: u64 = 3_600_000;
-pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
+pub(super) const YEAR_MS: u64 = 365 * DAY_MS;
 /// Some day in 2023.
 pub(super) const START: WallMs = WallMs(1_700_000_000_000);
 
@@ -57,10 +61,31 @@ impl World {
         world
     }
 
-    /// Lets node `n` join by a token of its own.
+    /// Lets node `n` join by a token of its own. A server makes itself an intermediate.
     pub(super) fn join(&mut self, n: u32, role: Role) {
         let token = self.token(role, false);
         self.ok(1, admit(n, token));
+        if role == Role::Server {
+            self.ok(n, Command::RecordIntermediate(intermediate(n, self.now)));
+        }
+    }
+
+    /// Replaces the root, up to the step where the new one is trusted.
+    pub(super) fn begin_rotation(&mut self, k: u8) {
+        let command = self.rotation_to(k);
+        self.ok(1, command);
+    }
+
+    /// The beginning of a rotation to root `k`.
+    pub(super) fn rotation_to(&self, k: u8) -> Command {
+        Command::BeginRotation {
+            root: NewRoot {
+                cross: Some(vec![0x30, 0xcc, k]),
+                ..root(k)
+            },
+            key: sealed(self.state.sealing_recipients()),
+            reason: "yearly".into(),
+        }
     }
 
     /// Makes a token for a day.
@@ -76,6 +101,7 @@ impl World {
         Envelope {
             request: RequestId::from_bytes(self.requests.to_be_bytes()),
             actor: id(actor),
+            operator: None,
             time: self.now,
             command,
         }
@@ -207,37 +233,128 @@ pub(super) fn enrolment(n: u32) -> Enrolment {
         network_profile: NetworkProfile::Heavyweight,
         addresses: vec![format!("192.0.2.{}:7440", n % 250 + 1).parse().unwrap()],
         wireguard_public_key: [7; 32],
+        sealing_recipient: recipient(n),
     }
 }
 
-/// A day's certificate of node `n`.
+/// Node `n`'s age recipient, or so it looks.
+pub(super) fn recipient(n: u32) -> String {
+    let digit = |c: char| BECH32[usize::try_from(c.to_digit(10).unwrap()).unwrap()];
+    let digits: String = n.to_string().chars().map(digit).collect();
+    format!("age1{digits:q>58}")
+}
+
+const BECH32: [char; 10] = ['p', 'z', 'r', 'y', '9', 'x', '8', 'g', 'f', '2'];
+
+/// Whoever keeps the recovery identity.
+pub(super) fn recovery() -> String {
+    recipient(999)
+}
+
+/// A day's certificate of node `n`, signed by node 1.
 pub(super) fn certificate(serial: &str, n: u32, from: WallMs) -> NewCertificate {
-    NewCertificate::new(
-        serial.to_owned(),
-        id(n),
+    certificate_by(1, serial, n, from)
+}
+
+/// The same, signed by another server.
+pub(super) fn certificate_by(by: u32, serial: &str, n: u32, from: WallMs) -> NewCertificate {
+    leaf(
+        &ca_serial(by),
+        serial,
+        Holder::Node(id(n)),
         CertificateProfile::Node,
-        WallMs(from.0 + DAY_MS),
+        from,
     )
 }
 
-pub(super) fn create_mesh(n: u32) -> Command {
-    create_mesh_with(n, n, DEFAULT_IPV4_PREFIX)
+/// A day's leaf.
+pub(super) fn leaf(
+    issuer: &str,
+    serial: &str,
+    holder: Holder,
+    profile: CertificateProfile,
+    from: WallMs,
+) -> NewCertificate {
+    NewCertificate {
+        serial: serial.to_owned(),
+        record: CertificateRecord {
+            holder,
+            profile,
+            issuer: issuer.to_owned(),
+            fingerprint: LeafFingerprint::of(serial.as_bytes()),
+            not_before: from,
+            not_after: WallMs(from.0 + DAY_MS),
+        },
+    }
 }
 
-pub(super) fn create_mesh_with(n: u32, issuer: u32, ipv4: Ipv4Prefix) -> Command {
+/// The serial number of server `n`'s first intermediate.
+pub(super) fn ca_serial(n: u32) -> String {
+    format!("ca{n:02x}")
+}
+
+/// A week's intermediate of server `n` under the first root.
+pub(super) fn intermediate(n: u32, from: WallMs) -> NewIntermediate {
+    intermediate_under(0, &ca_serial(n), from)
+}
+
+/// A week's intermediate under root `k`.
+pub(super) fn intermediate_under(k: u8, serial: &str, from: WallMs) -> NewIntermediate {
+    NewIntermediate {
+        serial: serial.to_owned(),
+        certificate: serial.as_bytes().to_vec(),
+        root: fingerprint(k),
+        not_before: from,
+        not_after: WallMs(from.0 + 7 * DAY_MS),
+    }
+}
+
+/// Ten years' root, told apart by `k`; 0 is the mesh's first.
+pub(super) fn root(k: u8) -> NewRoot {
+    NewRoot {
+        certificate: vec![0x30, 0x82, k],
+        cross: None,
+        not_after: WallMs(START.0 + 10 * YEAR_MS),
+    }
+}
+
+pub(super) fn fingerprint(k: u8) -> RootFingerprint {
+    RootFingerprint::of(&root(k).certificate)
+}
+
+pub(super) fn sealed(recipients: BTreeSet<String>) -> SealedKey {
+    SealedKey {
+        recipients,
+        age: b"age-encryption.org/v1".to_vec(),
+    }
+}
+
+pub(super) fn create_mesh(n: u32) -> Command {
+    create_mesh_with(n, DEFAULT_IPV4_PREFIX)
+}
+
+pub(super) fn create_mesh_with(n: u32, ipv4: Ipv4Prefix) -> Command {
     Command::CreateMesh {
         mesh: Mesh {
             id: MeshId::from_bytes([2; 16]),
             name: "reef".into(),
-            root_certificate: vec![0x30, 0x82],
-            issuer: id(issuer),
             created_at: START,
         },
+        authority: Box::new(founding(n)),
         first: enrolment(n),
-        certificate: certificate("a0", n, START),
+        certificate: certificate_by(n, "a0", n, START),
         network: NETWORK,
         ipv4,
         wireguard_port: 51820,
+    }
+}
+
+pub(super) fn founding(n: u32) -> FoundingAuthority {
+    FoundingAuthority {
+        root: root(0),
+        root_key: sealed([recipient(n), recovery()].into()),
+        recovery_recipient: recovery(),
+        intermediate: intermediate(n, START),
     }
 }
 
@@ -256,31 +373,41 @@ pub(super) fn admit(n: u32, token: TokenId) -> Command {
 }
 
 pub(super) fn admit_as(enrolment: Enrolment, token: TokenId, serial: &str) -> Command {
-    let certificate = NewCertificate::new(
-        serial.to_owned(),
-        enrolment.node.clone(),
-        CertificateProfile::Node,
-        WallMs(START.0 + DAY_MS),
-    );
+    let holder = Holder::Node(enrolment.node.clone());
+    let profile = CertificateProfile::Node;
     Command::AdmitNode {
         token,
         secret_hash: secret(),
         enrolment,
-        certificate,
+        certificate: leaf(&ca_serial(1), serial, holder, profile, START),
     }
+}
+
+/// Everybody that a test can name.
+pub(super) fn everybody() -> BTreeSet<NodeId> {
+    (1..=20).map(id).collect()
 }
 
 pub(super) fn set_role(n: u32, role: Role) -> Command {
     Command::SetRole {
         node: name(n),
         role,
+        reachable: everybody(),
+        force: false,
     }
 }
 
 pub(super) fn remove(n: u32) -> Command {
+    remove_as(n, false)
+}
+
+pub(super) fn remove_as(n: u32, compromised: bool) -> Command {
     Command::RemoveNode {
         node: name(n),
         reason: "broken".into(),
+        compromised,
+        reachable: everybody(),
+        force: false,
     }
 }
 
@@ -339,16 +466,40 @@ pub(super) fn failed(reason: &str, retry_at: WallMs) -> DockerPhase {
     }
 }
 
-/// The issuer's answer to the request made with this key.
+/// Node 1's answer to the request made with this key.
 pub(super) fn signed(n: u32, key: u8, serial: &str) -> Command {
     Command::DockerCertSigned {
         node: id(n),
         certificate: IssuedCertificate {
             serial: serial.to_owned(),
+            issuer: ca_serial(1),
             leaf: vec![0x30],
             csr: vec![key],
+            not_before: START,
             not_after: WallMs(START.0 + DAY_MS),
         },
+    }
+}
+
+pub(super) fn create_operator(name: &str, role: OperatorRole) -> Command {
+    Command::CreateOperator {
+        name: name.into(),
+        role,
+    }
+}
+
+/// Root `k`'s key, sealed to the servers that there are now.
+pub(super) fn reseal(world: &World, k: u8) -> Command {
+    Command::SealRootKey {
+        root: fingerprint(k),
+        key: sealed(world.state.sealing_recipients()),
+    }
+}
+
+pub(super) fn revoke(which: Revocation) -> Command {
+    Command::RevokeCertificates {
+        which,
+        reason: "lost".into(),
     }
 }
 

@@ -22,7 +22,7 @@ fn at(index: u64) -> LogIdV1 {
     }
 }
 
-fn vote() -> VoteV1 {
+pub(super) fn vote() -> VoteV1 {
     VoteV1 {
         term: 300,
         candidate: 7,
@@ -38,6 +38,17 @@ fn membership() -> MembershipV1 {
     }
 }
 
+pub(super) fn empty_meta() -> SnapshotMetaV1 {
+    SnapshotMetaV1 {
+        last: Some(at(9)),
+        membership_at: Some(at(0)),
+        membership: MembershipV1 {
+            voters: vec![],
+            nodes: BTreeMap::new(),
+        },
+    }
+}
+
 /// The record is exactly these bytes, and these bytes are exactly the record.
 fn promised_record<T>(value: &T, hexadecimal: &str)
 where
@@ -49,7 +60,7 @@ where
 }
 
 /// The message is exactly these bytes, and these bytes are exactly the message.
-fn promised_message<T>(value: &T, hexadecimal: &str)
+pub(super) fn promised_message<T>(value: &T, hexadecimal: &str)
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
 {
@@ -143,22 +154,33 @@ fn requests_are_the_promised_bytes() {
         last: None,
     };
     promised_message(&EnvelopeV1 { to, request }, "010903ac0207010900");
-    let meta = SnapshotMetaV1 {
-        last: Some(at(9)),
-        membership_at: Some(at(0)),
-        membership: MembershipV1 {
-            voters: vec![],
-            nodes: BTreeMap::new(),
-        },
-    };
-    let request = RequestV1::Snapshot {
-        vote: vote(),
+    let (meta, name) = (empty_meta(), [7; 32]);
+    let offer = OfferV1 {
         meta,
-        state: vec![5],
+        bytes: 1,
+        name,
+    };
+    let request = RequestV1::Offer {
+        vote: vote(),
+        offer,
     };
     promised_message(
         &EnvelopeV1 { to, request },
-        "010904ac020701010307090103070000000105",
+        &["010904ac0207010103070901030700000001", &"07".repeat(32)].concat(),
+    );
+    let piece = PieceV1 {
+        name,
+        offset: 0,
+        crc: 1,
+        bytes: vec![5],
+    };
+    let request = RequestV1::Piece {
+        vote: vote(),
+        piece,
+    };
+    promised_message(
+        &EnvelopeV1 { to, request },
+        &["010905ac020701", &"07".repeat(32), "00010105"].concat(),
     );
 }
 
@@ -193,7 +215,12 @@ fn answers_are_the_promised_bytes() {
         actual: None,
     };
     promised_message(&ReplyV1::Transfer(unflushed), "0102020103070100");
-    promised_message(&ReplyV1::Snapshot { vote: vote() }, "0103ac020701");
+    let wanted = TransferAnswerV1::Wanted { offset: 300 };
+    promised_message(&ReplyV1::Snapshot(wanted), "010300ac02");
+    promised_message(&ReplyV1::Fenced { era: 300 }, "0104ac02");
+    assert_eq!(fencing_era(&[1, 4, 0xac, 2]), Some(300));
+    assert_eq!(fencing_era(&[1, 4]), None);
+    assert_eq!(fencing_era(&[1, 0, 0]), None);
 }
 
 #[test]
@@ -217,7 +244,7 @@ fn every_single_changed_bit_of_a_record_is_noticed() {
 
 #[test]
 fn trailing_bytes_are_not_ignored() {
-    let mut bytes = message(&ReplyV1::Snapshot { vote: vote() });
+    let mut bytes = message(&ReplyV1::Append(AppendReplyV1::Conflict));
     bytes.push(0);
     assert!(open_message::<ReplyV1>(&bytes).is_err());
 }

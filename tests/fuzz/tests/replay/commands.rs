@@ -1,0 +1,199 @@
+//! A small mesh in commands, and what it leaves behind in state, view, events and answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use consensus_core::{
+    Applied, Command, DEFAULT_IPV4_PREFIX, Enrolment, Envelope, LifecycleClass, LogIndex, Mesh,
+    MeshId, NetworkId, NetworkProfile, NodeId, NodeState, RequestId, Role, State, TokenId, WallMs,
+    apply, wire::v1 as wire,
+};
+use consensus_core::{
+    CertificateProfile, CertificateRecord, FoundingAuthority, Holder, LeafFingerprint,
+    NewCertificate, NewIntermediate, NewRoot, RootFingerprint, SealedKey,
+};
+
+type Seeds = Vec<(String, Vec<u8>)>;
+
+const START: WallMs = WallMs(1_700_000_000_000);
+const DAY_MS: u64 = 86_400_000;
+const SECRET: [u8; 32] = [9; 32];
+
+/// Seeds of every target of replicated types.
+pub(crate) fn seeds() -> BTreeMap<&'static str, Seeds> {
+    let mut state = State::default();
+    let mut stream = Vec::new();
+    let mut envelopes = Vec::new();
+    let mut answers = Vec::new();
+    for (n, (actor, command)) in commands().into_iter().enumerate() {
+        let n = n as u64 + 1;
+        let name = command.name().to_owned();
+        let envelope = Envelope {
+            request: RequestId::from_bytes(u128::from(n).to_be_bytes()),
+            actor: id(actor),
+            operator: None,
+            time: START,
+            command,
+        };
+        let answer = apply(&mut state, LogIndex(n), &envelope);
+        let bytes = wire::encode(&envelope);
+        stream.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
+        stream.extend(&bytes);
+        envelopes.push((name.clone(), bytes));
+        keep(&mut answers, &name, &answer);
+    }
+    assert!(state.agreed.mesh.is_some(), "{answers:?}");
+    assert_eq!(state.agreed.nodes.len(), 2, "{answers:?}");
+    let events = state.events.iter().take(3).enumerate();
+    let events = events.map(|(n, event)| (format!("{n}"), wire::encode(event)));
+    BTreeMap::from([
+        ("agreed_commands", vec![("mesh".to_owned(), stream)]),
+        ("agreed_envelope", envelopes),
+        ("agreed_applied", answers),
+        ("agreed_event", events.collect()),
+        (
+            "agreed_state",
+            vec![("mesh".to_owned(), wire::encode(&state))],
+        ),
+        (
+            "agreed_view",
+            vec![("mesh".to_owned(), wire::encode(&*state.agreed))],
+        ),
+    ])
+}
+
+/// Answers that are not there yet.
+fn keep(answers: &mut Seeds, name: &str, answer: &Applied) {
+    let bytes = wire::encode(answer);
+    if answers.iter().all(|(_, known)| *known != bytes) {
+        answers.push((name.to_owned(), bytes));
+    }
+}
+
+fn commands() -> Vec<(u32, Command)> {
+    let token = TokenId::from_bytes([4; 16]);
+    vec![
+        (1, found()),
+        (
+            1,
+            Command::CreateToken {
+                id: token,
+                secret_hash: SECRET,
+                role: Role::Agent,
+                expires_at: WallMs(START.0 + DAY_MS),
+                reusable: true,
+            },
+        ),
+        (
+            1,
+            Command::AdmitNode {
+                token,
+                secret_hash: SECRET,
+                enrolment: enrolment(2),
+                certificate: certificate("b2", 2),
+            },
+        ),
+        (
+            2,
+            Command::ReportNode {
+                state: NodeState::Running,
+                addresses: vec!["192.0.2.2:7440".parse().unwrap()],
+            },
+        ),
+        (
+            1,
+            Command::LabelNode {
+                node: "n2".into(),
+                set: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+                unset: vec!["x".into()],
+            },
+        ),
+        (
+            1,
+            Command::DetachPeer {
+                node: "n2".into(),
+                network: "default".into(),
+            },
+        ),
+        (
+            1,
+            Command::RegisterDocker {
+                name: "other".into(),
+                endpoint: "ssh://other".into(),
+            },
+        ),
+    ]
+}
+
+fn found() -> Command {
+    let root = vec![0x30, 0x82, 0];
+    Command::CreateMesh {
+        mesh: Mesh {
+            id: MeshId::from_bytes([2; 16]),
+            name: "reef".into(),
+            created_at: START,
+        },
+        authority: Box::new(FoundingAuthority {
+            root_key: SealedKey {
+                recipients: BTreeSet::from([recipient(1), recipient(9)]),
+                age: b"age-encryption.org/v1".to_vec(),
+            },
+            recovery_recipient: recipient(9),
+            intermediate: NewIntermediate {
+                serial: "c1".into(),
+                certificate: vec![0x30, 0x81],
+                root: RootFingerprint::of(&root),
+                not_before: START,
+                not_after: WallMs(START.0 + 7 * DAY_MS),
+            },
+            root: NewRoot {
+                certificate: root,
+                cross: None,
+                not_after: WallMs(START.0 + 3650 * DAY_MS),
+            },
+        }),
+        first: enrolment(1),
+        certificate: certificate("b1", 1),
+        network: NetworkId::from_bytes([3; 16]),
+        ipv4: DEFAULT_IPV4_PREFIX,
+        wireguard_port: 51820,
+    }
+}
+
+fn certificate(serial: &str, n: u32) -> NewCertificate {
+    NewCertificate {
+        serial: serial.into(),
+        record: CertificateRecord {
+            holder: Holder::Node(id(n)),
+            profile: CertificateProfile::Node,
+            issuer: "c1".into(),
+            fingerprint: LeafFingerprint::of(serial.as_bytes()),
+            not_before: START,
+            not_after: WallMs(START.0 + DAY_MS),
+        },
+    }
+}
+
+fn enrolment(n: u32) -> Enrolment {
+    Enrolment {
+        node: id(n),
+        name: format!("n{n}"),
+        labels: BTreeMap::new(),
+        metadata: BTreeMap::from([("kernel".to_owned(), "6.1".to_owned())]),
+        lifecycle_class: LifecycleClass::Persistent,
+        tmpfs_store: false,
+        network_profile: NetworkProfile::Heavyweight,
+        addresses: vec![format!("192.0.2.{n}:7440").parse().unwrap()],
+        wireguard_public_key: [7; 32],
+        sealing_recipient: recipient(n),
+    }
+}
+
+fn recipient(n: u32) -> String {
+    let digits = ["q", "p", "z", "r", "y", "9", "x", "8", "g", "f"];
+    format!("age1{:q>58}", digits[n as usize % 10])
+}
+
+fn id(n: u32) -> NodeId {
+    let digits = format!("{n:A>44}").replace('0', "z");
+    format!("12D3KooW{digits}").parse().unwrap()
+}
