@@ -49,6 +49,7 @@ impl ApiError {
             code if code.ends_with("NotFoundError") => 404,
             "BootstrapTokenUnknownError" => 404,
             "NoMajorityError"
+            | "BusyError"
             | "NotReadyError"
             | "NodeUnreachableError"
             | "DockerUnreachableError" => 503,

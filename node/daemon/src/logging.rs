@@ -11,7 +11,6 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
         "openraft=warn",
         "libp2p_swarm=warn",
         "libp2p_quic=warn",
-        "sled=warn",
         "gotatun=warn",
     ];
     let filter = if level.contains('=') || level.contains(',') {

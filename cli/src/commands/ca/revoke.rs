@@ -27,7 +27,7 @@ struct What {
     /// One certificate, by its serial number
     #[arg(long, value_name = "SERIAL", value_parser = values::serial)]
     serial: Option<String>,
-    /// Every certificate of a node but its own identity's: its dockerd's and docker clients'
+    /// Every certificate of a node, its own identity's too; it stays a member and gets new ones
     #[arg(long, value_name = "NODE", value_parser = values::name)]
     node: Option<String>,
     /// Every certificate of an operator

@@ -105,9 +105,9 @@ pub(super) fn unexpected(what: String) -> ApiError {
 fn tls(authority: &Authority, error: &rustls::Error) -> ApiError {
     let (message, hint) = if matches!(error, rustls::Error::AlertReceived(_)) {
         (
-            format!("the daemon at https://{authority} does not accept this node's certificate"),
-            "the certificate in --tls-dir must be of the daemon's mesh, valid now, and of a node \
-             that was not removed",
+            format!("the daemon at https://{authority} does not accept this certificate"),
+            "the certificate in --tls-dir must be an operator's, of the daemon's mesh, in force \
+             and not revoked: `shoal operator renew` makes one",
         )
     } else if matches!(error, rustls::Error::InvalidCertificate(_)) {
         (

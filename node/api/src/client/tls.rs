@@ -52,8 +52,8 @@ impl From<TlsFilesError> for ApiError {
         let api = Self::new(
             "TlsError",
             error.to_string(),
-            "use sudo on a node of the mesh, or name a directory that has ca.pem, cert.pem and \
-             key.pem with --tls-dir",
+            "name the directory that `shoal operator create` made with --tls-dir; on a node of the \
+             mesh its root needs none: leave --connect out",
         );
         match std::error::Error::source(&error) {
             Some(source) => api.caused_by(source),

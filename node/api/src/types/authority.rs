@@ -128,7 +128,7 @@ pub struct RotateRequest {
 pub struct RevokeRequest {
     /// One certificate's serial number, hexadecimal.
     pub serial: Option<String>,
-    /// Every certificate of a node but its own identity's: dockerd's and its docker clients'.
+    /// Every certificate of a node, its own identity's too; it stays a member and gets new ones.
     pub node: Option<String>,
     /// Every certificate of an operator.
     pub operator: Option<String>,

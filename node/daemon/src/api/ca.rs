@@ -184,7 +184,14 @@ pub(super) async fn rotate(
             let asked = PeerRequest::Rotate { reason, operator };
             match ask_each(&mesh.proposer, &asked, |code| code == NO_ROOT_KEY).await? {
                 PeerAnswer::RotationBegun(index) => index,
-                _ => return Err(misunderstood().into()),
+                PeerAnswer::Applied(..)
+                | PeerAnswer::NotLeader(_)
+                | PeerAnswer::NoMajority { .. }
+                | PeerAnswer::Enrolled(_)
+                | PeerAnswer::Certificate { .. }
+                | PeerAnswer::Enforced(_)
+                | PeerAnswer::ReadAt(_)
+                | PeerAnswer::Failed(_) => return Err(misunderstood().into()),
             }
         }
         other => other?,

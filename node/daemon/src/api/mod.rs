@@ -65,6 +65,18 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/modules", get(networks::modules))
         .route("/v1/modules/assign", post(networks::assign))
         .route("/v1/modules/unassign", post(networks::unassign))
+        .route("/v1/events", get(events::list))
+        .merge(docker_routes())
+        .merge(authority_routes())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_route)
+        .layer(middleware::from_fn_with_state(node.clone(), admit))
+        .with_state(node)
+}
+
+/// Docker hosts.
+fn docker_routes() -> Router<Arc<Node>> {
+    Router::new()
         .route("/v1/docker/hosts", get(docker::hosts))
         .route("/v1/docker/hosts/{node}", delete(docker::decommission))
         .route("/v1/docker/hosts/{node}/provision", post(docker::provision))
@@ -95,7 +107,11 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
             "/v1/docker/client-certificate",
             post(docker::client_certificate),
         )
-        .route("/v1/events", get(events::list))
+}
+
+/// Certificates, operators, and what is left when all else is lost.
+fn authority_routes() -> Router<Arc<Node>> {
+    Router::new()
         .route("/v1/ca", get(ca::status))
         .route("/v1/ca/rotate", post(ca::rotate))
         .route("/v1/ca/revoke", post(ca::revoke))
@@ -113,10 +129,6 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/restore", post(recovery::restore))
         .route("/v1/recover", get(recovery::plan).post(recovery::recover))
         .route("/metrics", get(metrics::list))
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_route)
-        .layer(middleware::from_fn_with_state(node.clone(), admit))
-        .with_state(node)
 }
 
 async fn no_route(request: Request) -> Failure {

@@ -102,7 +102,7 @@ impl IssuerDesk {
             PeerRequest::Gate {
                 node,
                 request: GateRequest::Join(request),
-            } => self.enrol(&node, request).await.map(enrolled),
+            } => self.enrol(&node, *request).await.map(enrolled),
             PeerRequest::Gate {
                 node,
                 request: GateRequest::Return { csr },

@@ -52,7 +52,8 @@ impl IntermediateKeeper {
                     if self.issuer.send_replace(None).is_some() {
                         self.files.forget_intermediate();
                     }
-                    Ok(())
+                    // An honest former server keeps no copy of what it may open no more.
+                    self.files.keep_roots([]).map_err(ApiError::from)
                 }
             };
             if let Err(error) = &failed {

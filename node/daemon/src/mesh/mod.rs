@@ -210,47 +210,21 @@ impl Mesh {
         };
         let shut_out = wiring.followers(&mut incoming, &proposer);
         let (overlay, docker) = wiring.runtimes(&proposer);
-        let enforced = Enforced {
-            net: wiring.net.enforced(),
-            overlay: overlay.clone(),
-        };
-        let rotator = Rotator {
-            files: wiring.host.authority.clone(),
-            proposer: proposer.clone(),
-            enforced: enforced.clone(),
-            credentials: credentials.subscribe(),
-        };
+        let (enforced, rotator) = wiring.rotation(&proposer, &overlay, &credentials);
         let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator);
-        wiring.spawn(
-            "leader",
-            leader::run(
-                proposer.clone(),
-                rotator.clone(),
-                clock,
-                wiring.stop.clone(),
-            ),
-        );
-        let watched_credentials = credentials.subscribe();
-        let renewal = Renewal {
-            host: wiring.host.clone(),
-            proposer: proposer.clone(),
-            desk: issuer.clone(),
-            credentials: credentials.clone(),
-            shut_out: shut_out.clone(),
-            membership,
-            taken_at: None,
-        };
-        wiring.spawn("renewal", renewal.run());
-        let upkeep = upkeep::Upkeep {
+        let duties = Duties {
             mesh,
-            host: wiring.host.clone(),
-            proposer: proposer.clone(),
-            overlay: overlay.clone(),
+            membership,
             gossip,
-            credentials,
-            stop: wiring.stop.clone(),
+            clock,
+            proposer: &proposer,
+            rotator: &rotator,
+            issuer: &issuer,
+            shut_out: &shut_out,
+            overlay: &overlay,
         };
-        upkeep.start(&wiring.tasks);
+        let watched_credentials = credentials.subscribe();
+        wiring.duties(duties, credentials);
         wiring.tasks.close();
         Arc::new(Self {
             id: mesh,
@@ -291,6 +265,19 @@ impl Mesh {
 pub(crate) struct Gossip {
     pub(crate) roster: channel::Sender<Roster>,
     pub(crate) local: channel::Sender<LocalAddresses>,
+}
+
+/// What a member's own duties are wired with.
+struct Duties<'a> {
+    mesh: MeshId,
+    membership: Membership,
+    gossip: Gossip,
+    clock: Clock,
+    proposer: &'a Proposer,
+    rotator: &'a Rotator,
+    issuer: &'a IssuerDesk,
+    shut_out: &'a channel::Sender<Option<String>>,
+    overlay: &'a channel::Receiver<OverlayStatus>,
 }
 
 /// What the tasks are wired with while they start.
@@ -454,6 +441,64 @@ impl Wiring {
             desk::serve_gate(incoming.enrolments, proposer.clone(), issuer.clone()),
         );
         issuer
+    }
+
+    /// What is in force here, and the root's replacement, which waits for it everywhere.
+    fn rotation(
+        &self,
+        proposer: &Proposer,
+        overlay: &channel::Receiver<OverlayStatus>,
+        credentials: &channel::Sender<Arc<Credentials>>,
+    ) -> (Enforced, Rotator) {
+        let enforced = Enforced {
+            net: self.net.enforced(),
+            overlay: overlay.clone(),
+        };
+        let rotator = Rotator {
+            files: self.host.authority.clone(),
+            proposer: proposer.clone(),
+            enforced: enforced.clone(),
+            credentials: credentials.subscribe(),
+        };
+        (enforced, rotator)
+    }
+
+    /// What a member does of its own accord.
+    fn duties(&self, duties: Duties<'_>, credentials: channel::Sender<Arc<Credentials>>) {
+        let Duties {
+            mesh,
+            membership,
+            gossip,
+            clock,
+            proposer,
+            rotator,
+            issuer,
+            shut_out,
+            overlay,
+        } = duties;
+        let stop = self.stop.clone();
+        let leader = leader::run(proposer.clone(), rotator.clone(), clock, stop);
+        self.spawn("leader", leader);
+        let renewal = Renewal {
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            desk: issuer.clone(),
+            credentials: credentials.clone(),
+            shut_out: shut_out.clone(),
+            membership,
+            taken_at: None,
+        };
+        self.spawn("renewal", renewal.run());
+        let upkeep = upkeep::Upkeep {
+            mesh,
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            gossip,
+            credentials,
+            stop: self.stop.clone(),
+        };
+        upkeep.start(&self.tasks);
     }
 
     /// The overlay interface, and dockerd on it.

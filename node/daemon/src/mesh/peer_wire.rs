@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 #[derive(Serialize, Deserialize)]
 pub(crate) enum PeerRequest {
     /// Have this command agreed.
-    Propose(Envelope),
+    Propose(Box<Envelope>),
     /// A machine's request at a gate, passed on to a server.
     Gate {
         /// Who proved to be it, at the gate of the node that passes this on.
@@ -100,7 +100,7 @@ pub(crate) enum PeerAnswer {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) enum GateRequest {
     /// To become a member.
-    Join(EnrolRequest),
+    Join(Box<EnrolRequest>),
     /// To be a member again: its certificates have ended, its key has not changed.
     Return {
         /// PKCS#10 on the node's own key, DER.

@@ -256,7 +256,7 @@ impl Proposer {
             let agreement = self.agreement.borrow().clone();
             propose(agreement.as_ref(), envelope).await
         } else {
-            let body = encode(&PeerRequest::Propose(envelope.clone()));
+            let body = encode(&PeerRequest::Propose(Box::new(envelope.clone())));
             match self
                 .net
                 .call(target, Channel::Command, body, ATTEMPT_DEADLINE)
@@ -360,7 +360,8 @@ pub(crate) async fn propose(
             reachable: reachable as u64,
             needed: needed as u64,
         },
-        Err(ProposeError::Busy | ProposeError::Stopped(_)) => PeerAnswer::NotLeader(None),
+        Err(ProposeError::Busy) => PeerAnswer::Failed(busy()),
+        Err(ProposeError::Stopped(_)) => PeerAnswer::NotLeader(None),
         Err(ProposeError::TooLarge { bytes_max, .. }) => PeerAnswer::Failed(
             consensus_core::Refusal::TooLarge {
                 what: "a command".into(),
@@ -385,6 +386,15 @@ pub(crate) async fn read_index(agreement: Option<&Agreement<Replica>>) -> PeerAn
         },
         Err(ReadError::Busy | ReadError::Stopped(_)) => PeerAnswer::NotLeader(None),
     }
+}
+
+/// More is asked of the leader than it takes: nothing was written.
+fn busy() -> ApiError {
+    ApiError::new(
+        "BusyError",
+        "the leader has as many commands under way as it takes; nothing was changed",
+        "give the command again in a moment, and fewer at once",
+    )
 }
 
 /// Has a mesh's first command agreed by the group that its founder has just made.

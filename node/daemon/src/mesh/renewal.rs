@@ -133,33 +133,35 @@ impl Renewal {
         let chain = match asked {
             Ok(PeerAnswer::Certificate { chain, .. }) => chain,
             Ok(_) => return Err(misunderstood()),
-            // Nobody lets this node in as a member: it proves its key at the gate instead.
-            Err(error) => match self.come_back(csr).await {
-                Ok(answer) => {
-                    let agreed = Arc::new(answer.agreed);
-                    self.proposer.views.offer(answer.revision, agreed);
-                    answer.chain
-                }
-                Err(Some(refused)) if refused.code == REMOVED => return Err(refused),
-                Err(refused) => match self.own_return() {
-                    Some(chain) => chain,
-                    None => return Err(refused.unwrap_or(error)),
-                },
-            },
+            Err(error) => self.without_members(csr, error).await?,
         };
         self.take(chain)
+    }
+
+    /// Nobody lets this node in as a member, or nobody can have anything agreed: a server may sign
+    /// for itself; anyone proves its key at the gate.
+    async fn without_members(
+        &self,
+        csr: Vec<u8>,
+        error: ApiError,
+    ) -> Result<Vec<Vec<u8>>, ApiError> {
+        if let Some(chain) = self.own_return() {
+            return Ok(chain);
+        }
+        let answer = self
+            .come_back(csr)
+            .await
+            .map_err(|refused| refused.unwrap_or(error))?;
+        let agreed = Arc::new(answer.agreed);
+        self.proposer.views.offer(answer.revision, agreed);
+        Ok(answer.chain)
     }
 
     /// Where nobody is left who is let in or can have anything agreed, a server signs for itself.
     fn own_return(&self) -> Option<Vec<Vec<u8>>> {
         let credentials = Arc::clone(&self.credentials.borrow());
         let agreed = self.proposer.views.view().agreed.clone();
-        own_return::certificates(
-            &self.host,
-            &credentials.trust,
-            &agreed,
-            &credentials.chain,
-        )
+        own_return::certificates(&self.host, &credentials.trust, &agreed, &credentials.chain)
     }
 
     /// Asks the servers' gates, one after the other, to take this node back. The first who can

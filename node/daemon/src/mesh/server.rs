@@ -129,6 +129,14 @@ pub(crate) async fn open(
     Ok(Agreement::open(settings, Replica::default(), carrier).await?)
 }
 
+/// This node's part in a group, while it has one.
+#[derive(Default)]
+struct Part {
+    id: Option<RaftId>,
+    /// Makes what Raft applies this node's view.
+    _publisher: Option<tokio_util::task::AbortOnDropHandle<()>>,
+}
+
 /// Where the outcome of a recovery goes.
 pub(crate) type RecoverOrder = oneshot::Sender<Result<Recovered, ApiError>>;
 
@@ -164,14 +172,14 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// `open` is the Raft id of the agreement that is there already, if one is.
-    pub(crate) async fn run(mut self, mut open_id: Option<RaftId>) {
+    /// `open_id` is the Raft id of the agreement that is there already, if one is.
+    pub(crate) async fn run(mut self, open_id: Option<RaftId>) {
         let mut view = self.views.watch();
-        let mut publisher = self
-            .agreement
-            .borrow()
-            .clone()
-            .map(|agreement| self.publish(agreement));
+        let present = self.agreement.borrow().clone();
+        let mut part = Part {
+            id: open_id,
+            _publisher: present.map(|agreement| self.publish(agreement)),
+        };
         let left_over = self.data.raft_ids();
         loop {
             let agreed = view
@@ -180,47 +188,11 @@ impl Supervisor {
                 .nodes
                 .get(&self.me)
                 .and_then(|node| node.raft_id);
-            // A server that was demoted while it was down may still be a voter.
-            let still = left_over
-                .iter()
-                .copied()
-                .find(|_| open_id.is_none() && !self.has_left());
-            let wanted = agreed.or(still);
-            if wanted.is_none() {
-                // Whatever was wrong with its Raft, this node has none any more.
-                self.condition.send_replace(None);
+            let wanted = self.wanted(agreed, &left_over, &part).await;
+            if wanted != part.id {
+                self.follow(wanted, &mut part).await;
             }
-            for old in left_over
-                .iter()
-                .filter(|old| agreed.is_some_and(|id| id != **old))
-            {
-                let _ = tokio::fs::remove_dir_all(self.data.raft(*old)).await;
-            }
-            if wanted != open_id {
-                if let Some(old) = open_id.filter(|_| self.has_left()) {
-                    self.close(old).await;
-                    publisher = None;
-                    open_id = None;
-                }
-                if let Some(id) = wanted.filter(|_| open_id.is_none()) {
-                    match open(&self.data, &self.me, id, self.profile, &self.net).await {
-                        Ok(agreement) => {
-                            tracing::info!(raft_id = id.0, "this node is a server");
-                            publisher = Some(self.publish(agreement.clone()));
-                            self.agreement.send_replace(Some(agreement));
-                            self.condition.send_replace(None);
-                            open_id = Some(id);
-                        }
-                        Err(error) => {
-                            let reason = format!("{error}: {}", error.hint());
-                            tracing::warn!(%error, code = error.code(), "the Raft log can't be opened");
-                            self.set_aside_damaged(id, &error);
-                            self.condition.send_replace(Some(reason));
-                        }
-                    }
-                }
-            }
-            let retry = wanted != open_id;
+            let retry = wanted != part.id;
             // All arms only wait; nothing is lost when another one wins.
             let order = tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -229,24 +201,80 @@ impl Supervisor {
                 () = sleep(REOPEN_PAUSE), if retry => None,
             };
             if let Some(order) = order {
-                let recovered = match open_id.take() {
+                let recovered = match part.id.take() {
                     Some(old) => self.go_on_alone(old).await,
                     None => Err(not_a_server()),
                 };
                 if let Ok((recovered, agreement)) = &recovered {
-                    publisher = Some(self.publish(agreement.clone()));
-                    self.agreement.send_replace(Some(agreement.clone()));
-                    open_id = Some(recovered.raft_id);
+                    self.take_part(recovered.raft_id, agreement.clone(), &mut part);
                 }
                 // Whoever asked may be gone; what was done stays done.
                 let _ = order.send(recovered.map(|(recovered, _)| recovered));
             }
         }
-        drop(publisher);
+        drop(part);
         let agreement = self.agreement.send_replace(None);
         if let Some(agreement) = agreement {
             agreement.shutdown().await;
         }
+    }
+
+    /// The Raft id that this node is to have. Removes logs of ids that it had before.
+    async fn wanted(
+        &self,
+        agreed: Option<RaftId>,
+        left_over: &[RaftId],
+        part: &Part,
+    ) -> Option<RaftId> {
+        // A server that was demoted while it was down may still be a voter.
+        let still = left_over
+            .iter()
+            .copied()
+            .find(|_| part.id.is_none() && !self.has_left());
+        let wanted = agreed.or(still);
+        if wanted.is_none() {
+            // Whatever was wrong with its Raft, this node has none any more.
+            self.condition.send_replace(None);
+        }
+        for old in left_over
+            .iter()
+            .filter(|old| agreed.is_some_and(|id| id != **old))
+        {
+            let _ = tokio::fs::remove_dir_all(self.data.raft(*old)).await;
+        }
+        wanted
+    }
+
+    /// Leaves the group once that has let this node go, and takes part in the wanted one.
+    async fn follow(&self, wanted: Option<RaftId>, part: &mut Part) {
+        if let Some(old) = part.id.filter(|_| self.has_left()) {
+            self.close(old).await;
+            *part = Part::default();
+        }
+        let Some(id) = wanted.filter(|_| part.id.is_none()) else {
+            return;
+        };
+        match open(&self.data, &self.me, id, self.profile, &self.net).await {
+            Ok(agreement) => {
+                tracing::info!(raft_id = id.0, "this node is a server");
+                self.take_part(id, agreement, part);
+                self.condition.send_replace(None);
+            }
+            Err(error) => {
+                let reason = format!("{error}: {}", error.hint());
+                tracing::warn!(%error, code = error.code(), "the Raft log can't be opened");
+                self.set_aside_damaged(id, &error);
+                self.condition.send_replace(Some(reason));
+            }
+        }
+    }
+
+    fn take_part(&self, id: RaftId, agreement: Agreement<Replica>, part: &mut Part) {
+        *part = Part {
+            id: Some(id),
+            _publisher: Some(self.publish(agreement.clone())),
+        };
+        self.agreement.send_replace(Some(agreement));
     }
 
     /// Ends this server's part in its group and begins a group of its own with all that it holds.

@@ -116,9 +116,7 @@ fn keeps_up(agreement: &AgreementRx) -> bool {
         let fenced = agreement.fenced().borrow().is_some();
         let status = agreement.status();
         let status = status.borrow();
-        !fenced
-            && status.leader.is_some()
-            && matches!(status.role, Role::Leader | Role::Follower)
+        !fenced && status.leader.is_some() && matches!(status.role, Role::Leader | Role::Follower)
     })
 }
 

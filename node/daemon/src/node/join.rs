@@ -34,12 +34,12 @@ impl Node {
         }
         let enrolment = self.enrolment(&request, Some(&token))?;
         let csr = node_request(&self.host.key)?;
-        let body = encode(&GateRequest::Join(EnrolRequest {
+        let body = encode(&GateRequest::Join(Box::new(EnrolRequest {
             token: token.id,
             secret: token.secret,
             csr,
             enrolment,
-        }));
+        })));
         let answer = self.enrol(&token, body).await?;
         let mesh = answer
             .agreed
