@@ -3,22 +3,17 @@
 //! Invariant: a key leaves this process only into a file of its owner; what is sent is the
 //! request (PKCS#10, RFC 2986).
 
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
-};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+pub(crate) use consensus_authority::KeyAlgorithm as Algorithm;
+use consensus_authority::{PrivateKey, key_to_pem};
 
 use crate::failure::Explained;
 
-/// What a key is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Algorithm {
-    /// What everything of ours uses (RFC 8410).
-    Ed25519,
-    /// What browsers can use.
-    P256,
-}
+/// Characters of base64 on a line of PEM (RFC 7468).
+const LINE_CHARS: usize = 64;
 
-/// A key and the request for its certificate, both PEM.
+/// A key and the request for its certificate, both PEM. The key is PKCS#8 in its first version,
+/// which every program reads.
 pub(crate) struct KeyRequest {
     pub(crate) key_pem: String,
     pub(crate) csr_pem: String,
@@ -29,7 +24,7 @@ pub(crate) struct KeyRequest {
 #[error("the key could not be made")]
 pub(crate) struct KeyError {
     #[from]
-    source: rcgen::Error,
+    source: consensus_authority::KeyError,
 }
 
 impl Explained for KeyError {
@@ -42,25 +37,34 @@ impl Explained for KeyError {
     }
 }
 
-/// A new key. The subject in the request says what it is for; the one in the certificate is the
-/// mesh's to choose.
-pub(crate) fn make(algorithm: Algorithm, subject: &str) -> Result<KeyRequest, KeyError> {
-    let key = KeyPair::generate_for(match algorithm {
-        Algorithm::Ed25519 => &PKCS_ED25519,
-        Algorithm::P256 => &PKCS_ECDSA_P256_SHA256,
-    })?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, subject);
+/// A new key. Whose certificate it becomes is the mesh's to say: the request names nobody.
+pub(crate) fn make(algorithm: Algorithm) -> Result<KeyRequest, KeyError> {
+    let key = PrivateKey::generate(algorithm)?;
     Ok(KeyRequest {
-        csr_pem: params.serialize_request(&key)?.pem()?,
-        key_pem: key.serialize_pem(),
+        csr_pem: request_to_pem(&key.request()?),
+        key_pem: key_to_pem(key.pkcs8()).to_string(),
     })
+}
+
+fn request_to_pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> = body
+        .as_bytes()
+        .chunks(LINE_CHARS)
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+        lines.join("\n")
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::CertificateSigningRequestParams;
+    use rcgen::{
+        CertificateSigningRequestParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+        PublicKeyData as _,
+    };
 
     use super::*;
 
@@ -70,12 +74,31 @@ mod tests {
             (Algorithm::Ed25519, &PKCS_ED25519),
             (Algorithm::P256, &PKCS_ECDSA_P256_SHA256),
         ] {
-            let made = make(algorithm, "alice").unwrap();
+            let made = make(algorithm).unwrap();
             let key = KeyPair::from_pem(&made.key_pem).unwrap();
             assert!(key.is_compatible(expected), "{algorithm:?}");
             let request = CertificateSigningRequestParams::from_pem(&made.csr_pem).unwrap();
             assert_eq!(request.public_key.algorithm(), expected);
+            assert_eq!(request.public_key.der_bytes(), key.public_key_raw());
             assert!(!made.csr_pem.contains("PRIVATE"));
+        }
+    }
+
+    #[test]
+    fn openssl_reads_every_key_and_request() {
+        for algorithm in [Algorithm::Ed25519, Algorithm::P256] {
+            let made = make(algorithm).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            for (command, text) in [("pkey", &made.key_pem), ("req", &made.csr_pem)] {
+                let file = directory.path().join(command);
+                std::fs::write(&file, text).unwrap();
+                let read = std::process::Command::new("openssl")
+                    .args([command, "-noout", "-in"])
+                    .arg(&file)
+                    .output()
+                    .unwrap();
+                assert!(read.status.success(), "{algorithm:?} {command}: {read:?}");
+            }
         }
     }
 }

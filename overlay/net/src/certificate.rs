@@ -3,7 +3,7 @@
 //! Decides that a peer on the wire is the node that its chain names. Whether the chain is to be
 //! believed is `consensus_authority::Trust`'s decision. Never reads a file.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::SystemTime};
 
 use consensus_authority::{Trust, Verified, wall};
 use consensus_core::{LogIndex, MeshId, NodeId};
@@ -17,6 +17,8 @@ pub struct Credentials {
     pub chain: Vec<Vec<u8>>,
     /// Whom it believes.
     pub trust: Arc<Trust>,
+    /// Who is a member no more. A former server may have signed itself a chain that is in order.
+    pub removed: Arc<BTreeSet<NodeId>>,
     /// The agreed state that `trust` was made from.
     pub revision: LogIndex,
 }
@@ -36,6 +38,9 @@ impl Credentials {
     pub(crate) fn admit(&self, chain: &[Vec<u8>], peer: &NodeId) -> Result<Verified, GateError> {
         let verified = self.trust.verify(chain, wall(SystemTime::now()))?;
         verified.require_node(peer)?;
+        if self.removed.contains(peer) {
+            return Err(GateError::Removed);
+        }
         Ok(verified)
     }
 }

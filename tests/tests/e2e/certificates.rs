@@ -95,6 +95,26 @@ fn who_was_off_past_every_end_comes_back_unless_removed_and_ends_are_told_before
     // Five sixths of a1's leaf are over.
     lab.set_clock(21 * HOUR);
     nudge(&server);
+    ends_are_told(&server);
+    everybody_returns(&lab, &mut mesh);
+    gone.host.power_on();
+    gone.restart_daemon();
+    wait_until_told(&gone.host, &["removed from the mesh at 20", "sold to Bob"]);
+
+    // As if every machine was suspended: the daemons run on, years of a certificate's life later.
+    lab.set_clock(20 * DAY);
+    wait_until(LATER, "a mesh that slept has renewed everything", || {
+        let leaves = leaves(&server, "node");
+        mesh.nodes
+            .iter()
+            .all(|node| leaves.contains_key(node.name()))
+    });
+    wait_until_whole(&mesh);
+    server.shoal(&["node", "label", "a3", "slept=yes"]).ok();
+}
+
+/// By an event before a leaf ends without a successor, and by a metric at all times.
+fn ends_are_told(server: &Host) {
     wait_until(SOON, "a1's end is told", || {
         let command = ["events", "--json", "--kind-prefix", "ca.expiry_warning"];
         let rows = server.shoal(&command).ok().json_rows();
@@ -110,7 +130,10 @@ fn who_was_off_past_every_end_comes_back_unless_removed_and_ends_are_told_before
         let left = line.and_then(|line| line.rsplit(' ').next()?.parse::<i64>().ok());
         assert!(left > Some(0), "{row} in {metrics}");
     }
+}
 
+/// Every machine is switched off until every certificate has ended, and then on again.
+fn everybody_returns(lab: &Lab, mesh: &mut Mesh) {
     for node in &mesh.nodes {
         node.host.power_off();
     }
@@ -141,7 +164,7 @@ fn who_was_off_past_every_end_comes_back_unless_removed_and_ends_are_told_before
         let leaves = leaves(&server, "node");
         ["a1", "a3"].iter().all(|name| leaves.contains_key(*name))
     });
-    wait_until_whole(&mesh);
+    wait_until_whole(mesh);
     mesh.node("a1")
         .host
         .shoal(&["node", "label", "a1", "back=yes"])
@@ -150,21 +173,6 @@ fn who_was_off_past_every_end_comes_back_unless_removed_and_ends_are_told_before
         let [ipv6, _] = mesh.node("a1").overlay();
         server.pings(&ipv6)
     });
-
-    gone.host.power_on();
-    gone.restart_daemon();
-    wait_until_told(&gone.host, &["removed from the mesh at 20", "sold to Bob"]);
-
-    // As if every machine was suspended: the daemons run on, years of a certificate's life later.
-    lab.set_clock(20 * DAY);
-    wait_until(LATER, "a mesh that slept has renewed everything", || {
-        let leaves = leaves(&server, "node");
-        mesh.nodes
-            .iter()
-            .all(|node| leaves.contains_key(node.name()))
-    });
-    wait_until_whole(&mesh);
-    server.shoal(&["node", "label", "a3", "slept=yes"]).ok();
 }
 
 #[test]

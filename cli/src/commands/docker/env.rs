@@ -189,7 +189,7 @@ impl Record {
 
 async fn issue(context: &Context<'_>, directory: &Path, mesh_id: &str) -> Result<(), Failure> {
     prepare(directory)?;
-    let made = key_request::make(Algorithm::Ed25519, "docker client")?;
+    let made = key_request::make(Algorithm::Ed25519)?;
     let request = ClientCertificateRequest {
         csr_pem: made.csr_pem,
     };

@@ -85,7 +85,7 @@ impl Create {
             let route = Route::to(&["operators"]);
             context.client.post(&route, &request).await
         };
-        certificate.issue(context, &name, request).await
+        certificate.issue(context, request).await
     }
 }
 
@@ -97,7 +97,7 @@ impl Renew {
             let route = Route::to(&["operators", &name, "certificate"]);
             context.client.post(&route, &request).await
         };
-        certificate.issue(context, &name, request).await
+        certificate.issue(context, request).await
     }
 }
 
@@ -105,7 +105,6 @@ impl Certificate {
     async fn issue(
         self,
         context: &Context<'_>,
-        name: &str,
         request: impl AsyncFnOnce(String, Option<u64>) -> Result<Answer<OperatorBundle>, ApiError>,
     ) -> Result<Exit, Failure> {
         let algorithm = if self.p256 {
@@ -113,7 +112,7 @@ impl Certificate {
         } else {
             Algorithm::Ed25519
         };
-        let made = key_request::make(algorithm, name)?;
+        let made = key_request::make(algorithm)?;
         // The directory comes first: a certificate whose key cannot be kept is better not issued.
         let bundle = Bundle::create(&self.out, &made.key_pem)?;
         let ttl_s = self.days.map(|days| days * SECONDS_PER_DAY);

@@ -36,15 +36,15 @@ pub(crate) mod trust;
 pub(crate) mod upkeep;
 pub(crate) mod views;
 mod watch;
+mod wiring;
 
 use std::{sync::Arc, time::Duration};
 
-use consensus_core::{MeshId, NodeId, RaftId, Time};
-use consensus_raft::{Agreement, Lane};
-use overlay_core::membership::{Membership as Core, Record, Settings as MembershipSettings};
+use consensus_core::{MeshId, NodeId, RaftId};
+use consensus_raft::Agreement;
 use overlay_net::{
-    Channel, Credentials, Incoming, Net, NodeKey,
-    membership::{Inputs, LocalAddresses, Members, Roster},
+    Credentials, Incoming, Net, NodeKey,
+    membership::{LocalAddresses, Members, Roster},
 };
 use overlay_wireguard::PrivateKey;
 use tokio::sync::{mpsc, watch as channel};
@@ -53,18 +53,16 @@ use zeroize::Zeroizing;
 
 use self::{
     clock::Clock,
-    desk::Desk,
     docker::DockerStatus,
     enforcement::Enforced,
-    intermediate::IntermediateKeeper,
-    issuer::{IssuerDesk, IssuerRx},
-    overlay::{Overlay, OverlayStatus},
-    proposer::{AgreementRx, Proposer},
-    renewal::Renewal,
+    issuer::IssuerDesk,
+    overlay::OverlayStatus,
+    proposer::Proposer,
     replica::Replica,
     rotation::Rotator,
     trust::bare_trust,
     views::Views,
+    wiring::{Duties, Wiring},
 };
 use crate::{
     authority::AuthorityFiles,
@@ -146,6 +144,7 @@ impl Host {
         let first = Credentials {
             chain,
             trust: Arc::new(bare_trust(mesh, roots)),
+            removed: Arc::default(),
             revision: consensus_core::LogIndex(0),
         };
         let (credentials, watched) = channel::channel(Arc::new(first));
@@ -265,270 +264,4 @@ impl Mesh {
 pub(crate) struct Gossip {
     pub(crate) roster: channel::Sender<Roster>,
     pub(crate) local: channel::Sender<LocalAddresses>,
-}
-
-/// What a member's own duties are wired with.
-struct Duties<'a> {
-    mesh: MeshId,
-    membership: Membership,
-    gossip: Gossip,
-    clock: Clock,
-    proposer: &'a Proposer,
-    rotator: &'a Rotator,
-    issuer: &'a IssuerDesk,
-    shut_out: &'a channel::Sender<Option<String>>,
-    overlay: &'a channel::Receiver<OverlayStatus>,
-}
-
-/// What the tasks are wired with while they start.
-struct Wiring {
-    host: Arc<Host>,
-    net: Net,
-    views: Views,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Wiring {
-    /// For tasks that answer others: what they are at is given up at a stop.
-    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.track(name, async move {
-            let _ = stop.run_until_cancelled(task).await;
-        });
-    }
-
-    /// For tasks that end by themselves at a stop.
-    fn track<T>(&self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
-        self.tasks.spawn(async move {
-            let _ = task.await;
-            tracing::debug!(task = name, "ended");
-        });
-    }
-
-    /// The membership core and its clock, which starts with it.
-    fn gossip(&self, incoming: &mut Incoming, generation: u64) -> (Gossip, MembersRx, Clock) {
-        let record = Record {
-            node: self.host.me(),
-            generation,
-            version: 0,
-            addresses: Vec::new(),
-            wireguard: Vec::new(),
-        };
-        let (roster, roster_rx) = channel::channel(Roster::default());
-        let (local, local_rx) = channel::channel(LocalAddresses::default());
-        let (members_tx, members) = channel::channel(Members::default());
-        let streams = incoming
-            .take_streams(Channel::Membership)
-            .expect("taken once");
-        let inputs = Inputs {
-            roster: roster_rx,
-            local: local_rx,
-            streams,
-        };
-        let clock = Clock::start();
-        let core = Core::new(
-            record,
-            MembershipSettings::lan(),
-            rand::random(),
-            Time::ZERO,
-        );
-        let leaving = self.stop.clone();
-        let drive = overlay_net::membership::drive(
-            self.net.clone(),
-            core,
-            inputs,
-            members_tx,
-            async move {
-                leaving.cancelled().await;
-            },
-        );
-        self.track("membership", drive);
-        (Gossip { roster, local }, members, clock)
-    }
-
-    /// This node's Raft, kept in line with its role.
-    fn raft(
-        &self,
-        incoming: &mut Incoming,
-        founded: Option<(RaftId, Agreement<Replica>)>,
-        recoveries: mpsc::Receiver<server::RecoverOrder>,
-    ) -> (AgreementRx, channel::Receiver<Option<String>>) {
-        let opened = founded.as_ref().map(|(id, _)| *id);
-        let (agreement_tx, agreement) = channel::channel(founded.map(|(_, agreement)| agreement));
-        let (condition, raft_condition) = channel::channel(None);
-        let supervisor = server::Supervisor {
-            data: self.host.data.clone(),
-            me: self.host.me(),
-            profile: self.host.config.raft_timers,
-            net: self.net.clone(),
-            views: self.views.clone(),
-            agreement: agreement_tx,
-            condition,
-            recoveries,
-            stop: self.stop.clone(),
-        };
-        self.track("raft", supervisor.run(opened));
-        for (lane, channel) in [
-            (Lane::Rpc, Channel::Raft),
-            (Lane::Snapshot, Channel::Snapshot),
-        ] {
-            let calls = incoming.take_calls(channel).expect("taken once");
-            self.spawn(
-                "raft messages",
-                server::serve(lane, calls, agreement.clone(), self.views.clone()),
-            );
-        }
-        (agreement, raft_condition)
-    }
-
-    /// Views pushed to others and from others.
-    fn followers(
-        &self,
-        incoming: &mut Incoming,
-        proposer: &Proposer,
-    ) -> channel::Sender<Option<String>> {
-        let shut_out = channel::Sender::new(None);
-        let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
-        self.spawn(
-            "watchers",
-            watch::serve(watchers, self.views.clone(), proposer.agreement.clone()),
-        );
-        let follower = watch::Follower {
-            me: proposer.me.clone(),
-            net: self.net.clone(),
-            views: self.views.clone(),
-            members: proposer.members.clone(),
-            agreement: proposer.agreement.clone(),
-            shut_out: shut_out.clone(),
-            stop: self.stop.clone(),
-        };
-        self.track("follower", follower.run());
-        shut_out
-    }
-
-    /// Who answers other nodes and machines at the gate, and signs while this node is a server.
-    fn desks(
-        &self,
-        mut incoming: Incoming,
-        proposer: &Proposer,
-        enforced: &Enforced,
-        rotator: &Rotator,
-    ) -> IssuerDesk {
-        let (issuer_tx, issuer): (_, IssuerRx) = channel::channel(None);
-        let keeper = IntermediateKeeper {
-            files: self.host.authority.clone(),
-            proposer: proposer.clone(),
-            issuer: issuer_tx,
-            stop: self.stop.clone(),
-        };
-        self.spawn("authority", keeper.run());
-        let issuer = IssuerDesk {
-            issuer,
-            proposer: proposer.clone(),
-        };
-        self.spawn("issuer", issuer.clone().run(self.stop.clone()));
-        let calls = incoming.take_calls(Channel::Command).expect("taken once");
-        let desk = Desk {
-            proposer: proposer.clone(),
-            issuer: issuer.clone(),
-            enforced: enforced.clone(),
-            rotator: rotator.clone(),
-        };
-        self.spawn("desk", desk::serve(calls, desk));
-        self.spawn(
-            "gate",
-            desk::serve_gate(incoming.enrolments, proposer.clone(), issuer.clone()),
-        );
-        issuer
-    }
-
-    /// What is in force here, and the root's replacement, which waits for it everywhere.
-    fn rotation(
-        &self,
-        proposer: &Proposer,
-        overlay: &channel::Receiver<OverlayStatus>,
-        credentials: &channel::Sender<Arc<Credentials>>,
-    ) -> (Enforced, Rotator) {
-        let enforced = Enforced {
-            net: self.net.enforced(),
-            overlay: overlay.clone(),
-        };
-        let rotator = Rotator {
-            files: self.host.authority.clone(),
-            proposer: proposer.clone(),
-            enforced: enforced.clone(),
-            credentials: credentials.subscribe(),
-        };
-        (enforced, rotator)
-    }
-
-    /// What a member does of its own accord.
-    fn duties(&self, duties: Duties<'_>, credentials: channel::Sender<Arc<Credentials>>) {
-        let Duties {
-            mesh,
-            membership,
-            gossip,
-            clock,
-            proposer,
-            rotator,
-            issuer,
-            shut_out,
-            overlay,
-        } = duties;
-        let stop = self.stop.clone();
-        let leader = leader::run(proposer.clone(), rotator.clone(), clock, stop);
-        self.spawn("leader", leader);
-        let renewal = Renewal {
-            host: self.host.clone(),
-            proposer: proposer.clone(),
-            desk: issuer.clone(),
-            credentials: credentials.clone(),
-            shut_out: shut_out.clone(),
-            membership,
-            taken_at: None,
-        };
-        self.spawn("renewal", renewal.run());
-        let upkeep = upkeep::Upkeep {
-            mesh,
-            host: self.host.clone(),
-            proposer: proposer.clone(),
-            overlay: overlay.clone(),
-            gossip,
-            credentials,
-            stop: self.stop.clone(),
-        };
-        upkeep.start(&self.tasks);
-    }
-
-    /// The overlay interface, and dockerd on it.
-    fn runtimes(
-        &self,
-        proposer: &Proposer,
-    ) -> (
-        channel::Receiver<OverlayStatus>,
-        channel::Receiver<DockerStatus>,
-    ) {
-        let (status, overlay) = channel::channel(OverlayStatus::default());
-        let overlay_task = Overlay {
-            me: proposer.me.clone(),
-            key: self.host.wireguard.clone(),
-            net: self.net.clone(),
-            views: self.views.clone(),
-            members: proposer.members.clone(),
-            status,
-            stop: self.stop.clone(),
-        };
-        self.track("overlay", overlay_task.run());
-        let (status, docker) = channel::channel(DockerStatus::default());
-        let docker_task = docker::Docker {
-            host: self.host.clone(),
-            proposer: proposer.clone(),
-            overlay: overlay.clone(),
-            status,
-            stop: self.stop.clone(),
-        };
-        self.track("docker", docker_task.run());
-        (overlay, docker)
-    }
 }

@@ -23,6 +23,12 @@ pub(crate) fn trust(mesh: MeshId, agreed: &Agreed, voters: &BTreeSet<NodeId>) ->
     Trust::of(mesh, agreed).revoking(&revoked)
 }
 
+/// Who is let in no more, whatever he shows.
+pub(crate) fn removed(agreed: &Agreed, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let gone = agreed.removed.keys().filter(|id| !voters.contains(*id));
+    gone.cloned().collect()
+}
+
 /// Trust in some roots and nothing else: what a node starts with before it has a view.
 pub(crate) fn bare_trust(mesh: MeshId, roots: &[Vec<u8>]) -> Trust {
     Trust::new(mesh, roots, &BTreeSet::new(), &BTreeMap::new())

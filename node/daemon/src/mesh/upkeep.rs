@@ -24,7 +24,7 @@ use super::{
     Gossip, Host,
     overlay::{OverlayStatus, own_endpoints},
     proposer::Proposer,
-    trust::trust,
+    trust::{removed, trust},
 };
 use crate::machine;
 
@@ -88,7 +88,12 @@ impl Upkeep {
             let present = believed.as_ref().is_some_and(|(before, then)| {
                 *then == voters && believes_the_same(before, &agreed)
             });
-            let trust = (!present).then(|| trust(self.mesh, &agreed, &voters));
+            let trust = (!present).then(|| {
+                (
+                    trust(self.mesh, &agreed, &voters),
+                    removed(&agreed, &voters),
+                )
+            });
             self.believe(revision, trust);
             believed = Some((agreed.clone(), voters.clone()));
             let nodes: BTreeSet<NodeId> = agreed.nodes.keys().cloned().collect();
@@ -136,14 +141,17 @@ impl Upkeep {
     }
 
     /// Has the network let in whom the agreed state believes now; none where that is as before.
-    fn believe(&self, revision: LogIndex, trust: Option<Trust>) {
+    fn believe(&self, revision: LogIndex, trust: Option<(Trust, BTreeSet<NodeId>)>) {
         self.credentials.send_if_modified(|credentials| {
-            let trust = trust.filter(|trust| *credentials.trust != *trust);
+            let trust = trust.filter(|(trust, removed)| {
+                *credentials.trust != *trust || *credentials.removed != *removed
+            });
             let same = trust.is_none() && credentials.revision == revision;
             if !same {
                 let credentials = Arc::make_mut(credentials);
-                if let Some(trust) = trust {
+                if let Some((trust, removed)) = trust {
                     credentials.trust = Arc::new(trust);
+                    credentials.removed = Arc::new(removed);
                 }
                 credentials.revision = revision;
             }
@@ -238,6 +246,7 @@ fn believes_the_same(one: &Agreed, other: &Agreed) -> bool {
     one.authority == other.authority
         && one.certificates == other.certificates
         && one.revoked == other.revoked
+        && one.removed == other.removed
         && one.nodes.keys().eq(other.nodes.keys())
 }
 

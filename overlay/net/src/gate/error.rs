@@ -31,6 +31,9 @@ pub enum GateError {
     /// The server that issued the peer's certificate no longer issues, and nobody knows of it.
     #[error("the peer's certificate comes from a server that no longer issues")]
     Retired,
+    /// The peer was removed from the mesh, whatever it shows.
+    #[error("the peer was removed from the mesh")]
+    Removed,
     /// The peer's bytes are no message of the gate, or no certificate.
     #[error("the peer's admission message is malformed: {0}")]
     Malformed(&'static str),
@@ -72,6 +75,7 @@ impl GateError {
             Self::NotYetValid => "AdmissionNotYetValidError",
             Self::Revoked { .. } => "AdmissionRevokedError",
             Self::Retired => "AdmissionRetiredError",
+            Self::Removed => "AdmissionRemovedError",
             Self::Malformed(_) => "AdmissionMalformedError",
             Self::Version(_) => "AdmissionVersionError",
             Self::WrongPeer { .. } => "AdmissionWrongPeerError",
@@ -92,7 +96,7 @@ impl GateError {
                 "the node is given a new one when it proves its key to a server; if that does not happen within a minute, check both clocks and its log"
             }
             Self::NotYetValid => "check both nodes' clocks",
-            Self::Revoked { .. } => {
+            Self::Revoked { .. } | Self::Removed => {
                 "the node was removed from the mesh; enrol it again if that was a mistake"
             }
             Self::Retired => "the node is given a new one when it reaches a current server",
@@ -116,6 +120,7 @@ impl GateError {
             | Self::NotYetValid
             | Self::Revoked { .. }
             | Self::Retired
+            | Self::Removed
             | Self::Malformed(_)
             | Self::Version(_)
             | Self::Busy => true,
@@ -148,6 +153,7 @@ impl GateError {
             Self::Retired => {
                 "this node's certificate comes from a server that no longer issues".to_owned()
             }
+            Self::Removed => "this node was removed from the mesh".to_owned(),
             Self::Malformed(reason) => {
                 format!("this node's admission message is malformed: {reason}")
             }

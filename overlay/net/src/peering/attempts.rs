@@ -237,6 +237,7 @@ fn verdict(cause: &TransportError<std::io::Error>) -> Option<&GateError> {
             | GateError::NotYetValid
             | GateError::Revoked { .. }
             | GateError::Retired
+            | GateError::Removed
             | GateError::Malformed(_)
             | GateError::Version(_)
             | GateError::WrongPeer { .. }

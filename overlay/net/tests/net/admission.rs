@@ -180,6 +180,21 @@ async fn a_revocation_cuts_the_live_connection_and_says_by_when() {
 }
 
 #[tokio::test]
+async fn a_removed_node_is_cut_off_and_refused_whatever_it_shows() {
+    let (_, a, mut b) = pair();
+    b.echo(Channel::Command);
+    call(&a, &b).await.unwrap();
+    connected(&b, &a.id).await;
+    let mut credentials = Credentials::clone(&b.credentials.borrow());
+    credentials.removed = Arc::new([a.id.clone()].into());
+    b.credentials.send_replace(Arc::new(credentials));
+    disconnected(&b, &a.id).await;
+    disconnected(&a, &b.id).await;
+    let error = call(&a, &b).await.unwrap_err();
+    assert_eq!(error.code(), "AdmissionRemovedError");
+}
+
+#[tokio::test]
 async fn renewed_certificates_are_shown_at_the_next_connection() {
     let authority = Authority::new(1);
     let key = NodeKey::generate();

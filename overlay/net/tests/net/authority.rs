@@ -82,6 +82,7 @@ impl Authority {
         Credentials {
             chain,
             trust: Arc::new(self.trust(&[])),
+            removed: Arc::default(),
             revision: LogIndex(0),
         }
     }

@@ -1,0 +1,320 @@
+//! How a member's tasks are wired together while they start.
+//!
+//! Decides nothing: each method starts the tasks of one concern with only what they use, and gives
+//! back what others need of them.
+
+use std::sync::Arc;
+
+use consensus_core::{MeshId, RaftId, Time};
+use consensus_raft::{Agreement, Lane};
+use overlay_core::membership::{Membership as Core, Record, Settings as MembershipSettings};
+use overlay_net::{
+    Channel, Credentials, Incoming, Net,
+    membership::{Inputs, LocalAddresses, Members, Roster},
+};
+use tokio::sync::{mpsc, watch as channel};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Gossip, Host, MembersRx,
+    clock::Clock,
+    desk,
+    desk::Desk,
+    docker,
+    docker::DockerStatus,
+    enforcement::Enforced,
+    intermediate::IntermediateKeeper,
+    issuer::{IssuerDesk, IssuerRx},
+    leader,
+    overlay::{Overlay, OverlayStatus},
+    proposer::{AgreementRx, Proposer},
+    renewal::Renewal,
+    replica::Replica,
+    rotation::Rotator,
+    server, upkeep,
+    views::Views,
+    watch,
+};
+use crate::data_dir::Membership;
+
+/// What a member's own duties are wired with.
+pub(super) struct Duties<'a> {
+    pub(super) mesh: MeshId,
+    pub(super) membership: Membership,
+    pub(super) gossip: Gossip,
+    pub(super) clock: Clock,
+    pub(super) proposer: &'a Proposer,
+    pub(super) rotator: &'a Rotator,
+    pub(super) issuer: &'a IssuerDesk,
+    pub(super) shut_out: &'a channel::Sender<Option<String>>,
+    pub(super) overlay: &'a channel::Receiver<OverlayStatus>,
+}
+
+/// What the tasks are wired with while they start.
+pub(super) struct Wiring {
+    pub(super) host: Arc<Host>,
+    pub(super) net: Net,
+    pub(super) views: Views,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Wiring {
+    /// For tasks that answer others: what they are at is given up at a stop.
+    pub(super) fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let stop = self.stop.clone();
+        self.track(name, async move {
+            let _ = stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// For tasks that end by themselves at a stop.
+    pub(super) fn track<T>(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move {
+            let _ = task.await;
+            tracing::debug!(task = name, "ended");
+        });
+    }
+
+    /// The membership core and its clock, which starts with it.
+    pub(super) fn gossip(
+        &self,
+        incoming: &mut Incoming,
+        generation: u64,
+    ) -> (Gossip, MembersRx, Clock) {
+        let record = Record {
+            node: self.host.me(),
+            generation,
+            version: 0,
+            addresses: Vec::new(),
+            wireguard: Vec::new(),
+        };
+        let (roster, roster_rx) = channel::channel(Roster::default());
+        let (local, local_rx) = channel::channel(LocalAddresses::default());
+        let (members_tx, members) = channel::channel(Members::default());
+        let streams = incoming
+            .take_streams(Channel::Membership)
+            .expect("taken once");
+        let inputs = Inputs {
+            roster: roster_rx,
+            local: local_rx,
+            streams,
+        };
+        let clock = Clock::start();
+        let core = Core::new(
+            record,
+            MembershipSettings::lan(),
+            rand::random(),
+            Time::ZERO,
+        );
+        let leaving = self.stop.clone();
+        let drive = overlay_net::membership::drive(
+            self.net.clone(),
+            core,
+            inputs,
+            members_tx,
+            async move {
+                leaving.cancelled().await;
+            },
+        );
+        self.track("membership", drive);
+        (Gossip { roster, local }, members, clock)
+    }
+
+    /// This node's Raft, kept in line with its role.
+    pub(super) fn raft(
+        &self,
+        incoming: &mut Incoming,
+        founded: Option<(RaftId, Agreement<Replica>)>,
+        recoveries: mpsc::Receiver<server::RecoverOrder>,
+    ) -> (AgreementRx, channel::Receiver<Option<String>>) {
+        let opened = founded.as_ref().map(|(id, _)| *id);
+        let (agreement_tx, agreement) = channel::channel(founded.map(|(_, agreement)| agreement));
+        let (condition, raft_condition) = channel::channel(None);
+        let supervisor = server::Supervisor {
+            data: self.host.data.clone(),
+            me: self.host.me(),
+            profile: self.host.config.raft_timers,
+            net: self.net.clone(),
+            views: self.views.clone(),
+            agreement: agreement_tx,
+            condition,
+            recoveries,
+            stop: self.stop.clone(),
+        };
+        self.track("raft", supervisor.run(opened));
+        for (lane, channel) in [
+            (Lane::Rpc, Channel::Raft),
+            (Lane::Snapshot, Channel::Snapshot),
+        ] {
+            let calls = incoming.take_calls(channel).expect("taken once");
+            self.spawn(
+                "raft messages",
+                server::serve(lane, calls, agreement.clone(), self.views.clone()),
+            );
+        }
+        (agreement, raft_condition)
+    }
+
+    /// Views pushed to others and from others.
+    pub(super) fn followers(
+        &self,
+        incoming: &mut Incoming,
+        proposer: &Proposer,
+    ) -> channel::Sender<Option<String>> {
+        let shut_out = channel::Sender::new(None);
+        let watchers = incoming.take_streams(Channel::Watch).expect("taken once");
+        self.spawn(
+            "watchers",
+            watch::serve(watchers, self.views.clone(), proposer.agreement.clone()),
+        );
+        let follower = watch::Follower {
+            me: proposer.me.clone(),
+            net: self.net.clone(),
+            views: self.views.clone(),
+            members: proposer.members.clone(),
+            agreement: proposer.agreement.clone(),
+            shut_out: shut_out.clone(),
+            stop: self.stop.clone(),
+        };
+        self.track("follower", follower.run());
+        shut_out
+    }
+
+    /// Who answers other nodes and machines at the gate, and signs while this node is a server.
+    pub(super) fn desks(
+        &self,
+        mut incoming: Incoming,
+        proposer: &Proposer,
+        enforced: &Enforced,
+        rotator: &Rotator,
+    ) -> IssuerDesk {
+        let (issuer_tx, issuer): (_, IssuerRx) = channel::channel(None);
+        let keeper = IntermediateKeeper {
+            files: self.host.authority.clone(),
+            proposer: proposer.clone(),
+            issuer: issuer_tx,
+            stop: self.stop.clone(),
+        };
+        self.spawn("authority", keeper.run());
+        let issuer = IssuerDesk {
+            issuer,
+            proposer: proposer.clone(),
+        };
+        self.spawn("issuer", issuer.clone().run(self.stop.clone()));
+        let calls = incoming.take_calls(Channel::Command).expect("taken once");
+        let desk = Desk {
+            proposer: proposer.clone(),
+            issuer: issuer.clone(),
+            enforced: enforced.clone(),
+            rotator: rotator.clone(),
+        };
+        self.spawn("desk", desk::serve(calls, desk));
+        self.spawn(
+            "gate",
+            desk::serve_gate(incoming.enrolments, proposer.clone(), issuer.clone()),
+        );
+        issuer
+    }
+
+    /// What is in force here, and the root's replacement, which waits for it everywhere.
+    pub(super) fn rotation(
+        &self,
+        proposer: &Proposer,
+        overlay: &channel::Receiver<OverlayStatus>,
+        credentials: &channel::Sender<Arc<Credentials>>,
+    ) -> (Enforced, Rotator) {
+        let enforced = Enforced {
+            net: self.net.enforced(),
+            overlay: overlay.clone(),
+        };
+        let rotator = Rotator {
+            files: self.host.authority.clone(),
+            proposer: proposer.clone(),
+            enforced: enforced.clone(),
+            credentials: credentials.subscribe(),
+        };
+        (enforced, rotator)
+    }
+
+    /// What a member does of its own accord.
+    pub(super) fn duties(
+        &self,
+        duties: Duties<'_>,
+        credentials: channel::Sender<Arc<Credentials>>,
+    ) {
+        let Duties {
+            mesh,
+            membership,
+            gossip,
+            clock,
+            proposer,
+            rotator,
+            issuer,
+            shut_out,
+            overlay,
+        } = duties;
+        let stop = self.stop.clone();
+        let leader = leader::run(proposer.clone(), rotator.clone(), clock, stop);
+        self.spawn("leader", leader);
+        let renewal = Renewal {
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            desk: issuer.clone(),
+            credentials: credentials.clone(),
+            shut_out: shut_out.clone(),
+            membership,
+            taken_at: None,
+        };
+        self.spawn("renewal", renewal.run());
+        let upkeep = upkeep::Upkeep {
+            mesh,
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            gossip,
+            credentials,
+            stop: self.stop.clone(),
+        };
+        upkeep.start(&self.tasks);
+    }
+
+    /// The overlay interface, and dockerd on it.
+    pub(super) fn runtimes(
+        &self,
+        proposer: &Proposer,
+    ) -> (
+        channel::Receiver<OverlayStatus>,
+        channel::Receiver<DockerStatus>,
+    ) {
+        let (status, overlay) = channel::channel(OverlayStatus::default());
+        let overlay_task = Overlay {
+            me: proposer.me.clone(),
+            key: self.host.wireguard.clone(),
+            net: self.net.clone(),
+            views: self.views.clone(),
+            members: proposer.members.clone(),
+            status,
+            stop: self.stop.clone(),
+        };
+        self.track("overlay", overlay_task.run());
+        let (status, docker) = channel::channel(DockerStatus::default());
+        let docker_task = docker::Docker {
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            status,
+            stop: self.stop.clone(),
+        };
+        self.track("docker", docker_task.run());
+        (overlay, docker)
+    }
+}
