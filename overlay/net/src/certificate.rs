@@ -36,11 +36,12 @@ impl Credentials {
 
     /// Whether `chain` makes whoever proved to be `peer` a member.
     pub(crate) fn admit(&self, chain: &[Vec<u8>], peer: &NodeId) -> Result<Verified, GateError> {
-        let verified = self.trust.verify(chain, wall(SystemTime::now()))?;
-        verified.require_node(peer)?;
+        // Said first: its certificates are revoked too, which says less.
         if self.removed.contains(peer) {
             return Err(GateError::Removed);
         }
+        let verified = self.trust.verify(chain, wall(SystemTime::now()))?;
+        verified.require_node(peer)?;
         Ok(verified)
     }
 }

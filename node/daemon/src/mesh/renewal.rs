@@ -111,6 +111,13 @@ impl Renewal {
             return Some("it can't be read");
         };
         let validity = leaf.validity();
+        let fresh = self
+            .taken_at
+            .is_some_and(|taken| taken.elapsed() < RETRY_MAX);
+        if self.shut_out.borrow().is_some() && !fresh {
+            // A server says why, or gives a certificate that is let in.
+            return Some("the others do not let this node in");
+        }
         if now() >= renew_at(validity.not_before, validity.not_after, leaf.serial()) {
             return Some("two thirds of its life are over");
         }

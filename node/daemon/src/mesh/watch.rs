@@ -33,6 +33,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// Subscribers of one server; more than a mesh of this version has nodes.
 const SUBSCRIBERS_MAX: usize = 4096;
+/// The gate's code for a node that is a member no more.
+const REMOVED: &str = "AdmissionRemovedError";
 /// Changes closer together than this are pushed as one.
 const COALESCE: Duration = Duration::from_millis(2);
 
@@ -199,7 +201,9 @@ impl Follower {
             refused.message, refused.code
         );
         self.shut_out.send_if_modified(|known| {
-            let differs = known.as_ref() != Some(&text);
+            // When and why it was removed is told at the gate, and says more.
+            let told = refused.code == REMOVED && known.is_some();
+            let differs = known.as_ref() != Some(&text) && !told;
             if differs {
                 tracing::warn!(server = name, code = refused.code, "{}", refused.message);
                 *known = Some(text);
