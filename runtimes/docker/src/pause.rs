@@ -31,8 +31,10 @@ const POLL_EVERY: Duration = Duration::from_millis(15);
 const NFT_WITHIN: Duration = Duration::from_secs(10);
 /// Ours alone.
 const TABLE: &str = "shoal_dockerd_pause";
-/// `ESTABLISHED` in /proc/net/tcp.
-const ESTABLISHED: &str = "01";
+/// `ESTABLISHED` and `SYN_RECV` in /proc/net/tcp: whoever got in, and who is about to.
+const OPEN: [&str; 2] = ["01", "03"];
+/// So often in a row nobody must be connected: a connection may be between two states.
+const QUIET_POLLS: u32 = 4;
 
 /// New connections wait until this is ended, or until the kernel ends it.
 #[derive(Debug)]
@@ -113,7 +115,9 @@ async fn run_nft(rules: &str) -> Result<(), String> {
 /// Waits until nobody is connected to the port, as long as it pays.
 async fn drained(net: &Path) {
     let deadline = Instant::now() + DRAIN_WITHIN;
-    while connected(net) > 0 && Instant::now() < deadline {
+    let mut quiet = 0;
+    while quiet < QUIET_POLLS && Instant::now() < deadline {
+        quiet = if connected(net) == 0 { quiet + 1 } else { 0 };
         sleep(POLL_EVERY).await;
     }
 }
@@ -135,7 +139,7 @@ fn is_to_dockerd(line: &str) -> bool {
     let port = local
         .rsplit_once(':')
         .and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-    port == Some(TLS_PORT) && state == ESTABLISHED
+    port == Some(TLS_PORT) && OPEN.contains(&state)
 }
 
 #[cfg(test)]

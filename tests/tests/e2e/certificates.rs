@@ -334,8 +334,15 @@ fn the_root_is_replaced_under_traffic_and_who_slept_follows() {
         },
     );
     // Day by day what nobody fetched anew ends by itself, and with it the old root.
+    let dockerd = leaves(&server, "docker-server");
     lab.set_clock(0);
     nudge(&server);
+    wait_until(LATER, "dockerd has its next certificate", || {
+        all_later(&leaves(&server, "docker-server"), &dockerd)
+            && server
+                .docker_row("a1")
+                .is_some_and(|row| row["phase"] == "ready")
+    });
     // A person's docker CLI asks for a certificate each day; dockerd takes both meanwhile.
     let fresh = plain_docker_on(&server, "fresh");
     let [writes, listing, stale] = traffic;
@@ -386,6 +393,11 @@ fn serials(from: &Host) -> Vec<String> {
 fn wait_for_more(traffic: &[Traffic]) {
     let before: Vec<_> = traffic.iter().map(Traffic::done).collect();
     wait_until(SOON, "there is traffic", || {
+        for one in traffic {
+            let said = one.said();
+            let failed = said.lines().find(|line| *line != "ok");
+            assert_eq!(failed, None, "{}", one.name);
+        }
         (traffic.iter().zip(&before)).all(|(traffic, before)| traffic.done() > before + 3)
     });
 }
