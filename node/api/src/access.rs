@@ -3,35 +3,8 @@
 //! Decides: the role. Never: who has which role; that is agreed. Invariant: a route that is not in
 //! the table is nobody's, so a new one is forgotten as a refusal, not as a hole.
 
-/// What an operator may do. Each role may do what the ones before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AccessRole {
-    /// Reads.
-    Viewer,
-    /// Runs what the mesh carries: labels, modules, networks' peers, containers.
-    Operator,
-    /// Decides who belongs to the mesh and who may operate it.
-    Admin,
-}
-
-impl AccessRole {
-    /// Every role, least first.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
-
-    /// The word in flags, tables and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// The role of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.as_str() == name)
-    }
-}
+/// What an operator may do, as it is agreed. Each role may do what the ones before it may.
+pub use consensus_core::OperatorRole as AccessRole;
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

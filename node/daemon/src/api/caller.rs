@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use consensus_authority::Verified;
-use consensus_core::{Holder, OperatorRole};
-use node_api::{Access, AccessRole, ApiError, access};
+use consensus_core::Holder;
+use node_api::{Access, ApiError, access};
 
 use crate::mesh::{Mesh, desk::operator_role, issuer::now};
 
@@ -41,14 +41,6 @@ pub(super) async fn named<T>(name: Option<String>, work: impl Future<Output = T>
     OPERATOR.scope(name, work).await
 }
 
-fn role(role: OperatorRole) -> AccessRole {
-    match role {
-        OperatorRole::Viewer => AccessRole::Viewer,
-        OperatorRole::Operator => AccessRole::Operator,
-        OperatorRole::Admin => AccessRole::Admin,
-    }
-}
-
 impl Caller {
     /// Refuses what the caller may not do. Gives the operator's name.
     pub(super) fn authorize(
@@ -72,7 +64,6 @@ impl Caller {
         let leaf = chain.first().map_or(&[][..], Vec::as_slice);
         let present = operator_role(&agreed, name, verified.serial(), leaf)
             .ok_or_else(|| unknown(&format!("{name} is no operator of this mesh")))?;
-        let present = role(present);
         match access(method, path) {
             Some(Access::Role(needed)) if present >= needed => Ok(Some(name.clone())),
             Some(Access::Role(needed)) => Err(ApiError::new(

@@ -263,7 +263,13 @@ async fn admit(State(node): State<Arc<Node>>, mut request: Request, next: Next) 
         label = Some(text);
     }
     let mut response = caller::named(operator, next.run(request)).await;
-    let label = label.or_else(|| node.mesh().map(|mesh| freshness(&mesh, false)));
+    // What was done while a majority is heard was done on its present word; whoever changes
+    // something is told the index besides.
+    let label = label.or_else(|| {
+        let done = response.status().is_success();
+        node.mesh()
+            .map(|mesh| freshness(&mesh, done && mesh.proposer.hears_a_majority()))
+    });
     if let Some(value) = label.and_then(|label| HeaderValue::from_str(&label).ok()) {
         response.headers_mut().insert(FRESHNESS_HEADER, value);
     }

@@ -308,6 +308,12 @@ impl Proposer {
         servers.filter(heard).collect()
     }
 
+    /// Whether a leader is known and most servers are heard.
+    pub(crate) fn hears_a_majority(&self) -> bool {
+        let servers = self.views.view().agreed.servers().count();
+        self.views.standing().leader.is_some() && self.reachable().len() * 2 > servers
+    }
+
     /// The error of a command that found no majority, with the voters that this node can hear.
     pub(crate) fn no_majority(&self) -> ApiError {
         let view = self.views.view();
