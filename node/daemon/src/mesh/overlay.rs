@@ -170,6 +170,11 @@ impl Overlay {
                     status.up.insert(*network_id, peer.clone());
                 }
                 Err(reason) => {
+                    // An interface that could not be changed may still have a peer that is to go;
+                    // one that is not there has none.
+                    if interfaces.contains_key(network_id) {
+                        status.enforced = self.status.borrow().enforced;
+                    }
                     status.conditions.insert(network.handle.clone(), reason);
                 }
             }
