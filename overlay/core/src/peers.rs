@@ -265,8 +265,11 @@ pub struct ObservedInterface {
 pub struct PeerChange {
     /// Write this endpoint.
     pub endpoint: Option<SocketAddr>,
-    /// Replace the whole set of allowed IPs.
+    /// The whole set of allowed IPs that the peer has from now on.
     pub allowed_ips: Option<BTreeSet<Cidr>>,
+    /// Those that it has today and loses. A device that replaces a set has none for a moment, and
+    /// packets of the others fail in it: where this is empty, adding is enough.
+    pub lost_ips: BTreeSet<Cidr>,
     /// Write this interval in seconds; zero turns keepalives off.
     pub keepalive_s: Option<u16>,
 }
@@ -354,13 +357,13 @@ fn peer_steps(desired: &InterfacePlan, observed: &ObservedInterface) -> Vec<Step
             giving.push(Step::AddPeer { key, peer });
             continue;
         };
-        let loses = !seen.allowed_ips.is_subset(&peer.allowed_ips);
         let change = peer_change(&peer, seen);
         if change == PeerChange::default() {
             continue;
         }
+        let gives_only = change.lost_ips.is_empty();
         let step = Step::UpdatePeer { key, change };
-        if loses { &mut steps } else { &mut giving }.push(step);
+        if gives_only { &mut giving } else { &mut steps }.push(step);
     }
     steps.extend(giving);
     steps
@@ -382,6 +385,7 @@ fn peer_change(peer: &PeerPlan, seen: &ObservedPeer) -> PeerChange {
     PeerChange {
         endpoint: endpoint_to_write(peer, seen),
         allowed_ips: (peer.allowed_ips != seen.allowed_ips).then(|| peer.allowed_ips.clone()),
+        lost_ips: &seen.allowed_ips - &peer.allowed_ips,
         keepalive_s: (keepalive_s != seen.keepalive_s.unwrap_or(0)).then_some(keepalive_s),
     }
 }

@@ -52,6 +52,8 @@ pub(crate) enum DevicePeerChange {
         must_exist: bool,
         endpoint: Option<SocketAddr>,
         allowed_ips: Option<Vec<Cidr>>,
+        /// Allowed IPs of today that are not among the new ones.
+        lost_ips: Vec<Cidr>,
         keepalive_s: Option<u16>,
     },
 }

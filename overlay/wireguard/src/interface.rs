@@ -370,6 +370,7 @@ impl PeerBatch {
             must_exist: true,
             endpoint: change.endpoint,
             allowed_ips: prefixes.map(|prefixes| prefixes.iter().copied().collect()),
+            lost_ips: change.lost_ips.iter().copied().collect(),
             keepalive_s: change.keepalive_s,
         });
         if change.endpoint.is_some() {
@@ -383,6 +384,7 @@ impl PeerBatch {
             must_exist: false,
             endpoint: peer.endpoint,
             allowed_ips: Some(peer.allowed_ips.iter().copied().collect()),
+            lost_ips: Vec::new(),
             keepalive_s: peer.keepalive_s,
         });
         self.endpoints.push((key, peer.endpoint));

@@ -2,7 +2,10 @@
 //!
 //! Decides: how a device that does not fit one netlink message is cut and put together. A message
 //! holds some tens of peers; the kernel then shows a peer with its first prefixes at the end of one
-//! and again, with nothing but its key and the other prefixes, at the beginning of the next.
+//! and again, with nothing but its key and the other prefixes, at the beginning of the next. And:
+//! how a peer loses a prefix. The kernel knows no such request before 6.16, only "replace all",
+//! and while it replaces, packets to the prefixes that stay find no peer. So prefixes are never
+//! replaced: one that is lost moves to a peer that is removed at once, in the same request.
 //!
 //! Calls block for the time of a few system calls and therefore run on tokio's blocking threads.
 
@@ -22,6 +25,10 @@ use crate::backend::{DeviceChange, DevicePeerChange, DeviceState, PeerState};
 /// A peer has to fit a message of 8 KiB together with the device's name; an IPv6 prefix takes 40
 /// bytes. Half of what fits leaves room for the peer's other attributes.
 const PREFIXES_PER_MESSAGE: usize = 100;
+
+/// The peer that takes prefixes away. Nobody knows a private key for it, and it has no endpoint.
+/// Should it ever stay behind, it is a peer that no plan wants, and the next pass removes it.
+const LOST_PREFIXES: Key = Key(*b"shoal: allowed IPs being removed");
 
 pub(crate) async fn get(name: &str) -> io::Result<DeviceState> {
     let name = InterfaceName::from_str(name)?;
@@ -94,7 +101,7 @@ fn translate(change: &DeviceChange) -> DeviceUpdate {
     update
 }
 
-/// The change, in as many parts as its prefixes need; only the first replaces what was there.
+/// The change, in as many parts as its prefixes need.
 fn translate_peer(change: &DevicePeerChange) -> Vec<PeerConfigBuilder> {
     match change {
         DevicePeerChange::Remove(key) => vec![PeerConfigBuilder::new(&wire_key(key)).remove()],
@@ -103,8 +110,10 @@ fn translate_peer(change: &DevicePeerChange) -> Vec<PeerConfigBuilder> {
             must_exist: _,
             endpoint,
             allowed_ips,
+            lost_ips,
             keepalive_s,
         } => {
+            let mut parts = take_away(lost_ips);
             let mut first = PeerConfigBuilder::new(&wire_key(key));
             if let Some(endpoint) = endpoint {
                 first = first.set_endpoint(*endpoint);
@@ -112,18 +121,27 @@ fn translate_peer(change: &DevicePeerChange) -> Vec<PeerConfigBuilder> {
             if let Some(interval) = keepalive_s {
                 first = first.set_persistent_keepalive_interval(*interval);
             }
-            let Some(prefixes) = allowed_ips else {
-                return vec![first];
-            };
-            let (head, tail) = prefixes.split_at(prefixes.len().min(PREFIXES_PER_MESSAGE));
-            let mut parts = vec![allow(first.replace_allowed_ips(), head)];
-            parts.extend(
-                tail.chunks(PREFIXES_PER_MESSAGE)
-                    .map(|prefixes| allow(PeerConfigBuilder::new(&wire_key(key)), prefixes)),
-            );
+            parts.push(first);
+            let prefixes = allowed_ips.as_deref().unwrap_or_default();
+            parts.extend(in_parts(&wire_key(key), prefixes));
             parts
         }
     }
+}
+
+fn take_away(prefixes: &[Cidr]) -> Vec<PeerConfigBuilder> {
+    if prefixes.is_empty() {
+        return Vec::new();
+    }
+    in_parts(&LOST_PREFIXES, prefixes)
+        .chain([PeerConfigBuilder::new(&LOST_PREFIXES).remove()])
+        .collect()
+}
+
+fn in_parts(key: &Key, prefixes: &[Cidr]) -> impl Iterator<Item = PeerConfigBuilder> {
+    prefixes
+        .chunks(PREFIXES_PER_MESSAGE)
+        .map(|prefixes| allow(PeerConfigBuilder::new(key), prefixes))
 }
 
 fn allow(peer: PeerConfigBuilder, prefixes: &[Cidr]) -> PeerConfigBuilder {
@@ -179,21 +197,40 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_with_more_prefixes_than_a_message_holds_is_cut_and_replaced_once() {
-        let prefixes = |count: u8| {
+    fn a_peer_with_more_prefixes_than_a_message_holds_is_cut() {
+        for (count, parts) in [(0, 1), (100, 2), (101, 3), (250, 4)] {
+            assert_eq!(translate_peer(&set(count, 0)).len(), parts, "{count}");
+        }
+    }
+
+    #[test]
+    fn lost_prefixes_go_first_by_way_of_a_peer_that_is_removed_and_none_is_replaced() {
+        let peer = || PeerConfigBuilder::new(&Key([7; 32]));
+        let outgoing = || PeerConfigBuilder::new(&LOST_PREFIXES);
+        let kept = ([10, 0, 0, 0].into(), 32);
+        let lost = ([10, 0, 1, 0].into(), 32);
+        let gain = [peer(), peer().add_allowed_ip(kept.0, kept.1)];
+        assert_eq!(translate_peer(&set(1, 0)), gain);
+        let loss = [
+            outgoing().add_allowed_ip(lost.0, lost.1),
+            outgoing().remove(),
+        ];
+        assert_eq!(translate_peer(&set(1, 1)), [loss, gain].concat());
+    }
+
+    fn set(allowed: u8, lost: u8) -> DevicePeerChange {
+        let prefixes = |net: u8, count: u8| {
             (0..count)
-                .map(|n| Cidr::host([10, 0, 0, n].into()))
+                .map(|n| Cidr::host([10, 0, net, n].into()))
                 .collect()
         };
-        for (count, parts) in [(0, 1), (100, 1), (101, 2), (250, 3)] {
-            let change = DevicePeerChange::Set {
-                key: PublicKey::from_bytes([7; 32]),
-                must_exist: false,
-                endpoint: None,
-                allowed_ips: Some(prefixes(count)),
-                keepalive_s: None,
-            };
-            assert_eq!(translate_peer(&change).len(), parts, "{count}");
+        DevicePeerChange::Set {
+            key: PublicKey::from_bytes([7; 32]),
+            must_exist: true,
+            endpoint: None,
+            allowed_ips: Some(prefixes(0, allowed)),
+            lost_ips: prefixes(1, lost),
+            keepalive_s: None,
         }
     }
 }

@@ -100,6 +100,7 @@ fn render(change: &DeviceChange) -> Zeroizing<String> {
                 must_exist,
                 endpoint,
                 allowed_ips,
+                lost_ips,
                 keepalive_s,
             } => {
                 line("public_key", &hex(key.as_bytes()).as_str());
@@ -113,7 +114,9 @@ fn render(change: &DeviceChange) -> Zeroizing<String> {
                     line("persistent_keepalive_interval", interval);
                 }
                 if let Some(prefixes) = allowed_ips {
-                    line("replace_allowed_ips", &true);
+                    if !lost_ips.is_empty() {
+                        line("replace_allowed_ips", &true);
+                    }
                     for prefix in prefixes {
                         line("allowed_ip", prefix);
                     }
@@ -240,6 +243,7 @@ last_handshake_time_nsec=500000000
                     must_exist: true,
                     endpoint: Some("192.0.2.1:7".parse().unwrap()),
                     allowed_ips: Some(vec!["fd00::1/128".parse().unwrap()]),
+                    lost_ips: vec!["fd00::2/128".parse().unwrap()],
                     keepalive_s: None,
                 },
             ],

@@ -60,7 +60,7 @@ const OF_A_PAIR: [(&str, CheckOfAPair); 8] = [
         adopted,
     ),
     (
-        "a peer that gains an address keeps its session",
+        "a peer that gains and loses addresses loses no packet",
         gained_address,
     ),
     ("a plan of many peers is taken and found again", many_peers),
@@ -122,14 +122,21 @@ fn applied_again((one, two, _): &mut Pair) {
 fn gained_address((one, two, _): &mut Pair) {
     one.ping("fd5a::2", 1, 0.05).expect_no_loss();
     let before = one.handshake(&two.public_key);
-    let ping = one.start_ping("fd5a::2", 50, 0.02);
     two.add_vip();
-    one.ask(&format!(
-        "peer {} 192.0.2.2:51820 fd5a::2/128,10.90.0.2/32,10.42.2.0/24,fd5a::f:1/128",
-        two.public_key
-    ));
-    assert_eq!(one.ask("apply"), "1");
-    one.ping("fd5a::f:1", 3, 0.05).expect_no_loss();
+    let without_vip = peer_line(&two.public_key, 2);
+    let with_vip = format!("{without_vip},fd5a::f:1/128");
+    let ping = one.start_ping("fd5a::2", 1000, 0.005);
+    for _ in 0..8 {
+        one.ask(&with_vip);
+        assert_eq!(one.ask("apply"), "1");
+        one.ping("fd5a::f:1", 1, 0.05).expect_no_loss();
+        one.ask(&without_vip);
+        assert_eq!(one.ask("apply"), "1");
+        assert!(!one.shell_status("ping -c 1 -W 1 fd5a::f:1"));
+        assert_eq!(one.ask("apply"), "0", "nothing stays behind");
+    }
+    one.ask(&with_vip);
+    one.ask("apply");
     ping.finish().expect_no_loss();
     assert!(one.in_session_since(before, &two.public_key));
 }
