@@ -7,7 +7,7 @@
 RAFT_ROUNDS=${RAFT_ROUNDS:-5}
 RAFT_SECONDS=${RAFT_SECONDS:-4}
 RAFT_CLIENTS=${RAFT_CLIENTS:-1,16,64,256}
-RAFT_SYSTEMS=${RAFT_SYSTEMS:-etcd raft shoald}
+RAFT_SYSTEMS=${RAFT_SYSTEMS:-etcd etcd-tls raft shoald}
 RAFT_SYNC_WRITES=${RAFT_SYNC_WRITES:-300}
 RAFT_FAILOVERS=${RAFT_FAILOVERS:-50}
 # Where a daemon listens, in its host.
@@ -25,7 +25,7 @@ raft_bench() {
 target() {
   TARGET=(--system "$1" --dir "$LAB/raft")
   case $1 in
-    etcd) TARGET+=(--program "$PEERS/etcd") ;;
+    etcd | etcd-tls) TARGET+=(--program "$PEERS/etcd") ;;
     raft) TARGET+=(--program "$BIN/raft-member") ;;
     shoald)
       local node pids=() devices=()
@@ -108,7 +108,7 @@ measure_raft() {
   done
   for system in "${order[@]}"; do
     # Daemons are killed by the section failover.
-    [ "$system" = shoald ] || turn "$system" 0 failover --repetitions "$RAFT_FAILOVERS" --lan
+    [[ $system == shoald || $system == etcd-tls ]] || turn "$system" 0 failover --repetitions "$RAFT_FAILOVERS" --lan
     [ "$system" != etcd ] || turn etcd 0 failover --repetitions "$RAFT_FAILOVERS"
   done
   "$BIN/raft-bench" --results "$FIGURES" report >>"$TABLE"

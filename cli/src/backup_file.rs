@@ -99,7 +99,8 @@ pub(crate) fn open(
     read(file, path, identity)
 }
 
-fn read(
+/// Reads a file to its end; `path` names it in the error.
+pub(crate) fn read(
     mut from: impl Read,
     path: &Path,
     identity: &age::x25519::Identity,
@@ -138,10 +139,15 @@ fn read(
     if magic != MAGIC || length > DOCUMENT_BYTES_MAX {
         return Err(BackupFileError::NoBackup { path: path() });
     }
-    let mut document = vec![0; length as usize];
-    fill(&mut plain, &mut document)
-        .map_err(damaged)?
-        .ok_or_else(|| BackupFileError::NoBackup { path: path() })?;
+    // Grows as the bytes come: a promise of many takes no memory.
+    let mut document = Vec::new();
+    (&mut plain)
+        .take(length.into())
+        .read_to_end(&mut document)
+        .map_err(damaged)?;
+    if document.len() != length as usize {
+        return Err(BackupFileError::NoBackup { path: path() });
+    }
     // To the end, because only there age knows that nothing was cut off.
     let state_bytes = io::copy(&mut plain, &mut io::sink()).map_err(damaged)?;
     match serde_json::from_slice(&document) {

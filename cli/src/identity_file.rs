@@ -74,7 +74,8 @@ pub(crate) fn read(path: &Path) -> Result<Identity, IdentityFileError> {
     parse(&bytes, path)
 }
 
-fn parse(bytes: &[u8], path: &Path) -> Result<Identity, IdentityFileError> {
+/// Reads the text of such a file; `path` names it in the error.
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Identity, IdentityFileError> {
     let no_identity = || IdentityFileError::NoIdentity { path: path.into() };
     let text = std::str::from_utf8(bytes).map_err(|_| no_identity())?;
     let mut lines = text

@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     /// The profile for one place and good disks; etcd gets the same patience.
     pub(crate) lan: bool,
+    /// etcd's members talk TLS to each other, as our daemons do.
+    pub(crate) peer_tls: bool,
     /// How many connections clients share at most.
     pub(crate) connections: usize,
 }
@@ -121,18 +123,30 @@ impl Group {
     }
 
     fn etcd_arguments(&self, command: &mut Command, number: usize) {
-        let url = |address: &SocketAddr| format!("http://{address}");
-        let (client, peer) = (url(&self.addresses[number]), url(&self.peers[number]));
-        let everybody = self.peers.iter().enumerate();
+        let client = format!("http://{}", self.addresses[number]);
+        let peers = self.peers.iter().map(|peer| {
+            let scheme = if self.settings.peer_tls {
+                "https"
+            } else {
+                "http"
+            };
+            format!("{scheme}://{peer}")
+        });
+        let peers: Vec<_> = peers.collect();
+        let peer = &peers[number];
+        let everybody = peers.iter().enumerate();
         let everybody: Vec<_> = everybody
-            .map(|(number, peer)| format!("member-{number}={}", url(peer)))
+            .map(|(number, peer)| format!("member-{number}={peer}"))
             .collect();
+        if self.settings.peer_tls {
+            command.arg("--peer-auto-tls");
+        }
         command.arg("--data-dir").arg(self.data_of(number));
         command.args(["--name", &format!("member-{number}")]);
         command.args(["--listen-client-urls", &client]);
         command.args(["--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer]);
-        command.args(["--initial-advertise-peer-urls", &peer]);
+        command.args(["--listen-peer-urls", peer]);
+        command.args(["--initial-advertise-peer-urls", peer]);
         command.args(["--initial-cluster", &everybody.join(",")]);
         command.args(["--initial-cluster-state", "new"]);
         if self.settings.lan {

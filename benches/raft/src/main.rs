@@ -91,6 +91,8 @@ enum Task {
 enum System {
     /// Three members of etcd's
     Etcd,
+    /// The same with TLS between them
+    EtcdTls,
     /// Three `raft-member`s
     Raft,
     /// Daemons that run already
@@ -137,7 +139,7 @@ enum Running {
 impl Running {
     async fn start(target: Target) -> anyhow::Result<Self> {
         let kind = match target.system {
-            System::Etcd => Kind::Etcd,
+            System::Etcd | System::EtcdTls => Kind::Etcd,
             System::Raft => Kind::Raft,
             System::Shoald => {
                 std::fs::create_dir(&target.dir)?;
@@ -179,6 +181,7 @@ fn group_settings(kind: Kind, target: &Target) -> anyhow::Result<Settings> {
         program: target.program.clone().context("--program is missing")?,
         dir: target.dir.clone(),
         lan: target.lan,
+        peer_tls: target.system == System::EtcdTls,
         connections: target.connections,
     })
 }
@@ -186,6 +189,7 @@ fn group_settings(kind: Kind, target: &Target) -> anyhow::Result<Settings> {
 fn name(system: System) -> &'static str {
     match system {
         System::Etcd => "etcd",
+        System::EtcdTls => "etcd-tls",
         System::Raft => "raft",
         System::Shoald => "shoald",
     }
@@ -254,7 +258,7 @@ async fn main() -> anyhow::Result<()> {
 async fn fail_over(target: Target, repetitions: u32, results: &Path) -> anyhow::Result<()> {
     let title = match target.system {
         System::Etcd if target.lan => report::ETCD_LAN,
-        System::Etcd | System::Raft | System::Shoald => name(target.system),
+        System::Etcd | System::EtcdTls | System::Raft | System::Shoald => name(target.system),
     };
     let mut figures = Figures::append_to(results, 0, title)?;
     let Running::Group(mut group) = Running::start(target).await? else {
@@ -271,7 +275,7 @@ async fn fail_over(target: Target, repetitions: u32, results: &Path) -> anyhow::
 /// Which files are the log: the rest may be synced at leisure.
 fn is_log(system: System) -> syncs::IsLog {
     match system {
-        System::Etcd => |path| path.contains("/member/wal/"),
+        System::Etcd | System::EtcdTls => |path| path.contains("/member/wal/"),
         System::Raft => |_| true,
         System::Shoald => |path| path.contains("/raft-"),
     }

@@ -1,7 +1,7 @@
 //! `shoal docker`: Docker hosts, and what runs on them.
 
 mod containers;
-mod env;
+pub(crate) mod env;
 mod hosts;
 mod images;
 

@@ -21,6 +21,10 @@ use crate::{
     wire::v1::{self, ALIGNMENT, FRAME_HEAD_BYTES, Frame, HEAD_BYTES, Head},
 };
 
+/// The number of no segment's first frame is above this: at a million frames a second it would be
+/// reached after three hundred thousand years, and as many are left to be counted.
+const FRAMES_MAX: u64 = 1 << 63;
+
 /// Why a log's content cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
@@ -194,7 +198,10 @@ impl Replay {
     fn begin(&mut self, head: Head) -> Result<(), Damage> {
         let segment = head.segment;
         if self.segment == 0 {
-            self.number = head.frame.wrapping_sub(1);
+            if head.frame == 0 || head.frame > FRAMES_MAX || head.first > head.end {
+                return Err(Damage::Head { segment });
+            }
+            self.number = head.frame - 1;
             self.index = Index::beginning(head.first, head.end, head.marks);
         } else if head.frame != self.number + 1 {
             return Err(Damage::Frame {
@@ -300,11 +307,83 @@ fn make_durable(file: &dyn DiskFile, read: &Read, bytes: &[u8], torn: bool) -> i
         // A frame that does not count must not count again because a new one ends before it.
         file.write_at(&vec![0; bytes.len() - read.end], position(read.end))?;
     }
-    if read.doubtful < read.end {
-        file.write_at(&bytes[read.doubtful..read.end], position(read.doubtful))?;
+    // The zeroes behind the last frame may be missing: no checksum is over them.
+    let end = read.end.min(bytes.len());
+    if read.doubtful < end {
+        file.write_at(&bytes[read.doubtful..end], position(read.doubtful))?;
     }
-    if torn || read.doubtful < read.end {
+    if torn || read.doubtful < end {
         file.sync_data()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Log, Marks, Options, Record, simulation::SimDisk};
+
+    const OPTIONS: Options = Options {
+        segment_bytes: 3 * HEAD_BYTES,
+    };
+
+    fn head() -> Head {
+        Head {
+            segment: 1,
+            frame: 1,
+            first: 0,
+            end: 0,
+            owner: b"me".to_vec(),
+            marks: Marks::default(),
+        }
+    }
+
+    /// Opens a disk with one segment.
+    fn opened(bytes: &[u8]) -> Result<Log, OpenError> {
+        let disk = SimDisk::new();
+        let file = disk.create(&segment_name(1)).unwrap();
+        file.write_at(bytes, 0).unwrap();
+        Log::open(Arc::new(disk), OPTIONS, b"me")
+    }
+
+    fn frame(number: u64) -> Vec<u8> {
+        let mut frame = v1::begin_frame();
+        v1::put_record(&mut frame, &Record::Vote(b"vote"));
+        v1::seal(&mut frame, 1, HEAD_BYTES, number, number - 1);
+        frame
+    }
+
+    #[test]
+    fn a_segment_that_ends_before_the_zeroes_behind_its_last_frame_is_whole() {
+        let mut segment = [head().encode(), frame(1)].concat();
+        assert_eq!(segment.pop(), Some(0), "the frame needs no zeroes");
+        let mut log = opened(&segment).unwrap();
+        assert_eq!(log.marks().vote.as_deref(), Some(&b"vote"[..]));
+        let entry = Record::Entry {
+            index: 0,
+            bytes: b"entry",
+        };
+        log.append(&[entry]).unwrap();
+        log.sync().unwrap();
+        let read = log.reader().read(0).unwrap();
+        assert_eq!(read.as_deref(), Some(&b"entry"[..]));
+    }
+
+    #[test]
+    fn numbers_that_no_log_has_are_damage() {
+        let nothing = Head { frame: 0, ..head() };
+        let last = Head {
+            frame: u64::MAX,
+            ..head()
+        };
+        let backwards = Head { first: 1, ..head() };
+        for segment in [
+            nothing.encode(),
+            [last.encode(), frame(u64::MAX)].concat(),
+            backwards.encode(),
+        ] {
+            let refused = opened(&segment).unwrap_err();
+            assert!(matches!(refused, OpenError::Damaged(_)), "{refused:?}");
+        }
+    }
 }

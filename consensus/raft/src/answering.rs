@@ -6,10 +6,7 @@
 
 use std::sync::Arc;
 
-use openraft::{
-    errors::{Fatal, RaftError},
-    raft::TransferLeaderRequest,
-};
+use openraft::errors::{Fatal, RaftError};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until},
@@ -25,8 +22,7 @@ use crate::{
     running::Group,
     transfer::{self, Incoming, Next},
     wire::v1::{
-        self, EnvelopeV1, LogIdV1, OfferV1, PieceV1, ReplyV1, RequestV1, TransferAnswerV1,
-        TransferRefusalV1,
+        self, EnvelopeV1, OfferV1, PieceV1, ReplyV1, RequestV1, TransferAnswerV1, TransferRefusalV1,
     },
 };
 
@@ -244,6 +240,7 @@ async fn answer<M: Machine>(raft: &Group<M>, request: RequestV1) -> Result<Reply
             transfer,
         } => {
             let request = v1::vote_request(vote, last, transfer);
+            let request = request.map_err(HandleError::Malformed)?;
             Ok((&raft.vote(request).await.map_err(stopped)?).into())
         }
         RequestV1::PreVote {
@@ -252,10 +249,12 @@ async fn answer<M: Machine>(raft: &Group<M>, request: RequestV1) -> Result<Reply
             transfer,
         } => {
             let request = v1::vote_request(vote, last, transfer);
+            let request = request.map_err(HandleError::Malformed)?;
             Ok((&raft.pre_vote(request).await.map_err(stopped)?).into())
         }
         RequestV1::Transfer { from, to, last } => {
-            let request = TransferLeaderRequest::new(from.into(), to, LogIdV1::back(last));
+            let request = v1::transfer_request(from, to, last);
+            let request = request.map_err(HandleError::Malformed)?;
             let reply = raft.handle_transfer_leader(request).await.map_err(fatal)?;
             Ok(ReplyV1::Transfer((&reply).into()))
         }

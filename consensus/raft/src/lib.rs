@@ -23,6 +23,8 @@ mod compaction;
 mod era;
 mod errors;
 mod fence;
+#[doc(hidden)]
+pub mod fuzzing;
 mod machine;
 mod members;
 mod network;

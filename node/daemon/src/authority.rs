@@ -102,21 +102,8 @@ impl AuthorityFiles {
     pub(crate) fn intermediate(
         &self,
     ) -> Result<Option<(IntermediateKey, Vec<u8>)>, AuthorityError> {
-        let Some(bytes) = self.read("intermediate.key")? else {
-            return Ok(None);
-        };
-        // Key and certificate are one file, so that a crash never leaves two that do not belong
-        // together: four bytes of the key's length, the key, the certificate.
-        let parts = bytes.split_first_chunk::<4>().and_then(|(length, rest)| {
-            let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-            rest.split_at_checked(length)
-        });
-        match parts {
-            Some((key, certificate)) => {
-                let key = IntermediateKey::from_pkcs8(key)?;
-                Ok(Some((key, certificate.to_vec())))
-            }
-            // A new one is made in its place.
+        match self.read("intermediate.key")? {
+            Some(bytes) => split_intermediate(&bytes),
             None => Ok(None),
         }
     }
@@ -127,11 +114,7 @@ impl AuthorityFiles {
         key: &IntermediateKey,
         certificate: &[u8],
     ) -> Result<(), AuthorityError> {
-        let length = u32::try_from(key.pkcs8().len()).unwrap_or(u32::MAX);
-        let mut bytes = Zeroizing::new(length.to_be_bytes().to_vec());
-        bytes.extend_from_slice(key.pkcs8());
-        bytes.extend_from_slice(certificate);
-        self.write("intermediate.key", &bytes)
+        self.write("intermediate.key", &join_intermediate(key, certificate))
     }
 
     /// Forgets it, on a server that is none any more.
@@ -195,6 +178,32 @@ impl AuthorityFiles {
         self.keep_intermediate(&key, &signed.der)?;
         Ok((key, signed))
     }
+}
+
+/// The bytes of `intermediate.key`. Key and certificate are one file, so that a crash never leaves
+/// two that do not belong together: four bytes of the key's length, the key, the certificate.
+pub(crate) fn join_intermediate(key: &IntermediateKey, certificate: &[u8]) -> Zeroizing<Vec<u8>> {
+    let length = u32::try_from(key.pkcs8().len()).unwrap_or(u32::MAX);
+    let mut bytes = Zeroizing::new(length.to_be_bytes().to_vec());
+    bytes.extend_from_slice(key.pkcs8());
+    bytes.extend_from_slice(certificate);
+    bytes
+}
+
+/// The key and the certificate in these bytes; none if they are cut, and a new one is made in its
+/// place.
+pub(crate) fn split_intermediate(
+    bytes: &[u8],
+) -> Result<Option<(IntermediateKey, Vec<u8>)>, AuthorityError> {
+    let parts = bytes.split_first_chunk().and_then(|(length, rest)| {
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest.split_at_checked(length)
+    });
+    let Some((key, certificate)) = parts else {
+        return Ok(None);
+    };
+    let key = IntermediateKey::from_pkcs8(key)?;
+    Ok(Some((key, certificate.to_vec())))
 }
 
 /// Removes what a founding that failed has left.

@@ -71,6 +71,18 @@ pub(crate) fn make(
         let key = own.unseal(&sealed.age).map_err(AuthorityError::from)?;
         root_keys.insert(*root.as_bytes(), key.to_vec());
     }
+    let plain = write(state, root_keys, now)?;
+    let mut to = vec![state.recovery_recipient.clone()];
+    to.extend(recipients.iter().cloned());
+    Ok(seal(&plain, &to).map_err(AuthorityError::from)?)
+}
+
+/// Writes what is to be sealed.
+pub(crate) fn write(
+    state: &State,
+    root_keys: BTreeMap<[u8; 32], Vec<u8>>,
+    now: WallMs,
+) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let body = Body {
         state: v1::encode(state),
         root_keys,
@@ -82,9 +94,7 @@ pub(crate) fn make(
     plain.extend_from_slice(&head);
     let encoded = postcard::to_stdvec(&body).expect("plain fields are always encodable");
     plain.extend_from_slice(&Zeroizing::new(encoded));
-    let mut to = vec![state.recovery_recipient.clone()];
-    to.extend(recipients.iter().cloned());
-    Ok(seal(&plain, &to).map_err(AuthorityError::from)?)
+    Ok(plain)
 }
 
 /// What a reader is shown of a backup.
@@ -132,7 +142,11 @@ pub(crate) fn open(file: &[u8], identity: &str) -> Result<Backup, ApiError> {
         return Err(damaged("it is no age file of shoal's"));
     }
     let key = RecoveryKey::from_text(identity.trim()).map_err(AuthorityError::from)?;
-    let plain = key.unseal(file).map_err(AuthorityError::from)?;
+    read(&key.unseal(file).map_err(AuthorityError::from)?)
+}
+
+/// Reads what was sealed.
+pub(crate) fn read(plain: &[u8]) -> Result<Backup, ApiError> {
     let rest = plain
         .strip_prefix(MAGIC)
         .ok_or_else(|| damaged("it is no backup of this version of shoal"))?;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use consensus_core::RaftId;
+use consensus_core::{MeshId, RaftId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,46 @@ pub(crate) struct Membership {
     pub(crate) chain: Vec<String>,
     /// Counts daemon starts: newer gossip about this node wins over older.
     pub(crate) generation: u64,
+}
+
+/// What a member comes back with.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    /// Its mesh.
+    pub(crate) mesh: MeshId,
+    /// The roots that it trusts, DER.
+    pub(crate) roots: Vec<Vec<u8>>,
+    /// What it shows of itself, DER: leaf first.
+    pub(crate) chain: Vec<Vec<u8>>,
+}
+
+impl Membership {
+    /// The text of `mesh.json`.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("plain fields are always encodable")
+    }
+
+    /// Reads it; says why not otherwise.
+    pub(crate) fn decode(text: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
+
+    /// Begins the next generation, and reads what is written in text. Names the field that can't
+    /// be used, and has changed nothing then.
+    pub(crate) fn start_again(&mut self) -> Result<Returning, &'static str> {
+        let certificates = |texts: &[String], what| {
+            let decoded = texts.iter().map(hex::decode).collect::<Result<_, _>>();
+            decoded.map_err(|_| what)
+        };
+        let returning = Returning {
+            mesh: self.mesh_id.parse().map_err(|_| "mesh_id")?,
+            roots: certificates(&self.roots, "roots")?,
+            chain: certificates(&self.chain, "chain")?,
+        };
+        // No daemon starts so often: whoever wrote the last one is not this program.
+        self.generation = self.generation.checked_add(1).ok_or("generation")?;
+        Ok(returning)
+    }
 }
 
 impl DataDir {
@@ -171,14 +211,9 @@ impl DataDir {
     pub(crate) fn membership(&self) -> Result<Option<Membership>, DataDirError> {
         let path = self.root.join("mesh.json");
         match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes)
-                    .map(Some)
-                    .map_err(|error| DataDirError::Damaged {
-                        path,
-                        reason: error.to_string(),
-                    })
-            }
+            Ok(text) => Membership::decode(&text)
+                .map(Some)
+                .map_err(|reason| DataDirError::Damaged { path, reason }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(DataDirError::Unusable { path, source }),
         }
@@ -186,9 +221,7 @@ impl DataDir {
 
     /// Remembers the mesh. From here on the node is a member.
     pub(crate) fn set_membership(&self, membership: &Membership) -> Result<(), DataDirError> {
-        let bytes =
-            serde_json::to_vec_pretty(membership).expect("plain fields are always encodable");
-        self.replace("mesh.json", &bytes)
+        self.replace("mesh.json", &membership.encode())
     }
 
     /// The last known view, if there is a readable one.
@@ -242,6 +275,25 @@ mod tests {
         assert_eq!(error.code(), "DataDirInUseError");
         drop(first);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_member_comes_back_in_its_next_generation_while_there_is_one() {
+        let mut membership = Membership {
+            mesh_id: MeshId::from_bytes([5; 16]).to_string(),
+            roots: vec!["3081".into()],
+            chain: vec!["3082".into(), "30".into()],
+            generation: u64::MAX - 1,
+        };
+        let returning = membership.start_again().unwrap();
+        assert_eq!(returning.mesh, MeshId::from_bytes([5; 16]));
+        assert_eq!(returning.roots, [[0x30, 0x81]]);
+        assert_eq!(returning.chain, [vec![0x30, 0x82], vec![0x30]]);
+        assert_eq!(membership.generation, u64::MAX);
+        assert_eq!(membership.start_again().unwrap_err(), "generation");
+        membership.roots.push("3".into());
+        assert_eq!(membership.start_again().unwrap_err(), "roots");
+        assert_eq!(membership.generation, u64::MAX);
     }
 
     #[test]

@@ -46,9 +46,14 @@ pub(crate) enum TokenError {
 impl Token {
     /// The text.
     pub(crate) fn encode(&self) -> String {
-        let mut body = postcard::to_stdvec(self).expect("plain fields are always encodable");
-        let check = blake3::hash(&body);
-        body.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
+        let body = postcard::to_stdvec(self).expect("plain fields are always encodable");
+        Self::text(&body)
+    }
+
+    /// The text around a body.
+    pub(crate) fn text(body: &[u8]) -> String {
+        let check = blake3::hash(body);
+        let body = [body, &check.as_bytes()[..CHECK_BYTES]].concat();
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(body))
     }
 

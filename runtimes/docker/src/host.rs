@@ -8,7 +8,7 @@
 mod error;
 pub(crate) mod shape;
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bollard::{
     Docker, body_try_stream,
@@ -21,6 +21,7 @@ use bollard::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use runtimes_core::docker::Listen;
+use rustls::ClientConfig;
 use serde::Deserialize;
 
 pub use error::DockerError;
@@ -41,23 +42,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 const IMPORT_WITHIN: Duration = Duration::from_secs(60 * 60);
 /// What `docker stop` gives a container by default.
 const STOP_GRACE_SECONDS_MAX: u16 = 100;
-
-/// What a client shows to an engine and trusts about it.
-#[derive(Clone)]
-pub struct ClientTls {
-    /// The mesh's roots, PEM.
-    pub ca_pem: String,
-    /// The client's certificate chain, leaf first, PEM.
-    pub cert_pem: String,
-    /// Its key, PEM.
-    pub key_pem: String,
-}
-
-impl fmt::Debug for ClientTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientTls").finish_non_exhaustive()
-    }
-}
 
 /// What an engine says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -91,11 +75,13 @@ impl fmt::Debug for DockerHost {
 }
 
 impl DockerHost {
-    /// Connects over mutual TLS and agrees on an API version.
-    pub async fn connect(address: SocketAddr, tls: &ClientTls) -> Result<Self, DockerError> {
-        let endpoint =
-            Endpoint::tls(address, tls).map_err(|source| DockerError::ClientTls { source })?;
-        Self::over(endpoint).await
+    /// Connects over mutual TLS and agrees on an API version. `config` says whom to believe and
+    /// what to show.
+    pub async fn connect(
+        address: SocketAddr,
+        config: Arc<ClientConfig>,
+    ) -> Result<Self, DockerError> {
+        Self::over(Endpoint::Tls { address, config }).await
     }
 
     /// Connects to the engine of this node through its unix socket.

@@ -30,8 +30,8 @@ mod validate;
 pub use error::StepError;
 pub use files::FileError;
 pub use host::{
-    ClientTls, ContainerSpec, ContainerSummary, DockerError, DockerHost, EngineInfo, ImageSummary,
-    LogLine, LogStream, Protocol, PublishedPort, PullProgress, RestartPolicy, ShownPort,
+    ContainerSpec, ContainerSummary, DockerError, DockerHost, EngineInfo, ImageSummary, LogLine,
+    LogStream, Protocol, PublishedPort, PullProgress, RestartPolicy, ShownPort,
 };
 pub use identity::IdentityError;
 pub use install::{Engine, InstallError};

@@ -1,7 +1,7 @@
 //! Connections to an engine: its unix socket on this node, mutual TLS to any other.
 //!
-//! Decides: how a connection is made, and that the mesh's roots alone are trusted (bollard's own
-//! TLS constructor adds the host's public roots: any public CA could pose as a node).
+//! Decides: how a connection is made. Whom to believe comes with the TLS configuration (bollard's
+//! own TLS constructor adds the host's public roots: any public CA could pose as a node).
 //! Never: connects without TLS to an address, keeps a connection for a second request.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -16,17 +16,12 @@ use hyper::{
     header::HOST,
 };
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
-
-use crate::host::ClientTls;
 
 /// TCP and TLS together. Inside an overlay a round trip takes milliseconds; a relayed one a second.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -46,14 +41,6 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// An engine behind mutual TLS.
-    pub(crate) fn tls(address: SocketAddr, tls: &ClientTls) -> Result<Self, rustls::Error> {
-        Ok(Self::Tls {
-            address,
-            config: Arc::new(client_config(tls)?),
-        })
-    }
-
     /// For people.
     pub(crate) fn name(&self) -> String {
         match self {
@@ -180,22 +167,4 @@ fn in_origin_form<B>(request: Request<B>) -> Result<Request<B>, BollardError> {
         .headers
         .insert(HOST, hyper::header::HeaderValue::from_static("docker"));
     Ok(Request::from_parts(parts, body))
-}
-
-fn client_config(tls: &ClientTls) -> Result<ClientConfig, rustls::Error> {
-    let unreadable = |what: &str| rustls::Error::General(format!("the {what} is no readable PEM"));
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(tls.ca_pem.as_bytes()) {
-        roots.add(root.map_err(|_| unreadable("CA"))?)?;
-    }
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(tls.cert_pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|_| unreadable("certificate"))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).map_err(|_| unreadable("key"))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
 }

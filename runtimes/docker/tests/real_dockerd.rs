@@ -14,6 +14,7 @@ mod support;
 use std::{
     net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,9 +24,7 @@ use runtimes_core::{
     daemon_json::{Layer, Override},
     docker::{Daemon, Desired, Observed, Phase, Step},
 };
-use runtimes_docker::{
-    ClientTls, ContainerSpec, DockerHost, Protocol, PublishedPort, RestartPolicy,
-};
+use runtimes_docker::{ContainerSpec, DockerHost, Protocol, PublishedPort, RestartPolicy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::{
@@ -326,7 +325,7 @@ fn api_address() -> SocketAddr {
 }
 
 async fn client(host: &Host) -> DockerHost {
-    DockerHost::connect(api_address(), &host.ca.client())
+    DockerHost::connect(api_address(), host.ca.client())
         .await
         .unwrap()
 }
@@ -414,16 +413,14 @@ fn nothing_listens_everywhere() {
 }
 
 async fn strangers_are_refused(host: &Host) {
-    let mut stranger = host.ca.client();
-    let other_mesh = support::ca::Ca::new().client();
-    stranger.cert_pem.clone_from(&other_mesh.cert_pem);
-    stranger.key_pem.clone_from(&other_mesh.key_pem);
-    let error = DockerHost::connect(api_address(), &stranger)
+    let other_mesh = support::ca::Ca::new();
+    let stranger = host.ca.client_that_shows(&other_mesh);
+    let error = DockerHost::connect(api_address(), stranger)
         .await
         .unwrap_err();
     assert_eq!(error.code(), "DockerUntrustedError", "{error:?}");
     // A client of another mesh does not trust this engine either.
-    let error = DockerHost::connect(api_address(), &other_mesh)
+    let error = DockerHost::connect(api_address(), other_mesh.client())
         .await
         .unwrap_err();
     assert_eq!(error.code(), "DockerUntrustedError", "{error:?}");
@@ -581,10 +578,15 @@ async fn a_renewed_certificate_keeps_containers(
 }
 
 /// A client that connects anew for every request and bears no failure. Gives how often it asked.
-async fn ask_until(tls: ClientTls, stopped: tokio::sync::watch::Receiver<bool>) -> usize {
+async fn ask_until(
+    tls: Arc<rustls::ClientConfig>,
+    stopped: tokio::sync::watch::Receiver<bool>,
+) -> usize {
     let mut asked = 0;
     while !*stopped.borrow() {
-        let docker = DockerHost::connect(api_address(), &tls).await.unwrap();
+        let docker = DockerHost::connect(api_address(), Arc::clone(&tls))
+            .await
+            .unwrap();
         assert_eq!(docker.containers(true).await.unwrap().len(), 1);
         asked += 1;
     }

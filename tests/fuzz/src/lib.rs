@@ -13,10 +13,14 @@
 mod agreed;
 mod api;
 mod certificate;
+mod daemon;
 mod docker;
+mod files;
 mod gate;
 mod identifiers;
+mod log;
 mod membership;
+mod raft;
 mod wireguard;
 
 /// One decoder and its claims.
@@ -71,6 +75,13 @@ const EXCHANGE: Memory = Memory {
     per_byte: 256,
 };
 
+/// The files of a simulated disk, which keeps what a program sees and what the drive has; a head is
+/// 4 KiB, and a segment that is begun three times that.
+const SEGMENTS: Memory = Memory {
+    fixed: 128 * 1024,
+    per_byte: 256,
+};
+
 /// Every target, in alphabetical order.
 pub const TARGETS: &[Target] = &[
     target("access_rule", api::access_rule, TEXT),
@@ -84,12 +95,14 @@ pub const TARGETS: &[Target] = &[
     target("api_error", api::error, TEXT),
     target("api_exchange", api::exchange, EXCHANGE),
     target("api_shapes", api::shapes, TEXT),
+    target("backup", files::backup, TEXT),
     target("call_frame", gate::call_frame, POSTCARD),
     target("certificate_chain", certificate::chain, TEXT),
     target("certificate_pem", certificate::pem, TEXT),
     target("certificate_request", certificate::request, TEXT),
     target("daemon_json", docker::daemon_json, TEXT),
     target("docker_answers", docker::answers, TEXT),
+    target("docker_record", files::docker_record, TEXT),
     target("dockerd_words", docker::words, TEXT),
     target("engine_version", docker::engine_version, TEXT),
     target("frame_stream", gate::frame_stream, POSTCARD),
@@ -99,10 +112,22 @@ pub const TARGETS: &[Target] = &[
     target("gate_renewed", gate::renewed, POSTCARD),
     target("host_files", docker::host_files, TEXT),
     target("identifiers", identifiers::identifiers, TEXT),
+    target("identity_file", files::identity, TEXT),
+    target("intermediate_file", daemon::intermediate_file, TEXT),
+    target("log_segments", log::segments, SEGMENTS),
     target("membership_message", membership::message, POSTCARD),
+    target("mesh_file", daemon::mesh_file, TEXT),
     target("multiaddress", gate::multiaddress, TEXT),
+    target("peer_message", daemon::peer_message, POSTCARD),
     target("private_key", certificate::private_key, TEXT),
+    target("raft_record", raft::record, POSTCARD),
+    target("raft_reply", raft::reply, POSTCARD),
+    target("raft_request", raft::request, POSTCARD),
+    target("raft_snapshot", raft::snapshot, POSTCARD),
+    target("raft_transfer", raft::transfer, POSTCARD),
     target("sealed", certificate::sealed, TEXT),
+    target("token", daemon::token, POSTCARD),
+    target("view_file", daemon::view_file, POSTCARD),
     target("wireguard_files", wireguard::files, TEXT),
     target("wireguard_reply", wireguard::reply, TEXT),
     target("wireguard_request", wireguard::request, TEXT),
@@ -125,4 +150,20 @@ pub fn run(name: &str, data: &[u8]) {
 /// The input as text. What is no UTF-8 is not refused but mended, so that every input does work.
 fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(data)
+}
+
+/// Parts of an input, each behind two bytes of big-endian length; the end may be cut.
+fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (piece, rest) = first_piece(data)?;
+        data = rest;
+        Some(piece)
+    })
+}
+
+/// The first such part and what follows it.
+fn first_piece(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = data.split_first_chunk()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    Some(rest.split_at(length.min(rest.len())))
 }

@@ -161,13 +161,23 @@ fn reachable(host: &DockerHostView) -> Result<Option<&str>, EnvError> {
 
 /// When a certificate was made for which mesh, and until when it serves.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     mesh_id: String,
     issued_ms: u64,
     expires_ms: u64,
 }
 
 impl Record {
+    /// The text of the file.
+    pub(crate) fn encode(&self) -> String {
+        serde_json::to_string(self).expect("a record is text and numbers")
+    }
+
+    /// Reads it; none if it is no record.
+    pub(crate) fn decode(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
     /// The record, if there is one and the files it speaks of.
     fn read(directory: &Path) -> Option<Self> {
         let files = [CA_FILE, CERTIFICATE_FILE, KEY_FILE];
@@ -175,12 +185,12 @@ impl Record {
             return None;
         }
         let text = fs::read(directory.join(RECORD_FILE)).ok()?;
-        serde_json::from_slice(&text).ok()
+        Self::decode(&text)
     }
 
     /// Whether more than a third of the lifetime is left. A clock that went back before the
     /// beginning says nothing about the end, so a new certificate is made then too.
-    fn serves(&self, mesh_id: &str, now_ms: u64) -> bool {
+    pub(crate) fn serves(&self, mesh_id: &str, now_ms: u64) -> bool {
         let lifetime_ms = self.expires_ms.saturating_sub(self.issued_ms);
         let left_ms = self.expires_ms.saturating_sub(now_ms);
         self.mesh_id == mesh_id && now_ms >= self.issued_ms && left_ms > lifetime_ms / 3
@@ -223,7 +233,7 @@ fn keep(
     certificate: &ClientCertificate,
     record: &Record,
 ) -> Result<(), EnvError> {
-    let record = serde_json::to_string(record).expect("a record is text and numbers");
+    let record = record.encode();
     let record_path = directory.join(RECORD_FILE);
     if let Err(source) = fs::remove_file(&record_path)
         && source.kind() != io::ErrorKind::NotFound

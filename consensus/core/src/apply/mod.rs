@@ -273,27 +273,34 @@ fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    if labels.len() > LABELS_MAX {
+    check_label_count(labels.len())?;
+    let mut labels = labels.iter();
+    labels.try_for_each(|(key, value)| check_label(key, value))
+}
+
+fn check_label_count(count: usize) -> Result<(), Refusal> {
+    if count > LABELS_MAX {
         return Err(too_large("the number of labels", LABELS_MAX));
-    }
-    for (key, value) in labels {
-        let in_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
-        let good_key =
-            !key.is_empty() && key.len() <= TEXT_BYTES_MAX / 2 && key.bytes().all(in_key);
-        if !good_key {
-            let rule = "1 to 128 of a-z, A-Z, 0-9, - _ . /";
-            return Err(invalid("label key", key, rule));
-        }
-        let good_value = value.len() <= TEXT_BYTES_MAX && is_label_value(value);
-        if !good_value {
-            let rule = "at most 256 bytes without control characters, comma and =";
-            return Err(invalid("label value", value, rule));
-        }
     }
     Ok(())
 }
 
-/// Every label of a node is looked at whenever one changes, and nearly all are plain ASCII.
+fn check_label(key: &str, value: &str) -> Result<(), Refusal> {
+    let in_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+    let good_key = !key.is_empty() && key.len() <= TEXT_BYTES_MAX / 2 && key.bytes().all(in_key);
+    if !good_key {
+        let rule = "1 to 128 of a-z, A-Z, 0-9, - _ . /";
+        return Err(invalid("label key", key, rule));
+    }
+    let good_value = value.len() <= TEXT_BYTES_MAX && is_label_value(value);
+    if !good_value {
+        let rule = "at most 256 bytes without control characters, comma and =";
+        return Err(invalid("label value", value, rule));
+    }
+    Ok(())
+}
+
+/// Nearly all are plain ASCII.
 fn is_label_value(text: &str) -> bool {
     if text.is_ascii() {
         let good = |b: u8| !b.is_ascii_control() && !matches!(b, b',' | b'=');

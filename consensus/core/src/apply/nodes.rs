@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
-    Change, authority, certificates, check_labels, check_name, done, invalid, modules, networks,
+    Change, authority, certificates, check_label, check_label_count, check_labels, check_name,
+    done, invalid, modules, networks,
     servers::{FOUNDER_RAFT_ID, raft_id_at, refuse_one_more, refuse_passing_server},
     tokens, too_large,
 };
@@ -251,6 +252,7 @@ pub(super) fn report(
     done()
 }
 
+/// Labels are changed in their place: a node may have many, and all but these stay as they are.
 pub(super) fn label(
     change: &mut Change<'_>,
     node: &str,
@@ -258,12 +260,26 @@ pub(super) fn label(
     unset: &[String],
 ) -> Applied {
     let id = change.find_node(node)?;
-    let mut labels = change.agreed().nodes[&id].labels.clone();
-    labels.extend(set.clone());
-    labels.retain(|key, _| !unset.contains(key));
-    check_labels(&labels)?;
+    let present = &change.agreed().nodes[&id].labels;
+    let stays = |key: &str| !unset.iter().any(|unset| unset == key);
+    let kept = present.keys().filter(|key| stays(key)).count();
+    let set: Vec<_> = set.iter().filter(|(key, _)| stays(key)).collect();
+    let new = set.iter().filter(|(key, _)| !present.contains_key(*key));
+    check_label_count(kept + new.count())?;
+    // Those that are there were looked at when they were set.
+    for (key, value) in &set {
+        check_label(key, value)?;
+    }
     if let Some(node) = change.agreed_mut().nodes.get_mut(&id) {
-        node.labels = labels;
+        for key in unset {
+            node.labels.remove(key);
+        }
+        for (key, value) in set {
+            match node.labels.get_mut(key) {
+                Some(present) => present.clone_from(value),
+                None => drop(node.labels.insert(key.clone(), value.clone())),
+            }
+        }
     }
     modules::settle(change);
     done()

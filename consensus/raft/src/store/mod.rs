@@ -13,7 +13,7 @@
 mod applied;
 mod log;
 mod quarantine;
-mod snapshot;
+pub(crate) mod snapshot;
 mod writer;
 
 use std::{
@@ -275,7 +275,7 @@ fn check_reach(
 }
 
 /// Decodes the record of entry `index` and checks that it is that entry.
-fn decode_entry(index: u64, bytes: &[u8]) -> Result<LogEntry, StoreDamage> {
+pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> Result<LogEntry, StoreDamage> {
     let what = format!("log entry {index}");
     let entry: EntryV1 = v1::open_record(&what, bytes)?;
     match entry.into_entry() {

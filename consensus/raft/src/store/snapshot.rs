@@ -20,7 +20,7 @@ use crate::{
 const SNAPSHOT: &str = "snapshot";
 /// One that is being written.
 const UNFINISHED: &str = "snapshot.new";
-const MAGIC: [u8; 8] = *b"shoalsnp";
+pub(crate) const MAGIC: [u8; 8] = *b"shoalsnp";
 /// Magic and the head's length.
 const FIXED_BYTES: usize = 12;
 
@@ -91,7 +91,7 @@ pub(super) fn drop_unfinished(disk: &dyn Disk) -> io::Result<()> {
     Ok(())
 }
 
-fn encode_head(meta: &SnapshotMeta, state: &[u8], generation: u64) -> Vec<u8> {
+pub(crate) fn encode_head(meta: &SnapshotMeta, state: &[u8], generation: u64) -> Vec<u8> {
     let record = v1::record(&SnapshotHeadV1 {
         meta: meta.into(),
         generation,
@@ -105,7 +105,8 @@ fn encode_head(meta: &SnapshotMeta, state: &[u8], generation: u64) -> Vec<u8> {
     head
 }
 
-fn decode(contents: &[u8]) -> Result<StoredSnapshot, StoreDamage> {
+/// Reads the whole file.
+pub(crate) fn decode(contents: &[u8]) -> Result<StoredSnapshot, StoreDamage> {
     let unreadable = || StoreDamage::Undecodable("the snapshot".to_owned());
     let (fixed, rest) = contents
         .split_first_chunk::<FIXED_BYTES>()

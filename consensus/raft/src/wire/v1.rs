@@ -35,7 +35,7 @@ use crate::{
 /// This format's number.
 const FORMAT: u8 = 1;
 /// Format byte and checksum.
-const RECORD_HEAD_BYTES: usize = 5;
+pub(crate) const RECORD_HEAD_BYTES: usize = 5;
 
 /// A log position with the leader that wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,9 +159,13 @@ pub(crate) enum ReplyV1 {
 
 /// Seals a record for the disk.
 pub(crate) fn record<T: Serialize>(body: &T) -> Vec<u8> {
-    let mut bytes = vec![0; RECORD_HEAD_BYTES];
+    let room = vec![0; RECORD_HEAD_BYTES];
+    seal(postcard::to_extend(body, room).expect("writing to a Vec cannot fail"))
+}
+
+/// Writes the head of a record into the room before its body.
+pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes[0] = FORMAT;
-    bytes = postcard::to_extend(body, bytes).expect("writing to a Vec cannot fail");
     let crc = crc32fast::hash(&bytes[RECORD_HEAD_BYTES..]);
     bytes[1..RECORD_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -397,33 +401,77 @@ impl RequestV1 {
     }
 }
 
-/// An append's parts as openraft takes them.
+/// An append's parts as openraft takes them: a leader's, with entries that follow each other.
+/// openraft asserts as much or counts on it, so that anything else would stop this server.
 pub(crate) fn append_request(
     vote: VoteV1,
     prev: Option<LogIdV1>,
     entries: Vec<EntryV1>,
     commit: Option<LogIdV1>,
 ) -> Result<AppendEntriesRequest<Types>, String> {
-    Ok(AppendEntriesRequest {
-        vote: vote.into(),
-        prev_log_id: LogIdV1::back(prev),
-        entries: entries
-            .into_iter()
-            .map(EntryV1::into_entry)
-            .collect::<Result<_, _>>()?,
-        leader_commit: LogIdV1::back(commit),
-    })
+    let vote = leaders(vote)?;
+    let mut last = LogIdV1::back(prev);
+    let entries = entries.into_iter().map(|entry| {
+        let entry = entry.into_entry()?;
+        let at = entry.log_id;
+        let next = last.map_or(Some(0), |last| last.index.checked_add(1));
+        if next != Some(at.index) || last.is_some_and(|last| last.leader_id > at.leader_id) {
+            return Err(format!("entry {at} does not follow the one before it"));
+        }
+        last = Some(at);
+        Ok(entry)
+    });
+    let entries = entries.collect::<Result<_, _>>()?;
+    match last {
+        // No entry comes after it, and indices are counted up.
+        Some(last) if last.index == u64::MAX => Err(format!("entry {last} cannot be")),
+        Some(last) if last.leader_id > vote.leader_id => {
+            Err(format!("entry {last} is of a later leader"))
+        }
+        Some(_) | None => Ok(AppendEntriesRequest {
+            vote,
+            prev_log_id: LogIdV1::back(prev),
+            entries,
+            leader_commit: LogIdV1::back(commit),
+        }),
+    }
 }
 
-/// A vote's parts as openraft takes them.
+/// A vote's parts as openraft takes them: a candidate's. One that claims to lead already would be
+/// believed.
 pub(crate) fn vote_request(
     vote: VoteV1,
     last: Option<LogIdV1>,
     transfer: bool,
-) -> VoteRequest<Types> {
+) -> Result<VoteRequest<Types>, String> {
+    if vote.committed {
+        return Err("a candidate claims to lead".to_owned());
+    }
     let mut request = VoteRequest::new(vote.into(), LogIdV1::back(last));
     request.leadership_transfer = transfer;
-    request
+    Ok(request)
+}
+
+/// A transfer's parts as openraft takes them: a leader's.
+pub(crate) fn transfer_request(
+    from: VoteV1,
+    to: u64,
+    last: Option<LogIdV1>,
+) -> Result<TransferLeaderRequest<Types>, String> {
+    Ok(TransferLeaderRequest::new(
+        leaders(from)?,
+        to,
+        LogIdV1::back(last),
+    ))
+}
+
+/// A vote that claims to lead.
+fn leaders(vote: VoteV1) -> Result<Vote, String> {
+    if vote.committed {
+        Ok(vote.into())
+    } else {
+        Err("who does not lead speaks as if it did".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Docker hosts: assigned, listed, and operated from any node over the overlay.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     body::Body as HttpBody,
@@ -7,7 +9,10 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use consensus_authority::certificates_to_pem;
+use consensus_authority::{
+    CertificateProfile, Expected, PrivateKey, ServerVerifier, SharedTrust, Trust,
+    certificates_to_pem, client_config,
+};
 use consensus_core::{
     Assignment, Command, DOCKER_TLS_PORT, DockerHost as HostRow, DockerPhase, Module, NodeId,
     Refusal,
@@ -22,8 +27,9 @@ use node_api::{
 };
 use runtimes_core::docker::Listen;
 use runtimes_docker::{
-    ClientTls, ContainerSpec, DockerError, DockerHost, Protocol, PublishedPort, RestartPolicy,
+    ContainerSpec, DockerError, DockerHost, Protocol, PublishedPort, RestartPolicy,
 };
+use rustls::ClientConfig;
 use serde::Deserialize;
 
 use super::{Answer, Body, Failure, Member, Query, change, csr_of};
@@ -161,19 +167,35 @@ async fn engine(mesh: &Mesh, name: &str) -> Result<(DockerHost, Listen), Failure
             "`shoal docker ls` shows how far it is",
         )));
     }
-    let credentials = mesh.credentials.borrow().clone();
-    let roots = credentials.trust.roots().iter().map(|root| root.der());
-    let tls = ClientTls {
-        ca_pem: certificates_to_pem(roots),
-        cert_pem: certificates_to_pem(credentials.chain.iter().map(Vec::as_slice)),
-        key_pem: mesh.key_pem().to_string(),
-    };
     let listen = Listen {
         ipv6: peer.ipv6,
         ipv4: Some(peer.ipv4),
     };
-    let host = DockerHost::connect((listen.ipv6, DOCKER_TLS_PORT).into(), &tls).await?;
+    let config = engine_tls(mesh, id)?;
+    let host = DockerHost::connect((listen.ipv6, DOCKER_TLS_PORT).into(), config).await?;
     Ok((host, listen))
+}
+
+/// This node's certificate, and the belief that `node`'s dockerd answers. Made for each
+/// connection, so that renewed certificates and revocations count at once.
+fn engine_tls(mesh: &Mesh, node: NodeId) -> Result<Arc<ClientConfig>, Failure> {
+    let credentials = mesh.credentials.borrow().clone();
+    let unusable = |source: &dyn std::error::Error| {
+        let message = "this node's certificate can't be used for a connection to dockerd";
+        let hint =
+            "`shoal ca status` shows whether it is in force; restart shoald to read it again";
+        Failure(ApiError::new("ClientCertificateError", message, hint).caused_by(source))
+    };
+    let key = PrivateKey::from_pkcs8(&mesh.key_der()).map_err(|error| unusable(&error))?;
+    let servers = ServerVerifier::new(
+        SharedTrust::new(Trust::clone(&credentials.trust)),
+        &[CertificateProfile::DockerServer],
+        Expected::NodeAndName(node),
+    );
+    let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    client_config(Some((&credentials.chain, &key)), servers, clock)
+        .map(Arc::new)
+        .map_err(|error| unusable(&error))
 }
 
 pub(super) async fn ps(

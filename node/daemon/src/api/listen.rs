@@ -12,9 +12,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, Router};
+use axum::Router;
 use consensus_authority::{ClientVerifier, PrivateKey, SharedTrust, Trust, server_config};
 use consensus_core::CertificateProfile;
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use node_api::OVERLAY_API_PORT;
 use rustls::{ServerConfig, pki_types::CertificateDer};
@@ -94,7 +99,6 @@ pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, ListenerError> {
 
 /// Serves the unix socket until cancelled.
 pub(crate) async fn serve_unix(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let router = router.layer(Extension(Caller::Socket));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
@@ -111,17 +115,23 @@ pub(crate) async fn serve_unix(listener: UnixListener, router: Router, stop: Can
         };
         let (router, stop) = (router.clone(), stop.clone());
         tokio::spawn(async move {
-            serve_connection(TokioIo::new(stream), router, stop).await;
+            serve_connection(TokioIo::new(stream), router, Caller::Socket, stop).await;
             drop(slot);
         });
     }
 }
 
-async fn serve_connection<S>(stream: S, router: Router, stop: CancellationToken)
+async fn serve_connection<S>(stream: S, router: Router, caller: Caller, stop: CancellationToken)
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    // Not a layer of the router: that would be one more box around every route, made for every
+    // connection and called through at every request.
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        routes.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
     // A follower's stream never ends by itself: a stop ends it.
     tokio::select! {
@@ -232,8 +242,8 @@ impl OverlayListener {
                     Ok(Ok(stream)) => {
                         let shown = stream.get_ref().1.peer_certificates();
                         if let Some(caller) = operator(&mesh, shown) {
-                            let router = router.layer(Extension(caller));
-                            serve_connection(TokioIo::new(stream), router, stop).await;
+                            let stream = TokioIo::new(stream);
+                            serve_connection(stream, router, caller, stop).await;
                         }
                     }
                     Ok(Err(error)) => tracing::warn!(%error, "an API client was refused"),

@@ -121,11 +121,6 @@ impl Mesh {
     pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
         self.key.pkcs8_der()
     }
-
-    /// The node key as PKCS#8 in PEM, for TLS.
-    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
-        consensus_authority::key_to_pem(&self.key_der())
-    }
 }
 
 impl Host {

@@ -11,13 +11,13 @@ use std::{
 };
 
 use consensus_core::{
-    Applied, Command, Done, Envelope, LogIndex, NodeId, RequestId, WallMs, wire::v1,
+    Applied, Command, Done, Envelope, LogIndex, NodeId, RaftId, RequestId, WallMs, wire::v1,
 };
-use consensus_raft::{Agreement, ProposeError, ReadError};
+use consensus_raft::{Agreement, ProposeError, Published, ReadError};
 use futures::{StreamExt, stream::FuturesUnordered};
 use node_api::ApiError;
-use overlay_core::membership::Condition;
-use overlay_net::{Channel, Net};
+use overlay_core::membership::{Condition, Member};
+use overlay_net::{Channel, Net, membership::Members};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -82,24 +82,41 @@ impl Proposer {
     /// Has the command agreed and waits until this node's view contains it.
     pub(crate) async fn submit(&self, command: Command) -> Result<(LogIndex, Done), ApiError> {
         let (index, done) = self.agree(command).await?;
-        self.take_own(index);
         // Late is not wrong: the answer is agreed, only this node's own view lags.
-        let _ = timeout(READ_YOUR_WRITE, self.views.contains(index)).await;
+        let _ = timeout(READ_YOUR_WRITE, self.see(index)).await;
         Ok((index, done))
     }
 
-    /// A server's own Raft publishes a change before it answers: its view need not wait for the
-    /// task that follows it.
-    fn take_own(&self, index: LogIndex) {
+    /// Waits until this node's view contains the log up to `index`. False when it never will.
+    ///
+    /// A server takes it from its own Raft: the task that brings what that publishes has a pace.
+    async fn see(&self, index: LogIndex) -> bool {
         if self.views.view().revision >= index {
-            return;
+            return true;
         }
-        let published = self.agreement.borrow().as_ref().map(Agreement::published);
-        let machine = published.map(|published| Arc::clone(&published.borrow().machine));
-        if let Some(machine) = machine {
-            self.views
-                .offer(machine.0.applied, machine.0.agreed.clone());
+        let own = self.agreement.borrow().as_ref().map(Agreement::published);
+        // Both arms only wait.
+        tokio::select! {
+            biased;
+            () = self.take_own(own, index) => true,
+            seen = self.views.contains(index) => seen,
         }
+    }
+
+    /// Returns only when this node's own Raft has given what is waited for.
+    async fn take_own(&self, own: Option<watch::Receiver<Published<Replica>>>, index: LogIndex) {
+        let machine = match own {
+            Some(mut own) => {
+                let published = own.wait_for(|own| own.index >= index).await;
+                published.map(|own| Arc::clone(&own.machine)).ok()
+            }
+            None => None,
+        };
+        let Some(machine) = machine else {
+            return std::future::pending().await;
+        };
+        self.views
+            .offer(machine.0.applied, machine.0.agreed.clone());
     }
 
     /// Has the command agreed. The operator on whose request this runs is named in its events.
@@ -123,7 +140,8 @@ impl Proposer {
             operator,
             command,
         };
-        if v1::encode(&envelope).len() > v1::ENVELOPE_BYTES_MAX {
+        let bytes = v1::encode(&envelope);
+        if bytes.len() > v1::ENVELOPE_BYTES_MAX {
             let limit = v1::ENVELOPE_BYTES_MAX as u64;
             return Err(consensus_core::Refusal::TooLarge {
                 what: "a command".into(),
@@ -131,7 +149,7 @@ impl Proposer {
             }
             .into());
         }
-        let answer = timeout(SUBMIT_DEADLINE, self.ask_around(&envelope)).await;
+        let answer = timeout(SUBMIT_DEADLINE, self.ask_around(&envelope, &bytes)).await;
         let (index, applied) = answer.unwrap_or_else(|_| Err(self.no_majority()))?;
         tracing::debug!(command = name, index = index.0, "agreed");
         applied.map(|done| (index, done)).map_err(ApiError::from)
@@ -142,7 +160,7 @@ impl Proposer {
     pub(crate) async fn catch_up(&self, within: Duration) -> bool {
         let caught_up = async {
             let index = self.agreed_by_now().await?;
-            self.views.contains(index).await.then_some(())
+            self.see(index).await.then_some(())
         };
         timeout(within, caught_up).await.ok().flatten().is_some()
     }
@@ -180,34 +198,48 @@ impl Proposer {
 
     /// Asks servers until one has the command agreed. One that does not answer at once is not
     /// waited for: the next is asked beside it, which the request id makes harmless.
-    async fn ask_around(&self, envelope: &Envelope) -> Result<(LogIndex, Applied), ApiError> {
-        let targets = || VecDeque::from(self.targets(self.views.standing().leader));
-        let mut queue = targets();
+    async fn ask_around(
+        &self,
+        envelope: &Envelope,
+        bytes: &[u8],
+    ) -> Result<(LogIndex, Applied), ApiError> {
+        // A leader that is known nearly always answers; only then need nobody else be looked for.
+        let mut queue: VecDeque<NodeId> = self.known_leader().into_iter().collect();
+        let mut all_queued = false;
         let mut in_flight: BTreeSet<NodeId> = BTreeSet::new();
         let mut pending = FuturesUnordered::new();
         loop {
+            if queue.is_empty() && in_flight.is_empty() {
+                if all_queued {
+                    sleep(RETRY_PAUSE).await;
+                }
+                queue = self.targets().into();
+                all_queued = true;
+            }
             // Who is being asked already costs no turn.
             while let Some(target) = queue.pop_front() {
                 if !in_flight.insert(target.clone()) {
                     continue;
                 }
                 pending.push(async move {
-                    let attempt = self.attempt(&target, envelope).await;
+                    let attempt = self.attempt(&target, envelope, bytes).await;
                     (target, attempt)
                 });
                 break;
             }
-            let pause = if queue.is_empty() {
+            let pause = if queue.is_empty() && all_queued {
                 RETRY_PAUSE
             } else {
                 HEDGE_AFTER
             };
             // Attempts go on while the next one begins; an answer is taken whole.
             let (target, attempt) = tokio::select! {
+                biased;
                 Some(answered) = pending.next() => answered,
                 () = sleep(pause) => {
                     if queue.is_empty() {
-                        queue = targets();
+                        queue = self.targets().into();
+                        all_queued = true;
                     }
                     continue;
                 }
@@ -219,15 +251,17 @@ impl Proposer {
                 Attempt::Elsewhere(Some(other)) if other != target => queue.push_front(other),
                 Attempt::Elsewhere(_) | Attempt::NoMajority | Attempt::NoAnswer => {}
             }
-            if queue.is_empty() && in_flight.is_empty() {
-                sleep(RETRY_PAUSE).await;
-                queue = targets();
-            }
         }
     }
 
+    /// The leader, as far as this node knows; not this node where it has no Raft (any more).
+    fn known_leader(&self) -> Option<NodeId> {
+        let leader = self.views.standing().leader;
+        leader.filter(|leader| *leader != self.me || self.agreement.borrow().is_some())
+    }
+
     /// Whom to ask, best first: the known leader, this node, servers that live, the others.
-    fn targets(&self, leader: Option<NodeId>) -> Vec<NodeId> {
+    fn targets(&self) -> Vec<NodeId> {
         let view = self.views.view();
         let members = self.members.borrow().clone();
         let own = self.agreement.borrow().is_some();
@@ -241,20 +275,17 @@ impl Proposer {
         if !own {
             servers.retain(|id| *id != self.me);
         }
-        match leader {
-            Some(leader) if own || leader != self.me => {
-                servers.retain(|id| *id != leader);
-                servers.insert(0, leader);
-                servers
-            }
-            _ => servers,
+        if let Some(leader) = self.known_leader() {
+            servers.retain(|id| *id != leader);
+            servers.insert(0, leader);
         }
+        servers
     }
 
-    async fn attempt(&self, target: &NodeId, envelope: &Envelope) -> Attempt {
+    async fn attempt(&self, target: &NodeId, envelope: &Envelope, bytes: &[u8]) -> Attempt {
         let answer = if *target == self.me {
             let agreement = self.agreement.borrow().clone();
-            propose(agreement.as_ref(), envelope).await
+            propose_bytes(agreement.as_ref(), bytes.to_vec()).await
         } else {
             let body = encode(&PeerRequest::Propose(Box::new(envelope.clone())));
             match self
@@ -298,20 +329,24 @@ impl Proposer {
     pub(crate) fn reachable(&self) -> BTreeSet<NodeId> {
         let view = self.views.view();
         let members = self.members.borrow().clone();
-        let heard = |id: &NodeId| {
-            *id == self.me
-                || members
-                    .get(id)
-                    .is_some_and(|member| member.condition == Condition::Alive)
-        };
-        let servers = view.agreed.servers().map(|(id, _)| id.clone());
-        servers.filter(heard).collect()
+        let servers = view.agreed.servers().map(|(id, _)| id);
+        let heard = servers.filter(|id| self.hears(&members, id));
+        heard.cloned().collect()
+    }
+
+    fn hears(&self, members: &Members, id: &NodeId) -> bool {
+        let alive = |member: &Member| member.condition == Condition::Alive;
+        *id == self.me || members.get(id).is_some_and(alive)
     }
 
     /// Whether a leader is known and most servers are heard.
     pub(crate) fn hears_a_majority(&self) -> bool {
-        let servers = self.views.view().agreed.servers().count();
-        self.views.standing().leader.is_some() && self.reachable().len() * 2 > servers
+        let view = self.views.view();
+        let members = self.members.borrow().clone();
+        let servers = view.agreed.servers().count();
+        let heard = |(id, _): &(&NodeId, RaftId)| self.hears(&members, id);
+        let reachable = view.agreed.servers().filter(heard).count();
+        self.views.standing().leader.is_some() && reachable * 2 > servers
     }
 
     /// The error of a command that found no majority, with the voters that this node can hear.
@@ -322,12 +357,7 @@ impl Proposer {
         if voters.is_empty() {
             voters = view.agreed.servers().map(|(id, _)| id.clone()).collect();
         }
-        let heard = |id: &&NodeId| {
-            **id == self.me
-                || members
-                    .get(id)
-                    .is_some_and(|member| member.condition == Condition::Alive)
-        };
+        let heard = |id: &&NodeId| self.hears(&members, id);
         let reachable = voters.iter().filter(heard).count();
         let needed = voters.len() / 2 + 1;
         ApiError::new(
@@ -346,10 +376,14 @@ pub(crate) async fn propose(
     agreement: Option<&Agreement<Replica>>,
     envelope: &Envelope,
 ) -> PeerAnswer {
+    propose_bytes(agreement, v1::encode(envelope)).await
+}
+
+async fn propose_bytes(agreement: Option<&Agreement<Replica>>, bytes: Vec<u8>) -> PeerAnswer {
     let Some(agreement) = agreement else {
         return PeerAnswer::NotLeader(None);
     };
-    match agreement.propose(v1::encode(envelope)).await {
+    match agreement.propose(bytes).await {
         Ok((index, answer)) => match v1::decode::<Applied>(&answer) {
             Ok(applied) => PeerAnswer::Applied(index, applied),
             Err(error) => PeerAnswer::Failed(ApiError::new(

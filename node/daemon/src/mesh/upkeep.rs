@@ -12,7 +12,7 @@ use std::{
 };
 
 use consensus_authority::Trust;
-use consensus_core::{Agreed, Command, LogIndex, MeshId, NodeId, NodeState, wire::v1};
+use consensus_core::{Agreed, Command, LogIndex, MeshId, NodeId, NodeState};
 use overlay_net::{
     Credentials,
     membership::{LocalAddresses, Roster},
@@ -214,12 +214,7 @@ impl Upkeep {
         loop {
             let now = view.borrow_and_update().clone();
             let data = self.host.data.clone();
-            let written = tokio::task::spawn_blocking(move || {
-                let mut bytes = now.revision.0.to_be_bytes().to_vec();
-                bytes.extend(v1::encode(&*now.agreed));
-                data.set_view(&bytes)
-            })
-            .await;
+            let written = tokio::task::spawn_blocking(move || data.set_view(&now.encode())).await;
             if let Ok(Err(error)) = written {
                 tracing::warn!(%error, "the view is not on disk");
             }

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use consensus_core::{Agreed, EVENTS_KEPT, Event, EventKind, LogIndex, NodeId, Recent};
+use consensus_core::{Agreed, EVENTS_KEPT, Event, EventKind, LogIndex, NodeId, Recent, wire::v1};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -30,6 +30,24 @@ pub(crate) struct View {
     pub(crate) revision: LogIndex,
     /// The agreed state.
     pub(crate) agreed: Arc<Agreed>,
+}
+
+impl View {
+    /// The bytes that rest on the disk: the revision, big-endian, and the agreed state.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.revision.0.to_be_bytes().to_vec();
+        bytes.extend(v1::encode(&*self.agreed));
+        bytes
+    }
+
+    /// The view in such bytes; none in others.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (revision, agreed) = bytes.split_first_chunk()?;
+        Some(Self {
+            revision: LogIndex(u64::from_be_bytes(*revision)),
+            agreed: Arc::new(v1::decode(agreed).ok()?),
+        })
+    }
 }
 
 /// Who leads and who votes, as far as this node knows. Not agreed state: it may lag.
@@ -95,13 +113,41 @@ pub(crate) fn after(log: &Recent<Event>, from: Option<EventPlace>) -> impl Itera
     log.after(move |event| Some(place(event)) <= from)
 }
 
+/// How fast one who follows changes acts on them.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    apart: Duration,
+    /// When the present change would have been due if all came evenly: runs ahead of the clock
+    /// while they come faster.
+    due: Instant,
+}
+
+impl Pace {
+    /// A stream of changes is acted on every `apart`, the first handful at once.
+    pub(crate) fn new(apart: Duration) -> Self {
+        let due = Instant::now();
+        Self { apart, due }
+    }
+
+    /// Waits until it is time for the next change.
+    pub(crate) async fn rest(&self) {
+        let ahead = self.apart * CHANGES_AT_ONCE;
+        if let Some(from) = self.due.checked_sub(ahead) {
+            sleep_until(from).await;
+        }
+    }
+
+    /// Counts a change.
+    pub(crate) fn count(&mut self) {
+        self.due = self.due.max(Instant::now()) + self.apart;
+    }
+}
+
 /// Follows views, in the pace of those who act on them.
 #[derive(Debug)]
 pub(crate) struct Following {
     view: watch::Receiver<Arc<View>>,
-    /// When the present change would have been due if all came evenly: runs ahead of the clock
-    /// while they come faster.
-    due: Instant,
+    pace: Pace,
 }
 
 impl Following {
@@ -113,12 +159,9 @@ impl Following {
     /// Waits until there is a view that was not seen yet and it is time to act on it. Given up
     /// half-way it has seen nothing.
     pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        let ahead = CHANGES_APART * CHANGES_AT_ONCE;
-        if let Some(from) = self.due.checked_sub(ahead) {
-            sleep_until(from).await;
-        }
+        self.pace.rest().await;
         self.view.changed().await?;
-        self.due = self.due.max(Instant::now()) + CHANGES_APART;
+        self.pace.count();
         Ok(())
     }
 }
@@ -196,7 +239,7 @@ impl Views {
     pub(crate) fn watch(&self) -> Following {
         Following {
             view: self.view.subscribe(),
-            due: Instant::now(),
+            pace: Pace::new(CHANGES_APART),
         }
     }
 

@@ -11,9 +11,7 @@ mod restore;
 use std::{net::SocketAddr, sync::Arc};
 
 use consensus_authority::words;
-use consensus_core::{
-    Agreed, Enrolment, Ipv4Prefix, LifecycleClass, LogIndex, MeshId, NetworkProfile, Role, wire::v1,
-};
+use consensus_core::{Agreed, Enrolment, Ipv4Prefix, LifecycleClass, MeshId, NetworkProfile, Role};
 use node_api::{
     ApiError,
     types::{JoinRequest, Joined},
@@ -22,7 +20,7 @@ use overlay_core::peers::Cidr;
 use tokio::sync::{Mutex, watch};
 
 use crate::{
-    data_dir::{DataDirError, Membership},
+    data_dir::{DataDirError, Membership, Returning},
     machine,
     mesh::{
         Connected, Host, Mesh, Start,
@@ -90,8 +88,6 @@ impl Node {
         let Some(mut membership) = self.host.data.membership()? else {
             return Ok(());
         };
-        membership.generation += 1;
-        self.host.data.set_membership(&membership)?;
         let damaged = |reason: &str| {
             let path = self.host.data.root().join("mesh.json");
             ApiError::from(DataDirError::Damaged {
@@ -99,14 +95,9 @@ impl Node {
                 reason: reason.to_owned(),
             })
         };
-        let mesh: MeshId = membership.mesh_id.parse().map_err(|_| damaged("mesh_id"))?;
-        let certificates = |texts: &[String], what: &str| {
-            let decoded = texts.iter().map(hex::decode).collect::<Result<Vec<_>, _>>();
-            decoded.map_err(|_| damaged(what))
-        };
-        let roots = certificates(&membership.roots, "roots")?;
-        let chain = certificates(&membership.chain, "chain")?;
-        let view = self.host.data.view().and_then(|bytes| stored_view(&bytes));
+        let Returning { mesh, roots, chain } = membership.start_again().map_err(damaged)?;
+        self.host.data.set_membership(&membership)?;
+        let view = self.host.data.view().and_then(|bytes| View::decode(&bytes));
         let view = view.ok_or_else(|| damaged("the last view is missing or unreadable"))?;
         let chain = match own_return::certificates(&self.host, mesh, &view.agreed, &chain) {
             Some(renewed) => {
@@ -141,9 +132,7 @@ impl Node {
             recovery_key,
         } = entered;
         let data = &self.host.data;
-        let mut stored = view.revision.0.to_be_bytes().to_vec();
-        stored.extend(v1::encode(&*view.agreed));
-        data.set_view(&stored)?;
+        data.set_view(&view.encode())?;
         let membership = Membership {
             mesh_id: mesh.to_string(),
             roots: view
@@ -312,15 +301,6 @@ async fn check_prefix(prefix: Ipv4Prefix) -> Result<(), ApiError> {
     overlay_wireguard::check_overlap(cidr, "shoal-default")
         .await
         .map_err(|error| ApiError::new(error.code(), error.to_string(), error.hint()))
-}
-
-fn stored_view(bytes: &[u8]) -> Option<View> {
-    let (revision, body) = bytes.split_first_chunk::<8>()?;
-    let agreed: Agreed = v1::decode(body).ok()?;
-    Some(View {
-        revision: LogIndex(u64::from_be_bytes(*revision)),
-        agreed: Arc::new(agreed),
-    })
 }
 
 fn invalid(error: &consensus_core::InvalidId) -> ApiError {

@@ -76,12 +76,6 @@ pub enum DockerError {
         /// Which check failed.
         source: BollardError,
     },
-    /// The client's own certificate, key or roots cannot be used.
-    #[error("this client's certificate cannot be used")]
-    ClientTls {
-        /// Why not.
-        source: rustls::Error,
-    },
     /// The answer ended without saying anything.
     #[error("{endpoint} gave no answer")]
     NoAnswer {
@@ -118,7 +112,6 @@ impl DockerError {
             Self::Invalid { .. } => "InvalidContainerError",
             Self::Unreachable { .. } | Self::NoAnswer { .. } => "DockerUnreachableError",
             Self::Untrusted { .. } => "DockerUntrustedError",
-            Self::ClientTls { .. } => "ClientCertificateError",
             Self::Refused { .. } => "DockerRefusedError",
             Self::Protocol { .. } => "DockerProtocolError",
         }
@@ -146,7 +139,6 @@ impl DockerError {
                     .to_owned()
             }
             Self::Untrusted { .. } => "get fresh certificates: `shoal docker env NODE`".to_owned(),
-            Self::ClientTls { .. } => "issue a client certificate again".to_owned(),
             Self::Refused { .. } | Self::Protocol { .. } => {
                 "look at dockerd's log on that node".to_owned()
             }

@@ -1,12 +1,17 @@
 //! A root, an intermediate and leaves, as the mesh issues them.
 
+use std::sync::Arc;
+
 use consensus_core::WallMs;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
 };
 use runtimes_core::docker::IssuedCertificate;
-use runtimes_docker::ClientTls;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 pub(crate) struct Ca {
     pub(crate) root_pem: String,
@@ -50,8 +55,13 @@ impl Ca {
         }
     }
 
-    /// What a client of the mesh holds.
-    pub(crate) fn client(&self) -> ClientTls {
+    /// A client of the mesh.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        self.client_that_shows(self)
+    }
+
+    /// A client that believes this authority and has its own certificate from `other`.
+    pub(crate) fn client_that_shows(&self, other: &Self) -> Arc<ClientConfig> {
         let key = key();
         let mut params = CertificateParams::default();
         params
@@ -59,12 +69,24 @@ impl Ca {
             .push(DnType::CommonName, "operator");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = params.signed_by(&key, &self.issuer).unwrap().pem();
-        ClientTls {
-            ca_pem: self.root_pem.clone(),
-            cert_pem: format!("{leaf}{}", self.intermediate_pem),
-            key_pem: key.serialize_pem(),
-        }
+        let leaf = params.signed_by(&key, &other.issuer).unwrap();
+        let intermediate =
+            CertificateDer::from_pem_slice(other.intermediate_pem.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.root_pem.as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![leaf.der().clone(), intermediate],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        Arc::new(config)
     }
 }
 

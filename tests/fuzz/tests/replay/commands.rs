@@ -173,7 +173,7 @@ fn certificate(serial: &str, n: u32) -> NewCertificate {
     }
 }
 
-fn enrolment(n: u32) -> Enrolment {
+pub(crate) fn enrolment(n: u32) -> Enrolment {
     Enrolment {
         node: id(n),
         name: format!("n{n}"),
@@ -193,7 +193,7 @@ fn recipient(n: u32) -> String {
     format!("age1{:q>58}", digits[n as usize % 10])
 }
 
-fn id(n: u32) -> NodeId {
+pub(crate) fn id(n: u32) -> NodeId {
     let digits = format!("{n:A>44}").replace('0', "z");
     format!("12D3KooW{digits}").parse().unwrap()
 }

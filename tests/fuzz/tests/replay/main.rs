@@ -13,6 +13,7 @@ mod certificates;
 mod commands;
 mod mutation;
 mod seeds;
+mod servers;
 
 use std::{
     collections::BTreeSet,

@@ -1,7 +1,8 @@
 //! The first inputs of every corpus: real values, encoded.
 //!
 //! `SHOAL_FUZZ_WRITE_SEEDS=1 cargo test -p shoal-fuzz --test replay seeds` writes them anew, which is
-//! wanted when a format has changed. Fuzzing adds to them what it finds.
+//! wanted when a format has changed; names of targets in place of the 1, with commas between, write
+//! those alone. Fuzzing adds to them what it finds.
 
 use std::{collections::BTreeMap, fs};
 
@@ -11,16 +12,22 @@ use overlay_core::membership::{
 };
 use serde_json::json;
 
-use crate::{certificates, commands, root};
+use crate::{certificates, commands, root, servers};
 
 type Seeds = Vec<(String, Vec<u8>)>;
 
 #[test]
 fn seeds_are_written_when_asked_for() {
-    if std::env::var_os("SHOAL_FUZZ_WRITE_SEEDS").is_none() {
+    let Ok(asked) = std::env::var("SHOAL_FUZZ_WRITE_SEEDS") else {
         return;
-    }
-    for (target, seeds) in all() {
+    };
+    let asked_for = |target: &str| asked == "1" || asked.split(',').any(|one| one == target);
+    let certificates = CERTIFICATE_TARGETS.iter().any(|target| asked_for(target));
+    let mut all = all(certificates);
+    let goes_with = |target| target == "backup" || CERTIFICATE_TARGETS.contains(&target);
+    all.retain(|target, _| asked_for(target) || (certificates && goes_with(*target)));
+    assert!(!all.is_empty(), "there is no such target");
+    for (target, seeds) in all {
         let folder = root().join("corpus").join(target);
         fs::create_dir_all(&folder).unwrap();
         for (name, bytes) in seeds {
@@ -29,7 +36,36 @@ fn seeds_are_written_when_asked_for() {
     }
 }
 
-fn all() -> BTreeMap<&'static str, Seeds> {
+/// Targets whose seeds need keys that are made for all of them together, and thrown away. A backup
+/// is sealed to one of them.
+const CERTIFICATE_TARGETS: [&str; 5] = [
+    "certificate_chain",
+    "certificate_pem",
+    "certificate_request",
+    "private_key",
+    "sealed",
+];
+
+/// The seeds of every target; those that need certificates only if they are wanted.
+fn all(certificates: bool) -> BTreeMap<&'static str, Seeds> {
+    let mut all = commands::seeds();
+    if certificates {
+        all.extend(certificate_seeds());
+    }
+    all.extend([
+        ("membership_message", gossip_seeds()),
+        ("identifiers", identifier_seeds()),
+    ]);
+    all.extend(connection_seeds());
+    all.extend(wireguard_seeds());
+    all.extend(docker_seeds());
+    all.extend(api_seeds());
+    // After the certificates, because a backup is sealed to the key that is made with them.
+    all.extend(servers::seeds());
+    all
+}
+
+fn certificate_seeds() -> Vec<(&'static str, Seeds)> {
     let fixtures = root().join("fixtures");
     fs::create_dir_all(&fixtures).unwrap();
     let made = certificates::make(&fixtures);
@@ -39,21 +75,13 @@ fn all() -> BTreeMap<&'static str, Seeds> {
             .map(|(name, bytes)| (name.to_owned(), bytes))
             .collect()
     };
-    let mut all = commands::seeds();
-    all.extend([
+    vec![
         ("certificate_chain", owned(made.chains)),
         ("certificate_request", owned(made.requests)),
         ("private_key", owned(made.keys)),
         ("certificate_pem", owned(made.pems)),
         ("sealed", owned(made.sealed)),
-        ("membership_message", gossip_seeds()),
-        ("identifiers", identifier_seeds()),
-    ]);
-    all.extend(connection_seeds());
-    all.extend(wireguard_seeds());
-    all.extend(docker_seeds());
-    all.extend(api_seeds());
-    all
+    ]
 }
 
 fn texts(texts: &[(&str, &str)]) -> Seeds {

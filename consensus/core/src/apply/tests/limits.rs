@@ -153,6 +153,33 @@ fn names<T: Clone>(count: usize, value: &T) -> BTreeMap<String, T> {
     names.collect()
 }
 
+#[test]
+fn labels_are_counted_as_they_will_be_and_what_is_unset_wins() {
+    let mut world = World::of(1, 2);
+    let relabel = |set: BTreeMap<String, String>, unset: &[&str]| Command::LabelNode {
+        node: name(2),
+        set,
+        unset: unset.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let full = numbered(LABELS_MAX);
+    world.ok(1, relabel(full.clone(), &[]));
+    let first = full.keys().next().unwrap().as_str();
+    // One more is refused; one in the place of another, or a present one anew, is not.
+    let one_more = labels(&[("one-more", "v")]);
+    world.refused(1, relabel(one_more.clone(), &[]));
+    world.refused(1, relabel(one_more.clone(), &["absent", "absent"]));
+    world.ok(1, relabel(labels(&[(first, "anew")]), &[]));
+    assert_eq!(world.agreed().nodes[&id(2)].labels[first], "anew");
+    world.ok(1, relabel(one_more, &[first, first]));
+    let mut expected = full.clone();
+    expected.remove(first);
+    expected.insert("one-more".into(), "v".into());
+    assert_eq!(world.agreed().nodes[&id(2)].labels, expected);
+    // What is set and unset at once is neither checked nor counted nor set.
+    world.ok(1, relabel(labels(&[("not a key", "a=b")]), &["not a key"]));
+    assert_eq!(world.agreed().nodes[&id(2)].labels, expected);
+}
+
 fn numbered(count: usize) -> BTreeMap<String, String> {
     names(count, &"v".to_owned())
 }

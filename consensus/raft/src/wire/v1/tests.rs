@@ -278,3 +278,59 @@ fn a_voter_without_a_name_makes_no_membership() {
     };
     assert!(Membership::try_from(nameless).is_err());
 }
+
+fn append(
+    vote: VoteV1,
+    prev: Option<LogIdV1>,
+    entries: &[LogIdV1],
+) -> Result<AppendEntriesRequest<Types>, String> {
+    let entries = entries.iter().map(|at| EntryV1 {
+        at: *at,
+        payload: PayloadV1::Blank,
+    });
+    append_request(vote, prev, entries.collect(), None)
+}
+
+#[test]
+fn entries_that_do_not_follow_each_other_are_not_given_to_raft() {
+    let (leader, later) = (vote(), LogIdV1 { term: 301, ..at(2) });
+    for (prev, entries) in [
+        (None, &[][..]),
+        (None, &[at(0), at(1)]),
+        (Some(at(1)), &[]),
+        (Some(at(1)), &[at(2), LogIdV1 { term: 4, ..at(3) }]),
+    ] {
+        assert!(append(leader, prev, entries).is_ok(), "{entries:?}");
+    }
+    for (prev, entries) in [
+        (None, &[at(1)][..]),
+        (Some(at(1)), &[at(1)]),
+        (Some(at(1)), &[at(3)]),
+        (Some(at(1)), &[at(2), at(4)]),
+        (Some(at(1)), &[at(2), at(2)]),
+        (Some(at(1)), &[LogIdV1 { term: 2, ..at(2) }]),
+        (Some(at(1)), &[later]),
+        (Some(later), &[]),
+        (Some(at(u64::MAX)), &[]),
+        (Some(at(u64::MAX)), &[at(0)]),
+        (Some(at(u64::MAX - 1)), &[at(u64::MAX)]),
+    ] {
+        assert!(
+            append(leader, prev, entries).is_err(),
+            "{prev:?} {entries:?}"
+        );
+    }
+}
+
+#[test]
+fn only_a_leader_speaks_as_one_and_no_candidate_does() {
+    let candidate = VoteV1 {
+        committed: false,
+        ..vote()
+    };
+    assert!(append(candidate, None, &[]).is_err());
+    assert!(transfer_request(candidate, 2, None).is_err());
+    assert!(transfer_request(vote(), 2, None).is_ok());
+    assert!(vote_request(candidate, None, false).is_ok());
+    assert!(vote_request(vote(), None, false).is_err());
+}

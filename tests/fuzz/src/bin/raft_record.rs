@@ -1,0 +1,4 @@
+//! libFuzzer over the target `raft_record`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| shoal_fuzz::run("raft_record", data));

@@ -1,0 +1,4 @@
+//! libFuzzer over the target `raft_request`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| shoal_fuzz::run("raft_request", data));
