@@ -10,7 +10,7 @@ use node_api::ApiError;
 
 use crate::{
     commands::{
-        backup, ca, docker, events, init, join, module, network, node, operator, recover, run,
+        backup, ca, docker, events, init, join, module, network, node, operator, recover, run, sim,
         status, token,
     },
     failure::{self, Exit},
@@ -89,6 +89,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Backup(backup::Backup),
     Recover(recover::Recover),
+    #[command(subcommand)]
+    Sim(sim::Sim),
     Run(run::Run),
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod recover;
 pub(crate) mod run;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod token;
 
@@ -38,5 +39,6 @@ pub(crate) async fn run_command(command: Command, context: &Context<'_>) -> Resu
         Command::Backup(backup) => backup.run(context).await,
         Command::Recover(recover) => recover.run(context).await,
         Command::Run(_) => unreachable!("main replaces the process for it"),
+        Command::Sim(_) => unreachable!("main runs it without a daemon"),
     }
 }

@@ -45,6 +45,8 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(cli.global.json);
     let done = if let Command::Run(_) = &cli.command {
         Err(commands::run::exec(&daemon_args.unwrap_or_default()).into())
+    } else if let Command::Sim(sim) = &cli.command {
+        sim.run(&terminal)
     } else {
         ask(cli, &terminal)
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::world::{Event, World};
 
 /// QUIC's idle timeout in the shell.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT_US: u64 = 10_000_000;
 /// How often the world looks for idle connections.
 pub(crate) const IDLE_CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// Between two attempts at a neighbour that cannot be reached.
@@ -22,31 +22,65 @@ pub(crate) struct Ends {
     pub(crate) high: (usize, u64),
 }
 
+/// A connection as one end keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) peer: usize,
+    /// The life of the other process with which it was made.
+    pub(crate) peer_boot: u64,
+}
+
 impl World {
     /// The process ended on a living host: its peers are told.
     pub(crate) fn close_all(&mut self, index: usize) {
-        let pairs: Vec<_> = self.connections.keys().copied().collect();
-        for pair in pairs
-            .into_iter()
-            .filter(|pair| pair.0 == index || pair.1 == index)
-        {
-            self.connections.remove(&pair);
-            let peer = if pair.0 == index { pair.1 } else { pair.0 };
+        for Connection { peer, .. } in std::mem::take(&mut self.nodes[index].connections) {
+            self.disconnect(peer, index);
             if self.network.is_open(index, peer) {
                 let wait = self.network.delay(index, peer, &mut self.rng);
-                self.schedule(
-                    wait,
-                    Event::Closed {
-                        at: peer,
-                        peer: index,
-                    },
-                );
+                let event = Event::Closed {
+                    at: peer,
+                    peer: index,
+                };
+                self.schedule(wait, event);
             }
         }
     }
 
+    /// The connection that `a` keeps with `b`, however old.
+    pub(crate) fn connection(&self, a: usize, b: usize) -> Option<Connection> {
+        let connections = &self.nodes[a].connections;
+        let place = connections.binary_search_by_key(&b, |one| one.peer).ok()?;
+        Some(connections[place])
+    }
+
+    /// Whether both processes are still those that made the connection.
+    fn is_present(&self, a: usize, b: usize) -> bool {
+        self.connection(a, b)
+            .is_some_and(|one| one.peer_boot == self.nodes[b].boot)
+            && self
+                .connection(b, a)
+                .is_some_and(|one| one.peer_boot == self.nodes[a].boot)
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        let peer_boot = self.nodes[b].boot;
+        let one = Connection { peer: b, peer_boot };
+        let connections = &mut self.nodes[a].connections;
+        match connections.binary_search_by_key(&b, |one| one.peer) {
+            Ok(place) => connections[place] = one,
+            Err(place) => connections.insert(place, one),
+        }
+    }
+
+    fn disconnect(&mut self, a: usize, b: usize) {
+        let connections = &mut self.nodes[a].connections;
+        if let Ok(place) = connections.binary_search_by_key(&b, |one| one.peer) {
+            connections.remove(place);
+        }
+    }
+
     pub(crate) fn ends(&self, a: usize, b: usize) -> Ends {
-        let (low, high) = pair(a, b);
+        let (low, high) = if a < b { (a, b) } else { (b, a) };
         Ends {
             low: (low, self.nodes[low].boot),
             high: (high, self.nodes[high].boot),
@@ -57,33 +91,41 @@ impl World {
         self.network.delay(a, b, &mut self.rng) + self.network.delay(b, a, &mut self.rng)
     }
 
+    fn wants(&self, from: usize, to: usize) -> bool {
+        let node = &self.nodes[from];
+        node.running && node.wanted.binary_search(&to).is_ok()
+    }
+
     pub(crate) fn redial(&mut self, from: usize, to: usize) {
-        let connected = self.connections.get(&pair(from, to)).is_some_and(|ends| {
-            // A restarted process knows nothing of the connection that its peer still holds.
-            *ends == self.ends(from, to)
-        });
-        let wanted = self.nodes[from].running && self.nodes[from].wanted.contains(&to);
-        if wanted && !connected && self.dialling.insert((from, to)) {
-            self.schedule(Duration::ZERO, Event::Dial { from, to });
+        if !self.wants(from, to) || self.is_present(from, to) {
+            return;
+        }
+        let dialling = &mut self.nodes[from].dialling;
+        if let Err(place) = dialling.binary_search(&to) {
+            dialling.insert(place, to);
+            let boot = self.nodes[from].boot;
+            self.schedule(Duration::ZERO, Event::Dial { from, to, boot });
         }
     }
 
-    pub(crate) fn dial(&mut self, from: usize, to: usize) {
-        let wanted = self.nodes[from].running && self.nodes[from].wanted.contains(&to);
-        let present = self.connections.get(&pair(from, to)) == Some(&self.ends(from, to));
-        if !wanted || present {
-            self.dialling.remove(&(from, to));
-        } else if self.can_talk(from, to) {
-            self.dialling.remove(&(from, to));
+    pub(crate) fn dial(&mut self, from: usize, to: usize, boot: u64) {
+        if self.nodes[from].boot != boot {
+            return;
+        }
+        let needed = self.wants(from, to) && !self.is_present(from, to);
+        if needed && !self.can_talk(from, to) {
+            self.network.count_cut(from, to);
+            self.network.count_cut(to, from);
+            self.schedule(REDIAL_PERIOD, Event::Dial { from, to, boot });
+            return;
+        }
+        if let Ok(place) = self.nodes[from].dialling.binary_search(&to) {
+            self.nodes[from].dialling.remove(place);
+        }
+        if needed {
             let wait = self.round_trip(from, to);
-            self.schedule(
-                wait,
-                Event::Connected {
-                    ends: self.ends(from, to),
-                },
-            );
-        } else {
-            self.schedule(REDIAL_PERIOD, Event::Dial { from, to });
+            let ends = self.ends(from, to);
+            self.schedule(wait, Event::Connected { ends });
         }
     }
 
@@ -98,7 +140,9 @@ impl World {
             self.redial(b, a);
             return;
         }
-        if self.connections.insert((a, b), ends) != Some(ends) {
+        if !self.is_present(a, b) {
+            self.connect(a, b);
+            self.connect(b, a);
             self.hand_in(a, Event::Connected { ends });
             self.hand_in(b, Event::Connected { ends });
         }
@@ -106,38 +150,38 @@ impl World {
 
     /// Ends connections that nobody wants, and those over which nothing came for too long.
     pub(crate) fn close_idle(&mut self) {
-        let ended: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(pair, ends)| self.is_unwanted(**pair) || self.is_silent(**pair, **ends))
-            .map(|(pair, _)| *pair)
-            .collect();
+        let mut ended = Vec::new();
+        for (a, node) in self.nodes.iter().enumerate() {
+            for one in &node.connections {
+                // Both ends keep a live connection; the lower one looks.
+                let both = self.connection(one.peer, a).is_some();
+                if (a < one.peer || !both) && self.is_over(a, *one) {
+                    ended.push((a, one.peer));
+                }
+            }
+        }
         for (a, b) in ended {
-            self.connections.remove(&(a, b));
+            self.disconnect(a, b);
+            self.disconnect(b, a);
             self.hand_in(a, Event::Closed { at: a, peer: b });
             self.hand_in(b, Event::Closed { at: b, peer: a });
         }
         self.schedule(IDLE_CHECK_PERIOD, Event::IdleCheck);
     }
 
-    pub(crate) fn is_unwanted(&self, (a, b): (usize, usize)) -> bool {
-        !self.nodes[a].wanted.contains(&b) && !self.nodes[b].wanted.contains(&a)
-    }
-
-    pub(crate) fn is_silent(&self, (a, b): (usize, usize), ends: Ends) -> bool {
-        let gone = |(node, boot): (usize, u64)| {
-            let node = &self.nodes[node];
-            node.stopped_at
-                .filter(|_| !node.running || node.boot != boot)
-        };
-        let broken = self.network.broken_since(a, b);
-        let causes = [broken, gone(ends.low), gone(ends.high)];
+    fn is_over(&self, a: usize, one: Connection) -> bool {
+        let b = one.peer;
+        if !self.wants(a, b) && !self.wants(b, a) {
+            return true;
+        }
+        let (own, peer) = (&self.nodes[a], &self.nodes[b]);
+        let gone = !peer.running || peer.boot != one.peer_boot;
+        let causes = [
+            self.network.broken_since(a, b),
+            peer.stopped_us.filter(|_| gone),
+            own.stopped_us.filter(|_| !own.running),
+        ];
         let since = causes.into_iter().flatten().min();
-        since.is_some_and(|since| self.now.since(since) >= IDLE_TIMEOUT)
+        since.is_some_and(|since| self.now_us - since >= IDLE_TIMEOUT_US)
     }
-}
-
-/// The unordered pair, lower index first.
-pub(crate) const fn pair(a: usize, b: usize) -> (usize, usize) {
-    if a < b { (a, b) } else { (b, a) }
 }

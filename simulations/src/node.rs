@@ -1,30 +1,61 @@
 //! One simulated host: a real membership core and what its shell would keep.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use consensus_core::{NodeId, Time};
-use overlay_core::membership::{Membership, Record, Settings};
+use consensus_core::NodeId;
+use overlay_core::membership::{Condition, Incarnation, Membership};
 
-use crate::world::Event;
+use crate::{
+    clock::LocalClock,
+    connections::Connection,
+    world::{Event, Mesh},
+};
 
 /// Messages that wait for a process that stands still: about what the socket buffers hold.
 pub(crate) const INBOX_MAX: usize = 1024;
 
-/// A well-formed id for each index, without any order between the two.
+/// The digits of an id (base58, Bitcoin's alphabet).
+const DIGITS: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+/// Digits of an id that have no meaning but tell it from others.
+const DRAWN: usize = 40;
+
+/// A well-formed id for each index. The first digits spell it, so that ids are in the order of
+/// their nodes and a node's seat among the members is its index. Rings order them by a hash.
 pub fn node_id(index: usize) -> NodeId {
-    const DIGITS: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-    let mut bytes = [0; 44];
+    let mut bytes = [0; DRAWN];
     blake3::Hasher::new()
         .update(&(index as u64).to_le_bytes())
         .finalize_xof()
         .fill(&mut bytes);
-    let digits: String = bytes
-        .iter()
-        .map(|byte| char::from(DIGITS[usize::from(*byte) % DIGITS.len()]))
+    let drawn = bytes.iter().map(|byte| usize::from(*byte) % DIGITS.len());
+    let base = DIGITS.len();
+    let spelt = [
+        index / (base * base * base),
+        index / (base * base),
+        index / base,
+        index,
+    ];
+    let digits: String = spelt
+        .into_iter()
+        .map(|digit| digit % base)
+        .chain(drawn)
+        .map(|digit| char::from(DIGITS[digit]))
         .collect();
     format!("12D3KooW{digits}")
         .parse()
         .expect("the prefix and 44 base58 digits are a node id")
+}
+
+/// What a node holds against another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doubt {
+    pub(crate) condition: Condition,
+    /// Since when it doubts it at all.
+    pub(crate) since_us: u64,
+    /// The point of the subject's history at which it is held dead, if it is.
+    pub(crate) dead_at: Option<Incarnation>,
+    /// Since when that has been wrong and could have been found out.
+    pub(crate) wrong_since_us: Option<u64>,
 }
 
 /// A host and its process.
@@ -32,72 +63,101 @@ pub fn node_id(index: usize) -> NodeId {
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) core: Membership,
-    /// Counts the starts of the process; also the record's generation.
+    pub(crate) clock: LocalClock,
+    /// Counts the starts of the process, whatever its disk remembers.
     pub(crate) boot: u64,
+    /// The generation that its disk remembers; the next start is the one after it.
+    pub(crate) generation: Option<u64>,
     pub(crate) running: bool,
-    /// When the process last ended; its peers hear nothing from then on.
-    pub(crate) stopped_at: Option<Time>,
-    /// Until when the process stands still.
-    pub(crate) stalled_until: Option<Time>,
+    /// When the process last started, and last ended, in the world's time.
+    pub(crate) started_us: u64,
+    pub(crate) stopped_us: Option<u64>,
+    /// Until when the process stands still, and because of which fault.
+    pub(crate) stalled: Option<(u64, usize)>,
+    /// When it last went on after a standstill.
+    pub(crate) resumed_us: u64,
     pub(crate) inbox: VecDeque<Event>,
-    /// The connections that the core wants.
-    pub(crate) wanted: BTreeSet<usize>,
+    /// The connections that the core wants, by rising index.
+    pub(crate) wanted: Vec<usize>,
+    /// The connections that there are, by rising peer.
+    pub(crate) connections: Vec<Connection>,
+    /// Dials under way, by rising index.
+    pub(crate) dialling: Vec<usize>,
     /// The earliest timer event that is under way to this node.
-    pub(crate) timer_at: Option<Time>,
+    pub(crate) timer_us: Option<u64>,
+    /// Whom it suspects or holds dead.
+    pub(crate) doubts: BTreeMap<usize, Doubt>,
+    /// Bytes sent since the world began, and since the last look.
+    pub(crate) sent_bytes: u64,
 }
 
 impl Node {
-    pub(crate) fn new(index: usize, settings: &Settings, seed: u64, now: Time) -> Self {
+    pub(crate) fn new(index: usize, mesh: &Mesh, now_us: u64) -> Self {
         let id = node_id(index);
+        let clock = mesh.clock(index);
         Self {
-            core: core(&id, index, 0, settings, seed, now),
+            core: mesh.core(&id, index, 0, 0, clock.at(now_us)),
             id,
+            clock,
             boot: 0,
+            generation: None,
             running: false,
-            stopped_at: None,
-            stalled_until: None,
+            started_us: 0,
+            stopped_us: None,
+            stalled: None,
+            resumed_us: 0,
             inbox: VecDeque::new(),
-            wanted: BTreeSet::new(),
-            timer_at: None,
+            wanted: Vec::new(),
+            connections: Vec::new(),
+            dialling: Vec::new(),
+            timer_us: None,
+            doubts: BTreeMap::new(),
+            sent_bytes: 0,
         }
     }
 
-    /// Starts the process anew; nothing but the generation survives.
-    pub(crate) fn start(&mut self, index: usize, settings: &Settings, seed: u64, now: Time) {
+    /// Starts the process anew; nothing but what its disk remembers survives.
+    pub(crate) fn start(&mut self, index: usize, mesh: &Mesh, now_us: u64) {
         self.boot += 1;
-        self.core = core(&self.id, index, self.boot, settings, seed ^ self.boot, now);
+        let generation = self.generation.map_or(1, |last| last + 1);
+        self.generation = Some(generation);
+        let local = self.clock.at(now_us);
+        self.core = mesh.core(&self.id, index, generation, self.boot, local);
         self.running = true;
-        self.stalled_until = None;
+        self.started_us = now_us;
+        self.stalled = None;
         self.inbox.clear();
         self.wanted.clear();
-        self.timer_at = None;
+        self.connections.clear();
+        self.dialling.clear();
+        self.timer_us = None;
+        self.doubts.clear();
     }
 
-    pub(crate) fn is_awake(&self) -> bool {
-        self.running && self.stalled_until.is_none()
+    /// The process ends; what it knew of its own generation was written.
+    pub(crate) fn stop(&mut self, now_us: u64) {
+        self.generation = Some(self.core.record().generation);
+        self.running = false;
+        self.stopped_us = Some(now_us);
+        self.stalled = None;
+        self.inbox.clear();
+        self.wanted.clear();
+    }
+
+    pub(crate) const fn is_awake(&self) -> bool {
+        self.running && self.stalled.is_none()
     }
 }
 
-fn core(
-    id: &NodeId,
-    index: usize,
-    generation: u64,
-    settings: &Settings,
-    seed: u64,
-    now: Time,
-) -> Membership {
-    let host = u8::try_from(index % 250).unwrap_or(0) + 1;
-    let record = Record {
-        node: id.clone(),
-        generation,
-        version: 0,
-        addresses: vec![([10, 0, 0, host], 4001).into()],
-        wireguard: Vec::new(),
-    };
-    Membership::new(
-        record,
-        settings.clone(),
-        seed.wrapping_add(index as u64),
-        now,
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_in_the_order_of_their_nodes() {
+        let ids: Vec<_> = [0, 1, 57, 58, 3_363, 3_364, 9_999, 19_999]
+            .map(node_id)
+            .into();
+        assert!(ids.is_sorted());
+    }
 }

@@ -1,6 +1,7 @@
 //! Runs a scenario and watches the invariants.
 //!
-//! Decides: when each fault strikes and when each invariant is looked at.
+//! Decides: when each invariant is looked at. First safety, while faults strike; then liveness: once
+//! the last fault is over, everybody must be right within the scenario's time to settle.
 
 use std::time::Duration;
 
@@ -8,70 +9,97 @@ use consensus_core::Time;
 
 use crate::{
     Scenario, World,
-    invariants::{Violation, agreement, bounded_queues, no_live_node_stays_dead},
+    invariants::{
+        Violation, agreement, bounded_bandwidth, bounded_queues, faults_hit, no_false_death,
+        no_forged_record, no_live_node_stays_dead, no_resurrected_tombstone, pruning_freezes,
+        timely_detection,
+    },
+    outcome::{Outcome, whole_seconds},
 };
 
-/// How often the running invariants are looked at.
-const CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// How often the running invariants are looked at: the report's series has one value a second.
+const CHECK_PERIOD_US: u64 = 1_000_000;
 
-/// What a finished run leaves.
+/// A finished run and the world as it ended.
 #[derive(Debug)]
-pub struct Outcome {
-    /// The world as it ended, with all changes of belief.
+pub struct Run {
+    /// What it showed.
+    pub outcome: Outcome,
+    /// Where it ended: at the scenario's end, or at the first broken invariant.
     pub world: World,
-    /// Equal for equal histories.
-    pub trace: String,
 }
 
-/// A broken invariant with the way to see it again.
-#[derive(Debug, thiserror::Error)]
-#[error("scenario {scenario}, seed {seed}; replay: SIM_SEED={seed} cargo test -p simulations")]
-pub struct Failure {
-    /// The scenario's name.
-    pub scenario: &'static str,
-    /// The run's seed.
-    pub seed: u64,
-    /// What broke.
-    #[source]
-    pub violation: Violation,
+/// Runs the scenario to its end, or to the first broken invariant.
+pub fn run(scenario: &Scenario, seed: u64) -> Run {
+    finish(World::new(scenario, seed), scenario, seed)
 }
 
-/// Runs the scenario to its end.
-///
-/// # Errors
-/// At the first broken invariant.
-pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, Failure> {
-    let fail = |violation| Failure {
-        scenario: scenario.name,
-        seed,
-        violation,
-    };
-    let mut world = World::new(
-        scenario.nodes,
-        scenario.network.clone(),
-        scenario.settings.clone(),
-        seed,
-    );
-    let mut no_stale_death = no_live_node_stays_dead::NoLiveNodeStaysDead::default();
-    let mut faults = scenario.faults.iter().peekable();
-    let end = Time::ZERO + scenario.end;
-    let mut check_at = Time::ZERO + CHECK_PERIOD;
+/// The same with a bug planted into every core.
+#[cfg(feature = "planted-bugs")]
+pub fn run_with_bug(
+    scenario: &Scenario,
+    seed: u64,
+    bug: overlay_core::membership::planted::PlantedBug,
+) -> Run {
+    let mut world = World::new(scenario, seed);
+    // No core has started yet; each is made anew when its process starts.
+    world.mesh.bug = Some(bug);
+    finish(world, scenario, seed)
+}
+
+fn finish(mut world: World, scenario: &Scenario, seed: u64) -> Run {
+    let mut healed_after = None;
+    let broken = watch(&mut world, scenario, &mut healed_after).err();
+    let mut outcome = Outcome::of(&world, scenario, seed);
+    outcome.healed_after = healed_after;
+    let judged = judge(&world, scenario, &outcome).err();
+    // What broke first is told; what the end shows of a run that broke off says little.
+    outcome.violation = broken.or(judged);
+    Run { outcome, world }
+}
+
+/// Safety, second by second.
+fn watch(
+    world: &mut World,
+    scenario: &Scenario,
+    healed_after: &mut Option<Duration>,
+) -> Result<(), Violation> {
+    let end = Time::ZERO + scenario.end();
+    let healed = Time::ZERO + scenario.healed();
+    let calm = Time::ZERO + scenario.calm;
+    let mut calm_is_over = false;
     while world.now() < end {
-        let fault_at = faults.peek().map_or(end, |(at, _)| Time::ZERO + *at);
-        let stop_at = fault_at.min(check_at).min(end);
-        while world.step(stop_at) {}
-        while let Some((_, fault)) = faults.next_if(|(at, _)| Time::ZERO + *at <= world.now()) {
-            world.strike(fault);
+        let next = (world.now().as_micros() / CHECK_PERIOD_US + 1) * CHECK_PERIOD_US;
+        world.run_until(Time::from_micros(next).min(end));
+        world.look_around();
+        bounded_queues::check(world)?;
+        no_live_node_stays_dead::check(world, scenario.bounds.stale_death_max)?;
+        no_resurrected_tombstone::check(world)?;
+        no_forged_record::check(world)?;
+        pruning_freezes::check(world)?;
+        if world.now() >= calm && !std::mem::replace(&mut calm_is_over, true) {
+            let from = whole_seconds(scenario.calm) / 2;
+            if let Some(bytes_max) = scenario.bounds.bytes_per_second_max {
+                bounded_bandwidth::check(world, from, bytes_max)?;
+            }
         }
-        if check_at <= world.now() {
-            check_at = check_at + CHECK_PERIOD;
-            bounded_queues::check(&world).map_err(fail)?;
-            no_stale_death.check(&world).map_err(fail)?;
+        if world.now() >= healed {
+            *healed_after = match agreement::is_reached(world) {
+                true => healed_after.or(Some(world.now().since(healed))),
+                false => None,
+            };
         }
     }
-    if scenario.agrees_at_end {
-        agreement::check(&world).map_err(fail)?;
+    Ok(())
+}
+
+/// What only the end shows, and liveness.
+fn judge(world: &World, scenario: &Scenario, outcome: &Outcome) -> Result<(), Violation> {
+    let bounds = &scenario.bounds;
+    no_false_death::check(world, bounds.false_deaths_max, bounds.no_suspicion)?;
+    agreement::check(world)?;
+    if let Some(bound) = bounds.detection_max {
+        timely_detection::check(world, &outcome.detections, bound)?;
     }
-    let trace = world.fingerprint();
-    Ok(Outcome { world, trace })
+    faults_hit::check(world)
 }

@@ -1,5 +1,6 @@
 //! `shoal node`: the machines of the mesh.
 
+mod ping;
 mod remove;
 mod role;
 
@@ -24,6 +25,8 @@ pub(crate) enum Node {
     Ls,
     /// Show everything about one node
     Show(One),
+    /// Have a node probe another one now
+    Ping(ping::Ping),
     /// Set or remove labels of a node
     Label(Label),
     /// Make an agent a server
@@ -58,6 +61,7 @@ impl Node {
                 let route = Route::to(&["nodes", &one.node]);
                 context.show(context.client.get(&route).await, show)
             }
+            Self::Ping(ping) => ping.run(context).await,
             Self::Label(label) => label.run(context).await,
             Self::Promote(change) => change.run(context, "server").await,
             Self::Demote(change) => change.run(context, "agent").await,
@@ -109,7 +113,7 @@ fn seen(node: &NodeView) -> String {
 }
 
 /// Milliseconds with the first decimal, out of microseconds.
-fn round_trip(rtt_us: u64) -> String {
+pub(super) fn round_trip(rtt_us: u64) -> String {
     format!("{}.{} ms", rtt_us / 1000, rtt_us % 1000 / 100)
 }
 
@@ -119,6 +123,7 @@ fn list(nodes: &[NodeView]) -> Table {
         "ROLE",
         "STATE",
         "SEEN",
+        "PATH",
         "RTT",
         "OVERLAY IPV6",
         "OVERLAY IPV4",
@@ -130,6 +135,7 @@ fn list(nodes: &[NodeView]) -> Table {
             node.role.clone(),
             state(node),
             seen(node),
+            or_nothing(node.path.as_ref()),
             or_nothing(node.rtt_us.map(round_trip).as_ref()),
             or_nothing(node.overlay_ipv6.as_ref()),
             or_nothing(node.overlay_ipv4.as_ref()),
@@ -146,6 +152,7 @@ fn show(node: &NodeView) -> String {
         ("Role", node.role.clone()),
         ("State", state(node)),
         ("Last seen", seen(node)),
+        ("Path", or_nothing(node.path.as_ref())),
         (
             "Round trip",
             or_nothing(node.rtt_us.map(round_trip).as_ref()),
@@ -187,6 +194,7 @@ mod tests {
             overlay_ipv4: Some("100.96.0.1".parse().unwrap()),
             last_seen_ms: Some(0),
             rtt_us: None,
+            path: None,
             lifecycle_class: "persistent".into(),
             network_profile: "heavyweight".into(),
             tmpfs_store: false,
@@ -203,6 +211,7 @@ mod tests {
             overlay_ipv4: None,
             last_seen_ms: Some(12_340),
             rtt_us: Some(480),
+            path: Some("relayed via n3".into()),
             ..node("n2")
         }
     }
@@ -210,9 +219,9 @@ mod tests {
     #[test]
     fn the_list_tells_silence_from_state() {
         insta::assert_snapshot!(list(&[node("n1"), silent()]).trim_fmt(), @r"
-        NAME  ROLE    STATE            SEEN      RTT     OVERLAY IPV6  OVERLAY IPV4  LABELS
-        n1    server  running          now       -       fd00::1       100.96.0.1    disk=ssd,zone=a
-        n2    server  running, silent  12 s ago  0.4 ms  fd00::1       -             -
+        NAME  ROLE    STATE            SEEN      PATH            RTT     OVERLAY IPV6  OVERLAY IPV4  LABELS
+        n1    server  running          now       -               -       fd00::1       100.96.0.1    disk=ssd,zone=a
+        n2    server  running, silent  12 s ago  relayed via n3  0.4 ms  fd00::1       -             -
         ");
     }
 
@@ -224,6 +233,7 @@ mod tests {
         Role:            server
         State:           running
         Last seen:       now
+        Path:            -
         Round trip:      -
         Overlay IPv6:    fd00::1
         Overlay IPv4:    100.96.0.1

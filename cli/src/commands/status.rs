@@ -87,11 +87,32 @@ fn words(status: &StatusView, now_ms: u64) -> String {
         ("Issuers", issuers),
         ("Certificate", certificate),
         ("WireGuard", or_none(&status.wireguard)),
+        ("Connections", connections(status)),
         ("Listens on", status.listen.join(", ")),
         ("Version", status.version.clone()),
         ("Freshness", status.freshness.clone()),
     ]);
     known + &conditions(status)
+}
+
+/// How many there are, and by which way others come.
+fn connections(status: &StatusView) -> String {
+    let relayed = match status.relayed {
+        0 => String::new(),
+        relayed => format!(", {relayed} of them relayed"),
+    };
+    let reached = match status.dialable {
+        None => String::new(),
+        Some(true) => "; this node can be dialled".into(),
+        Some(false) if status.relays.is_empty() => {
+            "; this node cannot be dialled, and has no relay".into()
+        }
+        Some(false) => format!(
+            "; this node cannot be dialled, and is reached through {}",
+            status.relays.join(" and ")
+        ),
+    };
+    format!("{}{relayed}{reached}", status.connections)
 }
 
 fn conditions(status: &StatusView) -> String {
@@ -126,6 +147,10 @@ mod tests {
             version: "0.1.0".into(),
             listen: vec!["/ip4/192.0.2.1/udp/7440/quic-v1".into()],
             wireguard: Some("userspace".into()),
+            connections: 3,
+            relayed: 1,
+            dialable: Some(false),
+            relays: vec!["n2".into(), "n3".into()],
             certificate_expires_ms: Some(83_000_000),
             conditions: vec!["n4 is silent".into()],
         }
@@ -142,6 +167,7 @@ mod tests {
         Issuers:     n1, n3
         Certificate: valid for 22 h
         WireGuard:   userspace
+        Connections: 3, 1 of them relayed; this node cannot be dialled, and is reached through n2 and n3
         Listens on:  /ip4/192.0.2.1/udp/7440/quic-v1
         Version:     0.1.0
         Freshness:   raft, index 42

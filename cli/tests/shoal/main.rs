@@ -4,6 +4,7 @@
 mod certificates;
 mod fake_daemon;
 mod recovery;
+mod simulations;
 mod terminal;
 
 use std::{

@@ -57,6 +57,7 @@ pub const RULES: &[Rule] = &[
     rule("DELETE", "/v1/tokens/{token}", "token revoke", ADMIN),
     rule("GET", "/v1/nodes", "node ls", VIEWER),
     rule("GET", "/v1/nodes/{node}", "node show", VIEWER),
+    rule("POST", "/v1/nodes/{node}/ping", "node ping", OPERATOR),
     rule("POST", "/v1/nodes/{node}/labels", "node label", OPERATOR),
     rule("POST", "/v1/nodes/{node}/role", "node promote", ADMIN),
     rule("POST", "/v1/nodes/{node}/remove", "node remove", ADMIN),

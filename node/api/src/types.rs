@@ -55,6 +55,17 @@ pub struct Status {
     pub listen: Vec<String>,
     /// `kernel`, `userspace`, or none without an overlay interface.
     pub wireguard: Option<String>,
+    /// Connections to other members, direct and relayed.
+    #[serde(default)]
+    pub connections: u64,
+    /// How many of them go through a relay.
+    #[serde(default)]
+    pub relayed: u64,
+    /// Whether other nodes can dial this one; none until that is found out.
+    pub dialable: Option<bool>,
+    /// The names of the relays through which this node is reached, if it cannot be dialled.
+    #[serde(default)]
+    pub relays: Vec<String>,
     /// When this node's certificate ends, milliseconds since 1970.
     pub certificate_expires_ms: Option<u64>,
     /// What is not as it should be, in words.
@@ -170,6 +181,9 @@ pub struct NodeView {
     pub last_seen_ms: Option<u64>,
     /// The round-trip time to it, in microseconds.
     pub rtt_us: Option<u64>,
+    /// `direct`, `relayed via NAME`, `relayed`, or none where the answering node has no connection
+    /// to it: in a large mesh it has some twenty.
+    pub path: Option<String>,
     /// `persistent`, `ephemeral` or `spot`.
     pub lifecycle_class: String,
     /// `heavyweight` or `lightweight`.
@@ -182,6 +196,31 @@ pub struct NodeView {
     pub addresses: Vec<String>,
     /// Modules assigned to it.
     pub modules: Vec<String>,
+}
+
+/// `POST /v1/nodes/{node}/ping`: has the node in the path probe another one now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingRequest {
+    /// The node to be probed, by name or id.
+    pub to: String,
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingView {
+    /// Who probed.
+    pub from: String,
+    /// Who was probed.
+    pub to: String,
+    /// Whether it answered.
+    pub answered: bool,
+    /// How long the answer took, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// `direct`, `relayed via NAME` or `relayed`; none without a connection.
+    pub path: Option<String>,
+    /// Why there was no answer.
+    pub reason: Option<String>,
 }
 
 /// `POST /v1/nodes/{node}/labels`

@@ -37,6 +37,19 @@ pub(crate) enum RaftTimers {
     Wan,
 }
 
+/// Whether other nodes can dial this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Reachable {
+    /// Found out by having servers dial back. What is advertised is believed to be reachable.
+    #[default]
+    Auto,
+    /// They can.
+    Yes,
+    /// They can't: relays are used.
+    No,
+}
+
 /// The settings file, and the flags of `shoald run`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +81,19 @@ pub(crate) struct Settings {
     /// How patient Raft is [default: safe]
     #[arg(long, value_enum)]
     pub(crate) raft_timers: Option<RaftTimers>,
+    /// Addresses to try besides those that the mesh knows, to join or to come back; may be given several times
+    #[arg(long = "seed", value_name = "IP:PORT")]
+    #[serde(default)]
+    pub(crate) seeds: Vec<SocketAddr>,
+    /// Whether nodes are looked for, and this one announced, on the local network [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) mdns: Option<bool>,
+    /// Whether this node, as a server, passes on connections of nodes that can't reach each other [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) relay: Option<bool>,
+    /// Whether other nodes can dial this one [default: auto]
+    #[arg(long, value_enum)]
+    pub(crate) reachable: Option<Reachable>,
     /// A dockerd to use instead of the distribution's
     #[arg(long, value_name = "PATH")]
     pub(crate) dockerd: Option<PathBuf>,
@@ -102,6 +128,10 @@ pub(crate) struct Config {
     pub(crate) log: LogFormat,
     pub(crate) log_level: String,
     pub(crate) raft_timers: RaftTimers,
+    pub(crate) seeds: Vec<SocketAddr>,
+    pub(crate) mdns: bool,
+    pub(crate) relay: bool,
+    pub(crate) reachable: Reachable,
     pub(crate) dockerd: Option<PathBuf>,
 }
 
@@ -130,6 +160,10 @@ impl Settings {
             log: self.log.or(below.log),
             log_level: self.log_level.or(below.log_level),
             raft_timers: self.raft_timers.or(below.raft_timers),
+            seeds: either(self.seeds, below.seeds),
+            mdns: self.mdns.or(below.mdns),
+            relay: self.relay.or(below.relay),
+            reachable: self.reachable.or(below.reachable),
             dockerd: self.dockerd.or(below.dockerd),
         }
     }
@@ -179,6 +213,10 @@ impl Settings {
             log: self.log.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
             raft_timers: self.raft_timers.unwrap_or_default(),
+            seeds: self.seeds,
+            mdns: self.mdns.unwrap_or(true),
+            relay: self.relay.unwrap_or(true),
+            reachable: self.reachable.unwrap_or_default(),
             dockerd: self.dockerd,
         })
     }
@@ -227,6 +265,10 @@ mod tests {
             log: Some(LogFormat::Text),
             log_level: Some("a".into()),
             raft_timers: Some(RaftTimers::Safe),
+            seeds: vec![([0, 0, 0, 0], 1).into()],
+            mdns: Some(true),
+            relay: Some(true),
+            reachable: Some(Reachable::Auto),
             dockerd: Some("a".into()),
         })
         .unwrap();

@@ -66,6 +66,8 @@ pub(crate) enum Lane {
     Pulse,
     /// A new chain of certificates, for the connection that carries it.
     Renewal,
+    /// Whether the opener can be dialled.
+    Reach,
 }
 
 /// Protocol names of calls, in the order of [`Channel::ALL`].
@@ -87,6 +89,7 @@ const STREAM_NAMES: [&str; 5] = [
 const HOLD_NAME: &str = "/shoal/1/hold";
 const PULSE_NAME: &str = "/shoal/1/pulse";
 const RENEWAL_NAME: &str = "/shoal/1/renewal";
+const REACH_NAME: &str = "/shoal/1/reach";
 
 impl Lane {
     /// Every lane a node accepts.
@@ -94,7 +97,7 @@ impl Lane {
         Channel::ALL
             .into_iter()
             .flat_map(|channel| [Self::Call(channel), Self::Stream(channel)])
-            .chain([Self::Hold, Self::Pulse, Self::Renewal])
+            .chain([Self::Hold, Self::Pulse, Self::Renewal, Self::Reach])
     }
 
     /// The name negotiated on the wire.
@@ -105,6 +108,7 @@ impl Lane {
             Self::Hold => HOLD_NAME,
             Self::Pulse => PULSE_NAME,
             Self::Renewal => RENEWAL_NAME,
+            Self::Reach => REACH_NAME,
         })
     }
 

@@ -193,7 +193,8 @@ pub async fn enrol(
     joiner.converse(muxer, &request).await
 }
 
-async fn dial(
+/// Shakes hands at an address; what answers there has proved its key and nothing else.
+pub(crate) async fn dial(
     transport: &mut Boxed<Upgraded>,
     address: SocketAddr,
     kind: Transport,

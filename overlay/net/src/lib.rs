@@ -12,9 +12,12 @@
 //! - Every queue, frame, stream count and pending handshake has a limit.
 
 mod address;
+mod behaviour;
 mod call;
 mod certificate;
 mod channel;
+mod discovery;
+mod doors;
 mod enrolment;
 mod frame;
 #[doc(hidden)]
@@ -25,19 +28,26 @@ mod listen;
 pub mod membership;
 mod net;
 mod peering;
+mod reach;
 mod refusal;
 mod streams;
 mod transport;
+mod unkept;
+mod watchdog;
+mod ways;
 mod wire;
 
 pub use call::{CallError, IncomingCall};
 pub use certificate::Credentials;
 pub use channel::Channel;
+pub use discovery::discover;
+pub use doors::Incoming;
 pub use enrolment::{Anchor, EnrolError, EnrolmentRequest, enrol};
 pub use frame::{FrameReceiver, FrameSender, FrameStream, StreamError};
 pub use gate::GateError;
 pub use key::{KeyError, NodeKey};
 pub use listen::ListenError;
-pub use net::{Incoming, Net, Settings};
-pub use peering::{Connection, Transport};
+pub use net::{Net, RESERVATION, Settings};
+pub use peering::{Connection, Path, Transport};
 pub use refusal::Refused;
+pub use ways::{Reachability, Ways};

@@ -9,7 +9,9 @@ use std::{
 
 use libp2p::{Swarm, TransportError, quic};
 
-use crate::{address::multiaddr, peering::Transport, streams::Streams, transport::AttemptError};
+use crate::{
+    address::multiaddr, behaviour::Behaviour, peering::Transport, transport::AttemptError,
+};
 
 /// Attempts to find a port that is free for UDP and TCP alike.
 const PORT_ATTEMPTS: usize = 16;
@@ -60,11 +62,20 @@ impl ListenError {
     }
 }
 
+/// Listens on every address; gives them back with their actual ports.
+pub(crate) fn listen_on_all(
+    swarm: &mut Swarm<Behaviour>,
+    addresses: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, ListenError> {
+    let mut bound = Vec::new();
+    for address in addresses {
+        bound.push(listen_on(swarm, address)?);
+    }
+    Ok(bound)
+}
+
 /// Listens over both transports on one port.
-pub(crate) fn listen_on(
-    swarm: &mut Swarm<Streams>,
-    address: SocketAddr,
-) -> Result<SocketAddr, ListenError> {
+fn listen_on(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<SocketAddr, ListenError> {
     if address.port() != 0 {
         return listen_on_port(swarm, address);
     }
@@ -91,7 +102,7 @@ pub(crate) fn listen_on(
 }
 
 fn listen_on_port(
-    swarm: &mut Swarm<Streams>,
+    swarm: &mut Swarm<Behaviour>,
     address: SocketAddr,
 ) -> Result<SocketAddr, ListenError> {
     let quic = swarm

@@ -12,40 +12,44 @@ use std::{
 };
 
 use consensus_core::{LogIndex, NodeId};
-use libp2p::{PeerId, Swarm, swarm::Config};
+use libp2p::{PeerId, Swarm, relay, swarm::Config};
+use overlay_core::membership::Keys;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
 use crate::{
-    call::{CallError, CallRequest, Caller, IncomingCall},
+    behaviour::{Behaviour, lan},
+    call::{CallError, CallRequest, Caller},
     certificate::Credentials,
     channel::{Channel, Lane},
-    enrolment::EnrolmentRequest,
+    doors::{Incoming, open_doors},
     frame::FrameStream,
     gate::Gate,
     key::{NodeKey, peer_id_of},
-    listen::{ListenError, listen_on},
+    listen::{ListenError, listen_on_all},
+    membership::MeshKeys,
     peering::{Connection, Order, Peering, Wiring},
     streams::Streams,
     transport::gated,
+    watchdog::Watchdog,
+    ways::{Reachability, Ways},
 };
 
 /// Orders waiting for the Swarm's owner.
 const ORDERS_MAX: usize = 256;
 /// Calls waiting for one peer's stream.
 const CALLS_WAITING_MAX: usize = 64;
-/// Requests waiting for the daemon, per channel.
-const INCOMING_CALLS_MAX: usize = 128;
-/// Streams waiting for the daemon, per channel.
-const INCOMING_STREAMS_MAX: usize = 32;
 /// Enrolments waiting for the daemon.
 const ENROLMENTS_MAX: usize = 16;
 /// How long a raw stream may take to open, dialling included.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
-/// A connection that neither side uses or wants is closed after this.
-const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+/// A connection that neither side uses or wants is closed after this: long enough that whoever
+/// asks twice need not shake hands twice, short enough that occasional talk costs no memory.
+const IDLE_CONNECTION: Duration = Duration::from_secs(10);
+/// How long a relay keeps a place for a node, unless it is renewed.
+pub const RESERVATION: Duration = Duration::from_secs(3600);
 
 /// What the network needs to start.
 pub struct Settings {
@@ -56,6 +60,27 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// This node's certificates and what it holds others against; may change at any time.
     pub credentials: watch::Receiver<Arc<Credentials>>,
+    /// Whether nodes are looked for, and this one announced, on the local network.
+    pub local_discovery: bool,
+    /// How long a relay keeps a place for a node; the same on all nodes: [`RESERVATION`].
+    pub reservation: Duration,
+}
+
+impl Settings {
+    /// No discovery on the local network, and the usual patience.
+    pub fn new(
+        key: NodeKey,
+        listen: Vec<SocketAddr>,
+        credentials: watch::Receiver<Arc<Credentials>>,
+    ) -> Self {
+        Self {
+            key,
+            listen,
+            credentials,
+            local_discovery: false,
+            reservation: RESERVATION,
+        }
+    }
 }
 
 impl fmt::Debug for Settings {
@@ -76,42 +101,17 @@ pub(crate) enum Source {
     Daemon,
 }
 
-/// Dial candidates by node and source.
-pub(crate) type AddressBook = BTreeMap<(NodeId, Source), Vec<SocketAddr>>;
+/// Where nodes may be dialled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AddressBook {
+    /// Dial candidates by node and source.
+    pub(crate) addresses: BTreeMap<(NodeId, Source), Vec<SocketAddr>>,
+    /// Through whom nodes are reached that cannot be dialled.
+    pub(crate) relays: BTreeMap<NodeId, Vec<NodeId>>,
+}
+
 /// Wanted nodes by source.
 pub(crate) type WantedSets = BTreeMap<Source, BTreeSet<NodeId>>;
-
-/// Where inbound calls and streams go.
-pub(crate) struct Doors {
-    pub(crate) calls: BTreeMap<Channel, mpsc::Sender<IncomingCall>>,
-    pub(crate) streams: BTreeMap<Channel, mpsc::Sender<(NodeId, FrameStream)>>,
-}
-
-/// What other nodes want of this one. A channel whose receiver is dropped refuses its calls.
-#[derive(Debug)]
-pub struct Incoming {
-    /// Requests, by channel.
-    pub calls: BTreeMap<Channel, mpsc::Receiver<IncomingCall>>,
-    /// Raw streams, by channel.
-    pub streams: BTreeMap<Channel, mpsc::Receiver<(NodeId, FrameStream)>>,
-    /// Joiners.
-    pub enrolments: mpsc::Receiver<EnrolmentRequest>,
-}
-
-impl Incoming {
-    /// Takes the requests of a channel; `None` if they were taken before.
-    pub fn take_calls(&mut self, channel: Channel) -> Option<mpsc::Receiver<IncomingCall>> {
-        self.calls.remove(&channel)
-    }
-
-    /// Takes the raw streams of a channel; `None` if they were taken before.
-    pub fn take_streams(
-        &mut self,
-        channel: Channel,
-    ) -> Option<mpsc::Receiver<(NodeId, FrameStream)>> {
-        self.streams.remove(&channel)
-    }
-}
 
 /// A handle to the network; cheap to clone, usable from any runtime.
 #[derive(Clone)]
@@ -126,9 +126,14 @@ struct Shared {
     orders: mpsc::Sender<Order>,
     addresses: watch::Sender<AddressBook>,
     wanted: watch::Sender<WantedSets>,
+    ways: watch::Sender<Ways>,
+    relays: watch::Receiver<Vec<NodeId>>,
+    reachability: watch::Receiver<Reachability>,
     connections: watch::Receiver<BTreeMap<NodeId, Connection>>,
     listeners: watch::Receiver<BTreeSet<SocketAddr>>,
     enforced: watch::Receiver<LogIndex>,
+    watchdog: Arc<Watchdog>,
+    keys: Arc<MeshKeys>,
     /// A lock so that a call from any thread finds its stream's task without a detour; never held
     /// across an await.
     callers: Mutex<BTreeMap<(PeerId, Channel), mpsc::Sender<CallRequest>>>,
@@ -141,59 +146,68 @@ impl Net {
             key,
             listen,
             credentials,
+            local_discovery,
+            reservation,
         } = settings;
         let (enrolment_door, enrolments) = mpsc::channel(ENROLMENTS_MAX);
         let gate = Gate::new(rand::random(), credentials.clone(), enrolment_door);
         let local = key.keypair().public().to_peer_id();
-        let mut swarm = Swarm::new(
-            gated(&key, gate.clone()),
-            Streams::new(gate),
-            local,
-            Config::with_tokio_executor()
-                .with_idle_connection_timeout(IDLE_CONNECTION)
-                .with_smart_dial(),
-        );
-        let bound = listen
-            .into_iter()
-            .map(|address| listen_on(&mut swarm, address))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut swarm = swarm(&key, gate, local_discovery, reservation);
+        let bound = listen_on_all(&mut swarm, listen)?;
 
+        let keys = Arc::new(MeshKeys::new(&key, credentials.borrow().mesh()));
         let (doors, incoming) = open_doors(enrolments);
         let (orders, order_queue) = mpsc::channel(ORDERS_MAX);
-        let (addresses, address_book) = watch::channel(AddressBook::new());
+        let (addresses, address_book) = watch::channel(AddressBook::default());
+        let (ways, way_set) = watch::channel(Ways::default());
+        let (places, relays) = watch::channel(Vec::new());
+        let (advice, reachability) = watch::channel(Reachability::default());
         let (wanted, wanted_set) = watch::channel(WantedSets::new());
         let (connection_table, connections) = watch::channel(BTreeMap::new());
         let (listener_set, listeners) = watch::channel(BTreeSet::new());
         let (enforced_by, enforced) = watch::channel(credentials.borrow().revision);
+        let watchdog = Arc::new(Watchdog::new());
         let wiring = Wiring {
             local,
+            key: key.clone(),
             orders: order_queue,
             order: orders.downgrade(),
             addresses: address_book,
             wanted: wanted_set,
+            ways: way_set,
+            relays: places,
+            reachability: advice,
             credentials,
             connections: connection_table,
             listeners: listener_set,
             enforced: enforced_by,
+            watchdog: Arc::clone(&watchdog),
             doors,
         };
-        tokio::spawn(Peering::new(swarm, wiring).run());
-        let shared = Shared {
+        tokio::spawn(Peering::new(swarm, wiring, reservation).run());
+        let shared = Arc::new(Shared {
             node: key.node_id(),
             bound,
             runtime: tokio::runtime::Handle::current(),
             orders,
             addresses,
             wanted,
+            ways,
+            relays,
+            reachability,
             connections,
             listeners,
             enforced,
+            watchdog,
+            keys,
             callers: Mutex::default(),
-        };
-        let net = Self {
-            shared: Arc::new(shared),
-        };
-        Ok((net, incoming))
+        });
+        Ok((Self { shared }, incoming))
+    }
+
+    /// What this node's membership core signs with.
+    pub fn membership_keys(&self) -> Arc<dyn Keys> {
+        self.shared.keys.clone()
     }
 
     /// This node.
@@ -228,6 +242,30 @@ impl Net {
         self.note_addresses(node, Source::Daemon, addresses);
     }
 
+    /// How nodes are reached that cannot be dialled; replaces what was set before.
+    pub fn set_ways(&self, ways: Ways) {
+        self.shared.ways.send_if_modified(|present| {
+            let changed = *present != ways;
+            *present = ways;
+            changed
+        });
+    }
+
+    /// Whether connections are not carried at present.
+    pub(crate) fn is_standing_still(&self) -> bool {
+        self.shared.watchdog.is_late()
+    }
+
+    /// How this node is seen from elsewhere.
+    pub fn reachability(&self) -> watch::Receiver<Reachability> {
+        self.shared.reachability.clone()
+    }
+
+    /// The relays that keep a place for this node; empty when it needs none, or has none yet.
+    pub fn relays(&self) -> watch::Receiver<Vec<NodeId>> {
+        self.shared.relays.clone()
+    }
+
     /// The nodes to stay connected to, besides membership's neighbours; replaces the former set.
     pub fn set_wanted(&self, peers: BTreeSet<NodeId>) {
         self.want(Source::Daemon, peers);
@@ -236,12 +274,27 @@ impl Net {
     pub(crate) fn note_addresses(&self, node: NodeId, source: Source, addresses: Vec<SocketAddr>) {
         let key = (node, source);
         self.shared.addresses.send_if_modified(|book| {
+            let book = &mut book.addresses;
             if addresses.is_empty() {
                 return book.remove(&key).is_some();
             }
             let changed = book.get(&key) != Some(&addresses);
             if changed {
                 book.insert(key, addresses);
+            }
+            changed
+        });
+    }
+
+    /// Through whom a node is reached that cannot be dialled; replaces what was set before.
+    pub fn set_relays_of(&self, node: NodeId, relays: Vec<NodeId>) {
+        self.shared.addresses.send_if_modified(|book| {
+            let before = book.relays.get(&node).map_or(&[][..], Vec::as_slice);
+            let changed = before != relays;
+            if relays.is_empty() {
+                book.relays.remove(&node);
+            } else {
+                book.relays.insert(node, relays);
             }
             changed
         });
@@ -389,23 +442,23 @@ impl fmt::Debug for Net {
     }
 }
 
-fn open_doors(enrolments: mpsc::Receiver<EnrolmentRequest>) -> (Doors, Incoming) {
-    let mut doors = Doors {
-        calls: BTreeMap::new(),
-        streams: BTreeMap::new(),
-    };
-    let mut incoming = Incoming {
-        calls: BTreeMap::new(),
-        streams: BTreeMap::new(),
-        enrolments,
-    };
-    for channel in Channel::ALL {
-        let (door, calls) = mpsc::channel(INCOMING_CALLS_MAX);
-        doors.calls.insert(channel, door);
-        incoming.calls.insert(channel, calls);
-        let (door, streams) = mpsc::channel(INCOMING_STREAMS_MAX);
-        doors.streams.insert(channel, door);
-        incoming.streams.insert(channel, streams);
-    }
-    (doors, incoming)
+/// What carries connections, with nothing listened on yet.
+fn swarm(
+    key: &NodeKey,
+    gate: Gate,
+    local_discovery: bool,
+    reservation: Duration,
+) -> Swarm<Behaviour> {
+    let local = key.keypair().public().to_peer_id();
+    let (relayed, circuits) = relay::client::new(local);
+    let lan = local_discovery.then(|| lan(local)).flatten();
+    let streams = Streams::new(gate.clone());
+    Swarm::new(
+        gated(key, gate, relayed),
+        Behaviour::new(local, streams, circuits, lan, reservation),
+        local,
+        Config::with_tokio_executor()
+            .with_idle_connection_timeout(IDLE_CONNECTION)
+            .with_smart_dial(),
+    )
 }

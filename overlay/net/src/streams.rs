@@ -9,8 +9,9 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
-    future::{Ready, ready},
+    future::{Future as _, Ready, ready},
     net::IpAddr,
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,21 +32,26 @@ use libp2p::{
         },
     },
 };
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep},
+};
 
 use crate::{
-    address::socket_address,
+    address::{is_circuit, socket_address},
     channel::Lane,
     gate::{Admitted, Gate},
 };
 
 /// Inbound handshakes and gate exchanges under way at once, all peers together.
 const PENDING_INBOUND_MAX: usize = 128;
-/// The same from one address: a mesh behind one NAT may restart at once, a stranger may not
-/// take every place.
+/// The same from one address, and through all relays together: a mesh behind one NAT may restart
+/// at once, a stranger may not take every place.
 const PENDING_INBOUND_PER_IP_MAX: usize = 32;
 /// Streams asked for and not opened yet, on one connection.
 const OPENING_MAX: usize = 32;
+/// How often each connection looks whether it is still used.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A stream's protocol is negotiated in one round trip.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -73,7 +79,8 @@ pub(crate) struct InboundStream {
 pub(crate) struct Streams {
     gate: Gate,
     queue: VecDeque<ToSwarm<InboundStream, Open>>,
-    pending: BTreeMap<ConnectionId, IpAddr>,
+    /// Where they come from; through a relay from nowhere in particular.
+    pending: BTreeMap<ConnectionId, Option<IpAddr>>,
     admitted: BTreeMap<ConnectionId, Admitted>,
     waker: Option<std::task::Waker>,
 }
@@ -107,6 +114,15 @@ impl Streams {
         }
     }
 
+    /// An address that this node was seen at, for those behaviours that use it.
+    pub(crate) fn observed(&mut self, address: Multiaddr) {
+        self.queue
+            .push_back(ToSwarm::NewExternalAddrCandidate(address));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// What the gate learned about a connection that has just been established.
     pub(crate) fn admitted(&mut self, connection: ConnectionId) -> Option<Admitted> {
         self.admitted.remove(&connection)
@@ -124,7 +140,7 @@ impl Streams {
             .take_note(peer, remote)
             .ok_or_else(|| ConnectionDenied::new("the connection did not pass the gate"))?;
         self.admitted.insert(connection, admitted);
-        Ok(Handler::default())
+        Ok(Handler::new())
     }
 }
 
@@ -135,12 +151,13 @@ impl NetworkBehaviour for Streams {
     fn handle_pending_inbound_connection(
         &mut self,
         connection: ConnectionId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let ip = socket_address(remote)
-            .map(|(address, _)| address.ip())
-            .ok_or_else(|| ConnectionDenied::new("an unknown form of address"))?;
+        let ip = socket_address(remote).map(|(address, _)| address.ip());
+        if ip.is_none() && !is_circuit(local) {
+            return Err(ConnectionDenied::new("an unknown form of address"));
+        }
         let from_ip = self.pending.values().filter(|other| **other == ip).count();
         if self.pending.len() >= PENDING_INBOUND_MAX || from_ip >= PENDING_INBOUND_PER_IP_MAX {
             return Err(ConnectionDenied::new("too many handshakes are pending"));
@@ -212,12 +229,25 @@ pub(crate) struct Open {
 }
 
 /// One connection's streams.
-#[derive(Default)]
 pub(crate) struct Handler {
+    /// When libp2p is next made to look whether the connection is still used. It does so only when
+    /// something happens, and the end of the last stream does not count as such.
+    look: Pin<Box<Sleep>>,
     asked: VecDeque<Open>,
     /// Streams being negotiated.
     opening: usize,
     inbound: VecDeque<(Lane, Stream)>,
+}
+
+impl Handler {
+    fn new() -> Self {
+        Self {
+            look: Box::pin(sleep(LOOK_EVERY)),
+            asked: VecDeque::new(),
+            opening: 0,
+            inbound: VecDeque::new(),
+        }
+    }
 }
 
 impl ConnectionHandler for Handler {
@@ -234,8 +264,11 @@ impl ConnectionHandler for Handler {
 
     fn poll(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Lanes, OpenReply, Self::ToBehaviour>> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            self.look.as_mut().reset(Instant::now() + LOOK_EVERY);
+        }
         if let Some(inbound) = self.inbound.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(inbound));
         }

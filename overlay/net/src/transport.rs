@@ -1,7 +1,8 @@
-//! The two transports and the gate in front of them.
+//! The transports and the gate in front of them.
 //!
-//! Decides their limits: stream counts, windows, timeouts. QUIC v1 (TLS 1.3 inside), and TCP with
-//! Noise and Yamux for networks that drop UDP.
+//! Decides their limits: stream counts, windows, timeouts. QUIC v1 (TLS 1.3 inside), TCP with
+//! Noise and Yamux for networks that drop UDP, and circuits through a relay, which are encrypted
+//! and gated like TCP, since a relay is trusted with nothing.
 
 use std::{io, time::Duration};
 
@@ -14,7 +15,7 @@ use libp2p::{
         transport::{Boxed, OrTransport},
         upgrade,
     },
-    noise, quic, tcp, yamux,
+    noise, quic, relay, tcp, yamux,
 };
 
 use crate::{
@@ -23,20 +24,23 @@ use crate::{
 };
 
 /// Streams a peer may hold open on a connection: five channels with calls and a stream each, the
-/// hold, and room for restarts of them.
-const STREAMS_MAX: u32 = 16;
+/// hold, room for restarts of them, and on a connection to a relay a stream for every circuit: a
+/// node has some twenty neighbours.
+const STREAMS_MAX: u32 = 64;
 /// A dead peer is noticed after this much silence.
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 /// Keep-alives: two may be lost before the idle timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A dial that has not shaken hands by then is worth a new one.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A circuit needs a connection to the relay first, and then four round trips over two links.
+const CIRCUIT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Unread bytes per stream: 100 Mbit/s at 40 ms of round trip.
 const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
 /// Unread bytes per connection: every stream may be stuck, and a heartbeat still passes.
 const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 /// Yamux counts both directions.
-const YAMUX_STREAMS_MAX: usize = 64;
+const YAMUX_STREAMS_MAX: usize = 2 * STREAMS_MAX as usize;
 
 /// A connection of some transport.
 pub(crate) type Upgraded = (PeerId, StreamMuxerBox);
@@ -80,17 +84,39 @@ pub(crate) fn tcp(key: &NodeKey) -> Boxed<Upgraded> {
         .boxed()
 }
 
-/// Both transports behind the gate.
-pub(crate) fn gated(key: &NodeKey, gate: Gate) -> Boxed<Upgraded> {
-    OrTransport::new(quic(key), tcp(key))
+/// Circuits through relays, without the gate: encrypted from end to end.
+fn circuits(key: &NodeKey, transport: relay::client::Transport) -> Boxed<Upgraded> {
+    let noise = noise::Config::new(&key.keypair()).expect("an Ed25519 key signs");
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(YAMUX_STREAMS_MAX);
+    transport
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux)
+        .timeout(CIRCUIT_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed()
+}
+
+/// All transports behind the gate.
+pub(crate) fn gated(
+    key: &NodeKey,
+    gate: Gate,
+    relayed: relay::client::Transport,
+) -> Boxed<Upgraded> {
+    let direct = OrTransport::new(quic(key), tcp(key)).map(|either, _| match either {
+        future::Either::Left(upgraded) | future::Either::Right(upgraded) => upgraded,
+    });
+    // Circuits first: the others would take a circuit's address for its relay's.
+    OrTransport::new(circuits(key, relayed), direct)
         .map(|either, _| match either {
             future::Either::Left(upgraded) | future::Either::Right(upgraded) => upgraded,
         })
         .and_then(move |upgraded, point| gate.pass(upgraded, point))
         .map_err(|error| match error {
-            Either::Left(Either::Left(source) | Either::Right(source)) => {
-                AttemptError::Transport(source)
-            }
+            Either::Left(
+                Either::Left(source) | Either::Right(Either::Left(source) | Either::Right(source)),
+            ) => AttemptError::Transport(source),
             Either::Right(refused) => AttemptError::Gate(refused),
         })
         .boxed()

@@ -20,6 +20,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
             && load.piggybacked <= limit.piggybacked
             && load.probes <= limit.probes
             && load.relays <= limit.relays
+            && load.facts <= limit.facts
             && load.health <= limit.health;
         if !within {
             return Err(Violation {

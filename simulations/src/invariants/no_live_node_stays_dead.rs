@@ -4,51 +4,48 @@
 //! later incarnation. Whoever holds a reachable node dead tells it so (Lifeguard's buddy), hence
 //! the belief must end soon after talking becomes possible.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use consensus_core::Time;
 use overlay_core::membership::Condition;
 
 use super::Violation;
 use crate::World;
 
-/// A redial, or a greeting to one of a few dead members, each with room for a lost try.
-const STAYS_MAX: Duration = Duration::from_secs(20);
-
-/// Since when which observer wrongly holds which subject dead.
-#[derive(Debug, Default)]
-pub struct NoLiveNodeStaysDead {
-    wrong_since: BTreeMap<(usize, usize), Time>,
-}
-
-impl NoLiveNodeStaysDead {
-    /// Looks at all pairs.
-    ///
-    /// # Errors
-    /// When a pair has been wrong for too long.
-    pub fn check(&mut self, world: &World) -> Result<(), Violation> {
-        for observer in 0..world.len() {
-            for subject in 0..world.len() {
-                let wrong = observer != subject
-                    && world.belief(observer, subject) == Condition::Dead
-                    && world.can_talk(observer, subject);
-                if !wrong {
-                    self.wrong_since.remove(&(observer, subject));
-                    continue;
-                }
-                let since = *self
-                    .wrong_since
-                    .entry((observer, subject))
-                    .or_insert(world.now());
-                if world.now().since(since) > STAYS_MAX {
-                    return Err(Violation {
-                        invariant: "no_live_node_stays_dead",
-                        at: world.now(),
-                        detail: format!("{observer} holds {subject} dead since {since:?}"),
-                    });
-                }
+/// Looks at everybody's doubts.
+///
+/// # Errors
+/// When somebody has been wrong for longer than `stays_max`.
+pub fn check(world: &mut World, stays_max: Duration) -> Result<(), Violation> {
+    for observer in 0..world.len() {
+        if world.nodes[observer].doubts.is_empty() {
+            continue;
+        }
+        let doubts = &world.nodes[observer].doubts;
+        let dead = doubts
+            .iter()
+            .filter(|(_, doubt)| doubt.condition == Condition::Dead);
+        let wrong: Vec<_> = dead.map(|(subject, _)| *subject).collect();
+        for subject in wrong {
+            let wrong = world.can_talk(observer, subject);
+            let now_us = world.now_us;
+            let Some(doubt) = world.nodes[observer].doubts.get_mut(&subject) else {
+                continue;
+            };
+            doubt.wrong_since_us = wrong.then(|| doubt.wrong_since_us.unwrap_or(now_us));
+            let Some(since_us) = doubt.wrong_since_us else {
+                continue;
+            };
+            if world.age(since_us) > stays_max {
+                return Err(Violation {
+                    invariant: "no_live_node_stays_dead",
+                    at: world.now(),
+                    detail: format!(
+                        "node {observer} holds node {subject} dead although they can talk since {} ms",
+                        since_us / 1000
+                    ),
+                });
             }
         }
-        Ok(())
     }
+    Ok(())
 }

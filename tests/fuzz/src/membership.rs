@@ -4,11 +4,11 @@
 //! written again; and of a member that hears it, that it neither breaks down nor holds or says
 //! more than its limits allow, whoever it claims to be about.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use consensus_core::{NodeId, Time};
 use overlay_core::membership::{
-    Load, Membership, Output, Record, Settings,
+    Keys, Load, Membership, Output, Record, Settings, SimulatedKeys,
     wire::v1::{self as wire, DecodeError, MESSAGE_BYTES_MAX},
 };
 
@@ -46,7 +46,7 @@ fn hold_refused(data: &[u8], error: &DecodeError) {
 
 /// The message comes from member 1 to member 0, as the first and again as a later word.
 fn hear(message: overlay_core::membership::Message) {
-    let mut member = Membership::new(record(0), Settings::lan(), 7, Time::ZERO);
+    let mut member = Membership::new(record(0), keys(0), Settings::lan(), 7, Time::ZERO);
     let roster: BTreeSet<NodeId> = (0..MEMBERS).map(id).collect();
     member.handle_roster(roster.clone(), 0, Time::ZERO);
     for n in 1..MEMBERS {
@@ -89,7 +89,12 @@ fn record(n: u32) -> Record {
         version: 1,
         addresses: Vec::new(),
         wireguard: Vec::new(),
+        relays: Vec::new(),
     }
+}
+
+fn keys(n: u32) -> Arc<dyn Keys> {
+    Arc::new(SimulatedKeys(id(n)))
 }
 
 /// Member `n`'s id. Shape alone counts; no key is behind it.

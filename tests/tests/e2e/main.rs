@@ -5,10 +5,12 @@
 
 mod certificates;
 mod daemon;
+mod discovery;
 mod docker;
 mod enrolment;
 mod lab;
 mod mesh;
+mod nat;
 mod operators;
 mod overlay;
 mod recovery;

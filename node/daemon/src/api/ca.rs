@@ -190,6 +190,7 @@ pub(super) async fn rotate(
                 | PeerAnswer::Enrolled(_)
                 | PeerAnswer::Certificate { .. }
                 | PeerAnswer::Enforced(_)
+                | PeerAnswer::Probed(_)
                 | PeerAnswer::ReadAt(_)
                 | PeerAnswer::Failed(_) => return Err(misunderstood().into()),
             }

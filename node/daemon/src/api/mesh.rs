@@ -48,6 +48,10 @@ pub(super) async fn status(
             version: env!("CARGO_PKG_VERSION").into(),
             listen,
             wireguard: None,
+            connections: 0,
+            relayed: 0,
+            dialable: None,
+            relays: Vec::new(),
             certificate_expires_ms: None,
             conditions: vec![
                 "this node has no mesh yet: `shoal init` makes one, `shoal join` joins one".into(),
@@ -78,6 +82,9 @@ fn member_status(mesh: &Mesh, configured: Vec<String>, freshness: String) -> Sta
     let row = agreed.mesh.as_ref();
     // Taken once: a second borrow while the first lives waits for a writer that waits for it.
     let overlay = mesh.overlay.borrow().clone();
+    let connections = mesh.proposer.net.connections().borrow().clone();
+    let paths: Vec<_> = connections.into_values().map(|one| one.path).collect();
+    let relays = mesh.proposer.net.relays().borrow().clone();
     let listeners = mesh
         .proposer
         .net
@@ -109,6 +116,10 @@ fn member_status(mesh: &Mesh, configured: Vec<String>, freshness: String) -> Sta
             listeners
         },
         wireguard: overlay.backend.map(str::to_owned),
+        connections: paths.len() as u64,
+        relayed: paths.iter().filter(|path| path.remote().is_none()).count() as u64,
+        dialable: mesh.proposer.net.reachability().borrow().dialable,
+        relays: names(&relays),
         certificate_expires_ms: Certificate::read(&leaf).ok().map(|leaf| leaf.not_after().0),
         conditions: conditions(mesh, &overlay),
     }

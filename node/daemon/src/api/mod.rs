@@ -54,6 +54,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{node}", get(nodes::show))
         .route("/v1/nodes/{node}/remove", post(nodes::remove))
+        .route("/v1/nodes/{node}/ping", post(nodes::ping))
         .route("/v1/nodes/{node}/labels", post(nodes::label))
         .route("/v1/nodes/{node}/role", post(nodes::set_role))
         .route("/v1/networks", get(networks::list))

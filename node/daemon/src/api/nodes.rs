@@ -1,12 +1,20 @@
 //! Nodes: listed, labelled, promoted, removed.
 
 use axum::{Json, extract::Path};
-use consensus_core::{Command, Module, Node, NodeId, Refusal};
-use node_api::types::{Changed, LabelRequest, NodeView, RemoveRequest, Revoked, RoleRequest};
+use consensus_core::{Agreed, Command, Module, Node, NodeId, Refusal};
+use node_api::types::{
+    Changed, LabelRequest, NodeView, PingRequest, PingView, RemoveRequest, Revoked, RoleRequest,
+};
 use overlay_core::membership::Condition;
 
+use crate::node::invalid_text;
+
 use super::{Answer, Body, Member, ca::revoking, change, mesh::parse_role};
-use crate::mesh::Mesh;
+use crate::mesh::{
+    Mesh,
+    peer_wire::PathTaken,
+    probe::{path, probe_from},
+};
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<NodeView>> {
     let view = mesh.proposer.views.view();
@@ -59,6 +67,7 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
         rtt_us: member
             .and_then(|member| member.rtt)
             .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        path: path(&mesh.proposer.net, id).map(|path| path_text(&view.agreed, &path)),
         lifecycle_class: node.lifecycle_class.as_str().into(),
         network_profile: node.network_profile.as_str().into(),
         tmpfs_store: node.tmpfs_store,
@@ -66,6 +75,45 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
         addresses: node.addresses.iter().map(ToString::to_string).collect(),
         modules: modules.map(|module| module.as_str().to_owned()).collect(),
     }
+}
+
+/// `direct`, or through whom.
+fn path_text(agreed: &Agreed, path: &PathTaken) -> String {
+    match path {
+        PathTaken::Direct => "direct".to_owned(),
+        PathTaken::Relayed(Some(via)) => format!("relayed via {}", agreed.name_of(via)),
+        PathTaken::Relayed(None) => "relayed".to_owned(),
+    }
+}
+
+/// Has one node probe another now.
+pub(super) async fn ping(
+    Member(mesh): Member,
+    Path(from): Path<String>,
+    Body(request): Body<PingRequest>,
+) -> Answer<PingView> {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let find = |name: &str| {
+        let found = agreed.find_node(name).ok_or_else(|| Refusal::NodeUnknown {
+            node: name.to_owned(),
+        })?;
+        Ok::<NodeId, Refusal>(found.0.clone())
+    };
+    let (from, to) = (find(&from)?, find(&request.to)?);
+    if from == to {
+        return Err(
+            invalid_text("node", &request.to, "another node than the one that probes").into(),
+        );
+    }
+    let probed = probe_from(&mesh.proposer, &from, &to).await?;
+    Ok(Json(PingView {
+        from: agreed.name_of(&from),
+        to: agreed.name_of(&to),
+        answered: probed.rtt_us.is_some(),
+        rtt_us: probed.rtt_us,
+        path: probed.path.map(|path| path_text(&agreed, &path)),
+        reason: probed.reason,
+    }))
 }
 
 pub(super) async fn label(

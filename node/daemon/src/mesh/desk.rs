@@ -16,6 +16,7 @@ use super::{
     enforcement::Enforced,
     issuer::{IssuerDesk, NOT_ISSUING, not_a_member},
     peer_wire::{EnrolAnswer, GateRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
+    probe::probe,
     proposer::{Proposer, propose},
     rotation::Rotator,
 };
@@ -86,6 +87,9 @@ impl Desk {
                 .begin(reason, operator)
                 .await
                 .map(PeerAnswer::RotationBegun),
+            PeerRequest::Probe { node } => {
+                return PeerAnswer::Probed(probe(&self.proposer.net, &node).await);
+            }
             request @ (PeerRequest::Gate { .. }
             | PeerRequest::RenewNode { .. }
             | PeerRequest::DockerClient { .. }
@@ -120,6 +124,7 @@ impl IssuerDesk {
             PeerRequest::Propose(_)
             | PeerRequest::Enforced { .. }
             | PeerRequest::ReadIndex
+            | PeerRequest::Probe { .. }
             | PeerRequest::Rotate { .. } => Err(misunderstood()),
         }
     }

@@ -104,7 +104,8 @@ async fn ask(proposer: &Proposer, node: &NodeId, index: LogIndex) -> Option<Node
         | PeerAnswer::Certificate { .. }
         | PeerAnswer::ReadAt(_)
         | PeerAnswer::RotationBegun(_)
-        | PeerAnswer::Failed(_) => None,
+        | PeerAnswer::Failed(_)
+        | PeerAnswer::Probed(_) => None,
     }
 }
 

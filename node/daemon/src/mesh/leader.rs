@@ -163,8 +163,13 @@ async fn warn_of_ends(proposer: &Proposer) {
     }
 }
 
+/// Removes who was silent too long for its class. When a good part of the mesh fell silent at once,
+/// the network is more likely to blame than they are: then an operator decides.
 async fn prune(proposer: &Proposer, clock: Clock) {
     let members = proposer.members.borrow().clone();
+    if members.pruning_frozen {
+        return;
+    }
     let now = clock.now();
     let silences: BTreeMap<NodeId, Duration> = members
         .iter()

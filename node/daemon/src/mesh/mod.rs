@@ -11,6 +11,7 @@
 //! | `desk::serve`, `desk::serve_gate` | requests of other nodes and of machines at the gate | answers |
 //! | `overlay::Overlay` | view, members, connections | WireGuard interface, overlay status |
 //! | `docker::Docker` | view, overlay status | dockerd, reports |
+//! | `ways::run` | view | whom the network asks for help with NATs |
 //! | `upkeep` (3) | view, members, listeners | credentials' trust, dial addresses, own record, disk, reports |
 //! | `renewal::Renewal` | view, own certificate's age | credentials' chain, `mesh.json` |
 //! | `intermediate::IntermediateKeeper` | view, state | this server's authority, sealed root keys |
@@ -21,12 +22,15 @@ pub(crate) mod clock;
 pub(crate) mod desk;
 pub(crate) mod docker;
 pub(crate) mod enforcement;
+mod forwarding;
+mod greeting;
 mod intermediate;
 pub(crate) mod issuer;
 mod leader;
 pub(crate) mod overlay;
 pub(crate) mod own_return;
 pub(crate) mod peer_wire;
+pub(crate) mod probe;
 pub(crate) mod proposer;
 pub(crate) mod renewal;
 pub(crate) mod replica;
@@ -36,6 +40,7 @@ pub(crate) mod trust;
 pub(crate) mod upkeep;
 pub(crate) mod views;
 mod watch;
+mod ways;
 mod wiring;
 
 use std::{sync::Arc, time::Duration};
@@ -143,10 +148,10 @@ impl Host {
             revision: consensus_core::LogIndex(0),
         };
         let (credentials, watched) = channel::channel(Arc::new(first));
+        let listen = self.config.listen.clone();
         let settings = overlay_net::Settings {
-            key: self.key.clone(),
-            listen: self.config.listen.clone(),
-            credentials: watched,
+            local_discovery: self.config.mdns,
+            ..overlay_net::Settings::new(self.key.clone(), listen, watched)
         };
         self.ports.release();
         let (net, incoming) = Net::start(settings)?;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     path::PathBuf,
     sync::Arc,
@@ -15,7 +15,10 @@ use std::{
 };
 
 use consensus_core::{Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer};
-use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, Step, plan};
+use overlay_core::{
+    paths::{End, KEEPALIVE_S, by_hubs, hub},
+    peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, plan},
+};
 use overlay_net::{Connection, Net};
 use overlay_wireguard::{Backend, Interface, InterfaceSettings, PrivateKey, bring_up};
 use tokio::{
@@ -25,7 +28,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MembersRx,
+    MembersRx, forwarding,
+    greeting::greet_added,
     views::{Following, Views},
 };
 
@@ -82,6 +86,8 @@ struct Up {
     network: Network,
     /// Where libp2p talked to each peer last.
     talked: BTreeMap<NodeId, IpAddr>,
+    /// Whether it forwards between its peers.
+    forwards: bool,
 }
 
 impl Overlay {
@@ -255,6 +261,12 @@ impl Overlay {
                 .map_err(|error| with_sources(&error))?;
             greet_added(&steps, peer);
         }
+        if self.is_hub() && !up.forwards {
+            forwarding::allow(&network.handle)
+                .await
+                .map_err(|error| with_sources(&error))?;
+            up.forwards = true;
+        }
         Ok(match up.interface.backend() {
             Backend::Kernel => "kernel",
             Backend::Userspace => "userspace",
@@ -290,6 +302,7 @@ impl Overlay {
             interface,
             network: network.clone(),
             talked: BTreeMap::new(),
+            forwards: false,
         })
     }
 
@@ -302,6 +315,8 @@ impl Overlay {
         talked: &mut BTreeMap<NodeId, IpAddr>,
     ) -> InterfacePlan {
         let mut peers = BTreeMap::new();
+        let mut hubs = BTreeMap::new();
+        let keepalive_s = self.is_behind_nat().then_some(KEEPALIVE_S);
         for ((of, node), peer) in &agreed.peers {
             if *of != id || *node == self.me {
                 continue;
@@ -315,10 +330,15 @@ impl Overlay {
             let plan = PeerPlan {
                 endpoint,
                 allowed_ips,
-                keepalive_s: None,
+                keepalive_s,
             };
-            peers.insert(PublicKey::from_bytes(row.wireguard_public_key), plan);
+            let key = PublicKey::from_bytes(row.wireguard_public_key);
+            peers.insert(key, plan);
+            if let Some(hub) = self.hub_to(agreed, id, node) {
+                hubs.insert(key, PublicKey::from_bytes(hub.wireguard_public_key));
+            }
         }
+        by_hubs(&mut peers, &hubs);
         InterfacePlan {
             addresses: [IpAddr::from(own.ipv6), own.ipv4.into()].into(),
             routes: prefixes(network).into(),
@@ -326,6 +346,37 @@ impl Overlay {
             listen_port: network.wireguard_port,
             peers,
         }
+    }
+
+    /// Whether packets from here pass a router that forgets them, so that they must be repeated.
+    fn is_behind_nat(&self) -> bool {
+        self.net.reachability().borrow().is_translated()
+    }
+
+    /// The hub by which packets go to a node that cannot be reached from here.
+    fn hub_to<'a>(&self, agreed: &'a Agreed, network: NetworkId, to: &NodeId) -> Option<&'a Node> {
+        let members = self.members.borrow().clone();
+        let relays = |node: &NodeId| {
+            let record = members.get(node).map(|member| &member.record);
+            record.map_or(Vec::new(), |record| record.relays.clone())
+        };
+        let (ours, theirs) = (relays(&self.me), relays(to));
+        let one = End {
+            node: &self.me,
+            relays: &ours,
+        };
+        let other = End {
+            node: to,
+            relays: &theirs,
+        };
+        let usable = |hub: &NodeId| agreed.peers.contains_key(&(network, hub.clone()));
+        agreed.nodes.get(&hub(one, other, usable)?)
+    }
+
+    /// Whether nodes that cannot be dialled may use this one as their hub.
+    fn is_hub(&self) -> bool {
+        let members = self.members.borrow().clone();
+        (members.values()).any(|member| member.record.relays.contains(&self.me))
     }
 
     /// Where to send a peer's packets: where libp2p talks to it, or talked to it last.
@@ -353,7 +404,8 @@ impl Overlay {
             .connections()
             .borrow()
             .get(node)
-            .map(|now| now.remote.ip());
+            .and_then(|now| now.path.remote())
+            .map(|remote| remote.ip());
         if let Some(ip) = remote {
             talked.insert(node.clone(), ip);
         }
@@ -381,34 +433,6 @@ impl Overlay {
                     status.peers.insert(*key.as_bytes(), (peer.endpoint, age));
                 }
             }
-        }
-    }
-}
-
-/// Where a greeting goes: the discard service (RFC 863), which nobody runs.
-const DISCARD_PORT: u16 = 9;
-
-/// Sends one datagram to each peer that was just added. WireGuard shakes hands when there is
-/// something to send, and drops a handshake from a peer it does not know yet; the sender then
-/// waits five seconds (whitepaper, 6.1). Of two nodes that learn of each other the later one so
-/// always has its handshake answered at once.
-fn greet_added(steps: &[Step], own: &Peer) {
-    let added = steps.iter().filter_map(|step| {
-        let Step::AddPeer { peer, .. } = step else {
-            return None;
-        };
-        peer.allowed_ips
-            .iter()
-            .map(|cidr| cidr.address())
-            .find(IpAddr::is_ipv6)
-    });
-    for address in added {
-        let sent = UdpSocket::bind(SocketAddr::from((own.ipv6, 0))).and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            socket.send_to(&[0], SocketAddr::from((address, DISCARD_PORT)))
-        });
-        if let Err(error) = sent {
-            tracing::debug!(%address, %error, "a new peer was not greeted");
         }
     }
 }

@@ -61,6 +61,11 @@ pub(crate) enum PeerRequest {
         /// The operator who asked.
         operator: Option<String>,
     },
+    /// Probe this node now, from where the asked node is.
+    Probe {
+        /// Whom.
+        node: NodeId,
+    },
 }
 
 /// The answer.
@@ -94,6 +99,28 @@ pub(crate) enum PeerAnswer {
     RotationBegun(LogIndex),
     /// Refused or failed, in the words for the operator.
     Failed(node_api::ApiError),
+    /// What came of a probe.
+    Probed(Probed),
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Probed {
+    /// How long the answer took, in microseconds; none without one.
+    pub(crate) rtt_us: Option<u64>,
+    /// Which way there was.
+    pub(crate) path: Option<PathTaken>,
+    /// Why there was no answer.
+    pub(crate) reason: Option<String>,
+}
+
+/// The way that a connection takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PathTaken {
+    /// From node to node.
+    Direct,
+    /// Through this one, where it is known.
+    Relayed(Option<NodeId>),
 }
 
 /// What a machine without a valid certificate sends through the gate.

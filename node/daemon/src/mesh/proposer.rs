@@ -189,6 +189,7 @@ impl Proposer {
                 | PeerAnswer::Enrolled(_)
                 | PeerAnswer::Certificate { .. }
                 | PeerAnswer::Enforced(_)
+                | PeerAnswer::Probed(_)
                 | PeerAnswer::RotationBegun(_)
                 | PeerAnswer::Failed(_) => return None,
             }
@@ -311,6 +312,7 @@ impl Proposer {
             PeerAnswer::Enrolled(_)
             | PeerAnswer::Certificate { .. }
             | PeerAnswer::Enforced(_)
+            | PeerAnswer::Probed(_)
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => Attempt::NoAnswer,
         }
@@ -477,6 +479,7 @@ pub(crate) async fn propose_first(
             | PeerAnswer::Enrolled(_)
             | PeerAnswer::Certificate { .. }
             | PeerAnswer::Enforced(_)
+            | PeerAnswer::Probed(_)
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => {
                 if Instant::now() >= end {

@@ -28,8 +28,6 @@ use super::{
 };
 use crate::machine;
 
-/// Orders the membership rings. Agreed by being the same everywhere; changing it is for later.
-const RING_SALT: u64 = 0;
 /// After a report that was not agreed.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 /// Views closer together than this are written to disk as one.
@@ -46,6 +44,15 @@ pub(crate) struct Upkeep {
     pub(crate) gossip: Gossip,
     pub(crate) credentials: watch::Sender<Arc<Credentials>>,
     pub(crate) stop: CancellationToken,
+}
+
+/// Orders the membership rings, by the newest root: agreed by Raft, chosen by nobody, and another
+/// after every rotation, so also after a compromise.
+fn ring_salt(agreed: &Agreed) -> u64 {
+    let newest = agreed.authority.roots.last();
+    let hash = blake3::hash(newest.map_or(&[][..], |root| &root.certificate));
+    let first = hash.as_bytes().first_chunk();
+    first.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 impl Upkeep {
@@ -117,7 +124,7 @@ impl Upkeep {
                 &self.gossip.roster,
                 Roster {
                     nodes,
-                    salt: RING_SALT,
+                    salt: ring_salt(&agreed),
                 },
             );
             let wireguard = own_endpoints(&agreed, &self.proposer.me, &mine);

@@ -33,7 +33,7 @@ use super::{
     rotation::Rotator,
     server, upkeep,
     views::Views,
-    watch,
+    watch, ways,
 };
 use crate::data_dir::Membership;
 
@@ -84,6 +84,18 @@ impl Wiring {
         });
     }
 
+    /// For tasks that nothing else may hold up. They end by themselves at a stop.
+    fn on_own_thread<T>(&self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime with timers alone takes nothing that can be missing");
+        self.tasks.spawn_blocking(move || {
+            let _ = runtime.block_on(task);
+            tracing::debug!(task = name, "ended");
+        });
+    }
+
     /// The membership core and its clock, which starts with it.
     pub(super) fn gossip(
         &self,
@@ -96,6 +108,7 @@ impl Wiring {
             version: 0,
             addresses: Vec::new(),
             wireguard: Vec::new(),
+            relays: Vec::new(),
         };
         let (roster, roster_rx) = channel::channel(Roster::default());
         let (local, local_rx) = channel::channel(LocalAddresses::default());
@@ -111,6 +124,7 @@ impl Wiring {
         let clock = Clock::start();
         let core = Core::new(
             record,
+            self.net.membership_keys(),
             MembershipSettings::lan(),
             rand::random(),
             Time::ZERO,
@@ -125,7 +139,7 @@ impl Wiring {
                 leaving.cancelled().await;
             },
         );
-        self.track("membership", drive);
+        self.on_own_thread("membership", drive);
         (Gossip { roster, local }, members, clock)
     }
 
@@ -263,6 +277,9 @@ impl Wiring {
             overlay,
         } = duties;
         let stop = self.stop.clone();
+        let config = self.host.config.clone();
+        let (net, views) = (self.net.clone(), self.views.clone());
+        self.spawn("ways", ways::run(proposer.me.clone(), config, net, views));
         let leader = leader::run(proposer.clone(), rotator.clone(), clock, stop);
         self.spawn("leader", leader);
         let renewal = Renewal {

@@ -1,9 +1,15 @@
 //! Joining the mesh that a token names.
 //!
 //! Decides what is checked before the token is used: its text, this host's routes, this node's
-//! own settings. A refusal by the mesh is final, silence is not: the next address is tried.
+//! own settings. A refusal by the mesh is final, silence is not: the next address is tried. When no
+//! address of the token answers, members may be found on the local network; the token is shown to
+//! none of them before it has proved that it belongs to the token's root.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use node_api::{
     ApiError,
@@ -19,6 +25,11 @@ use crate::{
     },
     token::Token,
 };
+
+/// How long members are looked for on the local network; answers take a fraction of a second.
+const LOOK_AROUND: Duration = Duration::from_secs(3);
+/// Addresses that are tried of those found; each may cost some seconds.
+const NEARBY_MAX: usize = 8;
 
 impl Node {
     /// Joins the mesh that the token names.
@@ -77,28 +88,23 @@ impl Node {
         )
     }
 
-    /// Tries the token's addresses in turn. A refusal by the mesh is final, silence is not.
+    /// Tries the token's addresses in turn, then the configured ones, then what is found on the
+    /// local network. A refusal by the mesh is final, silence is not.
     async fn enrol(&self, token: &Token, body: Vec<u8>) -> Result<EnrolAnswer, ApiError> {
         let mut last: Option<ApiError> = None;
-        for address in &token.addresses {
-            let enrolled = overlay_net::enrol(
-                &self.host.key,
-                *address,
-                token.mesh,
-                overlay_net::Anchor::Fingerprint(token.root_fingerprint),
-                body.clone(),
-            )
-            .await;
-            match enrolled {
-                Ok(bytes) => return decode(&bytes),
-                Err(error) => {
-                    let answer = ApiError::new(error.code(), error.to_string(), error.hint());
-                    if matches!(error, overlay_net::EnrolError::Refused(_)) {
-                        return Err(answer);
-                    }
-                    tracing::info!(%address, %error, "no enrolment here");
-                    last = Some(answer.caused_by(&error));
-                }
+        for address in token.addresses.iter().chain(&self.host.config.seeds) {
+            match self.enrol_at(*address, token, &body).await {
+                Ok(answer) => return Ok(answer),
+                Err(Unenrolled::Refused(error)) => return Err(error),
+                Err(Unenrolled::Elsewhere(error)) => last = Some(error),
+            }
+        }
+        for address in self.nearby(token).await {
+            // Who is no member of this mesh is nobody's fault: it was not asked for.
+            match self.enrol_at(address, token, &body).await {
+                Ok(answer) => return Ok(answer),
+                Err(Unenrolled::Refused(error)) => return Err(error),
+                Err(Unenrolled::Elsewhere(_)) => {}
             }
         }
         Err(last.unwrap_or_else(|| {
@@ -109,4 +115,58 @@ impl Node {
             )
         }))
     }
+
+    async fn enrol_at(
+        &self,
+        address: SocketAddr,
+        token: &Token,
+        body: &[u8],
+    ) -> Result<EnrolAnswer, Unenrolled> {
+        let enrolled = overlay_net::enrol(
+            &self.host.key,
+            address,
+            token.mesh,
+            overlay_net::Anchor::Fingerprint(token.root_fingerprint),
+            body.to_vec(),
+        )
+        .await;
+        match enrolled {
+            Ok(bytes) => decode(&bytes).map_err(Unenrolled::Refused),
+            Err(error) => {
+                let answer = ApiError::new(error.code(), error.to_string(), error.hint());
+                if matches!(error, overlay_net::EnrolError::Refused(_)) {
+                    return Err(Unenrolled::Refused(answer));
+                }
+                tracing::info!(%address, %error, "no enrolment here");
+                Err(Unenrolled::Elsewhere(answer.caused_by(&error)))
+            }
+        }
+    }
+
+    /// Where somebody speaks libp2p on the local network, the likeliest first.
+    async fn nearby(&self, token: &Token) -> Vec<SocketAddr> {
+        if !self.host.config.mdns {
+            return Vec::new();
+        }
+        let in_overlay = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => token.prefixes.iter().any(|prefix| prefix.contains(ip)),
+            IpAddr::V6(_) => false,
+        };
+        let found = overlay_net::discover(&self.host.key, LOOK_AROUND).await;
+        let mut found: Vec<SocketAddr> = (found.into_iter())
+            .filter(|at| !at.ip().is_loopback() && !in_overlay(at.ip()))
+            .collect();
+        found.sort_by_key(SocketAddr::is_ipv6);
+        found.truncate(NEARBY_MAX);
+        tracing::info!(?found, "looked for members on the local network");
+        found
+    }
+}
+
+/// Why there is no enrolment at an address.
+enum Unenrolled {
+    /// The mesh itself says no.
+    Refused(ApiError),
+    /// Nobody, or nobody of this mesh, answers there.
+    Elsewhere(ApiError),
 }

@@ -1,61 +1,55 @@
 //! What two members hold differently (anti-entropy, after Demers et al. 1987).
 //!
 //! Decides: which buckets differ. Everything that precedence knows of a member enters its hash, so
-//! equal digests mean equal beliefs; who accused is left out, it differs harmlessly.
+//! equal digests mean equal beliefs; who accused is left out, it differs harmlessly. The sums are
+//! kept as entries change, so a digest costs the same whatever the mesh's size.
 
-use std::collections::BTreeMap;
+use super::{
+    message::Bucket,
+    table::{Entry, Rank},
+};
 
-use consensus_core::NodeId;
-
-use super::{message::Bucket, record::Entry};
-
-/// The bucket that a node belongs to.
-pub(super) fn bucket(node: &NodeId) -> u8 {
-    blake3::hash(node.as_str().as_bytes()).as_bytes()[0]
-}
-
-/// Sums up what is held.
-pub(super) fn summary<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Bucket> {
-    let mut buckets = BTreeMap::<u8, u64>::new();
-    for entry in entries {
-        *buckets.entry(entry.bucket).or_default() ^= hash(entry);
-    }
-    let filled = buckets.into_iter().filter(|(_, hash)| *hash != 0);
-    filled.map(|(index, hash)| Bucket { index, hash }).collect()
-}
-
-/// The indices at which two summaries differ.
-pub(super) fn differing(ours: &[Bucket], theirs: &[Bucket]) -> Vec<u8> {
-    let mut sums = BTreeMap::<u8, u64>::new();
-    for bucket in ours.iter().chain(theirs) {
-        *sums.entry(bucket.index).or_default() ^= bucket.hash;
-    }
-    sums.into_iter()
-        .filter(|(_, sum)| *sum != 0)
-        .map(|(index, _)| index)
+/// The non-empty sums, by rising index.
+pub(super) fn summary(sums: &[u64; 256]) -> Vec<Bucket> {
+    let filled = (0..=255).zip(sums).filter(|(_, hash)| **hash != 0);
+    filled
+        .map(|(index, hash)| Bucket { index, hash: *hash })
         .collect()
 }
 
-fn hash(entry: &Entry) -> u64 {
-    let record = entry.recorded.then(|| entry.member.record.incarnation());
-    let standing = entry.standing;
-    if record.is_none() && standing.rank == super::record::Rank::Unknown {
+/// The indices at which a summary of another differs.
+pub(super) fn differing(ours: &[u64; 256], theirs: &[Bucket]) -> Vec<u8> {
+    let mut sums = *ours;
+    for bucket in theirs {
+        sums[usize::from(bucket.index)] ^= bucket.hash;
+    }
+    let differing = (0..=255).zip(sums).filter(|(_, sum)| *sum != 0);
+    differing.map(|(index, _)| index).collect()
+}
+
+/// A member's part of its bucket; zero while nothing is known of it.
+pub(super) fn hash(mark: &[u8; 16], entry: &Entry) -> u64 {
+    let standing = entry.standing();
+    let record = entry.record.as_ref().map(|record| record.incarnation());
+    if record.is_none() && standing.rank == Rank::Unknown {
         return 0;
     }
+    let mut bytes = [0; 50];
+    bytes[..16].copy_from_slice(mark);
+    bytes[16] = standing.rank as u8;
+    bytes[17] = u8::from(record.is_some());
     let record = record.unwrap_or_default();
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(entry.member.record.node.as_str().as_bytes());
-    hasher.update(&[standing.rank as u8, u8::from(entry.recorded)]);
-    for number in [
+    let numbers = [
         record.generation,
         record.version,
         standing.incarnation.generation,
         standing.incarnation.version,
-    ] {
-        hasher.update(&number.to_le_bytes());
+    ];
+    for (place, number) in bytes[18..].chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
     let mut first = [0; 8];
-    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    first.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..8]);
     u64::from_le_bytes(first)
 }
 
@@ -66,9 +60,10 @@ mod tests {
     #[test]
     fn only_differing_buckets_are_named() {
         let bucket = |index, hash| Bucket { index, hash };
-        let ours = [bucket(1, 10), bucket(2, 20), bucket(3, 30)];
+        let mut ours = [0; 256];
+        (ours[1], ours[2], ours[3]) = (10, 20, 30);
         let theirs = [bucket(1, 10), bucket(3, 31), bucket(9, 90)];
         assert_eq!(differing(&ours, &theirs), vec![2, 3, 9]);
-        assert!(differing(&ours, &ours).is_empty());
+        assert!(differing(&ours, &summary(&ours)).is_empty());
     }
 }

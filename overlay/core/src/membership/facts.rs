@@ -1,293 +1,386 @@
-//! Who is believed, and what is told on.
+//! Who is believed, and what it changes.
 //!
-//! Decides: what each fact changes, which facts are pushed to the neighbours, how this node answers
-//! what is said of itself. A fact that changes nothing is not told on, so every push ends.
+//! Decides: which facts count. A record and a goodbye count when their subject has signed them, an
+//! accusation when a living member has signed it that observes the accused on the rings as they are
+//! now, at an incarnation that the accused itself has signed. So whoever passes a fact on need not
+//! be trusted. A fact that changes nothing is not told on, so every push ends; and cheap questions
+//! come before the signature, so that repeating what is known costs little.
 //!
-//! Two rules beyond SWIM's precedence. A verdict of death ends a living member only where the
+//! Three rules beyond SWIM's precedence. A verdict of death ends a living member only where the
 //! suspicion has already run for half its minimum; otherwise it counts as a suspicion, so that
-//! after a healed cut the other side's stale verdicts die by refutation instead of spreading. And
-//! those held dead accuse nobody: a node that hears nothing, yet is heard, does no harm.
+//! after a healed cut the other side's stale verdicts die by refutation instead of spreading. Those
+//! held dead accuse nobody: a node that hears nothing, yet is heard, does no harm. And who was
+//! refuted is not believed at once again about the same subject (`quarrels`).
+//!
+//! Das, Gupta, Motivala: SWIM (DSN 2002), section 4.2. Suresh et al.: Rapid (ATC 2018), section 4.1.
 
-use consensus_core::{NodeId, Time};
+use consensus_core::Time;
 
 use super::{
     Condition, Membership,
-    message::{Accusation, Message, UPDATES_MAX, Update},
-    record::{Entry, Incarnation, Rank, Record},
-    suspicion::Suspicion,
+    message::{Accusation, UPDATES_MAX, Update, Verdict},
+    planted::PlantedBug,
+    quarrels::{ACCUSE_AGAIN, BELIEVE_AGAIN},
+    record::Incarnation,
+    rings::{RINGS, Seat},
+    suspicion::{CONFIRMATIONS_MAX, Suspicion},
+    table::{Case, Held, Rank, Standing},
 };
-
-/// Facts that ride on one probe message.
-const PIGGYBACK_MAX: usize = 8;
-
-/// News on its way to the neighbours, except to where it came from.
-#[derive(Debug)]
-pub(super) struct News {
-    update: Update,
-    source: Option<NodeId>,
-}
 
 /// What a fact did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     /// Nothing: older than what is held.
     Stale,
-    /// One more voice for an open suspicion.
+    /// One more voice, or fresher evidence.
     Confirmed,
     /// A new standing or record.
     News,
 }
 
 impl Membership {
-    /// Takes in facts from another node.
-    pub(super) fn learn_all(&mut self, from: &NodeId, updates: Vec<Update>, now: Time) {
+    /// Takes in facts from another node. True when one of them was new.
+    pub(super) fn learn_all(&mut self, from: Seat, updates: Vec<Update>, now: Time) -> bool {
+        let mut new = false;
         for update in updates.into_iter().take(UPDATES_MAX) {
-            if *update.subject() == self.local {
+            if self
+                .contacts
+                .get(from)
+                .is_some_and(|from| from.is_muted(now))
+            {
+                return new;
+            }
+            let Some(subject) = self.rings.seat(update.subject()) else {
+                continue;
+            };
+            if Some(subject) == self.own_seat {
                 self.answer(update, from, now);
-            } else if self.admissible(from, &update) {
-                self.learn(update, Some(from), now);
+            } else {
+                new |= self.hear(subject, update, from, now);
             }
         }
+        new
     }
 
-    /// The one gate for facts from others. Facts carry no signatures yet; whether a record is its
-    /// subject's own and an accusation its accuser's will be decided here and nowhere else.
-    fn admissible(&self, from: &NodeId, update: &Update) -> bool {
-        let subject = update.subject();
-        if !self.table.contains_key(subject) {
+    fn hear(&mut self, subject: Seat, update: Update, from: Seat, now: Time) -> bool {
+        let worth = match &update {
+            Update::Alive(signed) => self.is_newer(subject, signed.incarnation()),
+            Update::Left(_) => update.standing() > self.table.get(subject).standing(),
+            Update::Suspect(accusation) | Update::Dead(accusation) => {
+                self.counts(subject, &update, accusation, from, now)
+            }
+        };
+        if !worth {
             return false;
         }
-        match update {
-            Update::Alive(_) | Update::Left { .. } => true,
-            Update::Suspect(accusation) | Update::Dead(accusation) => {
-                accusation.accuser != *subject
-                    && self.may_accuse(&accusation.accuser)
-                    && self.may_accuse(from)
+        if !self.is_genuine(&update) {
+            self.contacts.of(from).mute(now);
+            return false;
+        }
+        if matches!(update, Update::Alive(_)) && !self.quarrels.admit(subject, now) {
+            return false;
+        }
+        self.learn(subject, update, Some(from), now)
+    }
+
+    pub(super) fn is_genuine(&self, update: &Update) -> bool {
+        let excused = match update {
+            Update::Alive(_) | Update::Left(_) => self.has(PlantedBug::UnsignedRecordCounted),
+            Update::Suspect(_) | Update::Dead(_) => self.has(PlantedBug::UnsignedAccusationCounted),
+        };
+        excused || update.is_genuine(&*self.keys)
+    }
+
+    fn is_newer(&self, subject: Seat, incarnation: Incarnation) -> bool {
+        match &self.table.get(subject).record {
+            Some(held) if self.has(PlantedBug::GenerationIgnored) => {
+                incarnation.version > held.version
+            }
+            Some(held) => incarnation > held.incarnation(),
+            None => {
+                let grave = self.table.grave(self.rings.node(subject));
+                grave.is_none_or(|grave| incarnation >= grave)
             }
         }
     }
 
-    fn may_accuse(&self, node: &NodeId) -> bool {
-        self.table
-            .get(node)
-            .is_some_and(|entry| entry.member.condition != Condition::Dead)
-    }
-
-    /// This node's own verdict on another.
-    pub(super) fn accuse(&mut self, subject: &NodeId, rank: Rank, now: Time) {
-        let Some(entry) = self.table.get(subject) else {
-            return;
-        };
-        let accusation = Accusation {
-            subject: subject.clone(),
-            incarnation: entry.standing.incarnation,
-            accuser: self.local.clone(),
-        };
-        let update = match rank {
-            Rank::Dead => Update::Dead(accusation),
-            Rank::Suspect => Update::Suspect(accusation),
-            Rank::Unknown | Rank::Alive | Rank::Left => return,
-        };
-        self.learn(update, None, now);
-    }
-
-    fn learn(&mut self, update: Update, source: Option<&NodeId>, now: Time) {
-        let subject = update.subject().clone();
-        let own_verdict = source.is_none();
-        let Some(entry) = self.table.get_mut(&subject) else {
-            return;
-        };
-        match entry.apply(&update, own_verdict, &self.settings, now) {
-            Effect::Stale => return,
-            Effect::Confirmed => {}
-            Effect::News => {
-                let condition = entry.member.condition;
-                self.outbox.changed(subject.clone(), condition);
-                self.note_liveness(&subject, condition);
-            }
+    /// Whether an accusation could change anything, its signature apart.
+    fn counts(
+        &mut self,
+        subject: Seat,
+        update: &Update,
+        accusation: &Accusation,
+        from: Seat,
+        now: Time,
+    ) -> bool {
+        let entry = self.table.get(subject);
+        let (standing, current) = (update.standing(), entry.standing());
+        if standing.incarnation < current.incarnation || current.rank == Rank::Left {
+            return false;
         }
-        self.deadlines_stale = true;
-        self.tell(update, source.cloned());
-    }
-
-    fn note_liveness(&mut self, subject: &NodeId, condition: Condition) {
-        let changed = if condition == Condition::Dead {
-            self.live.remove(subject)
+        let signed = entry.record.as_ref().map(|record| record.incarnation());
+        if standing.incarnation > signed.unwrap_or_default() {
+            // Nobody can accuse what the subject has not become, but this node may have missed it.
+            self.ask(from, now);
+            return false;
+        }
+        let Some(accuser) = self.rings.seat(&accusation.accuser) else {
+            return false;
+        };
+        let known = if standing > current {
+            false
+        } else if current.rank == Rank::Suspect && standing.rank == Rank::Suspect {
+            let accusers = entry.case.as_ref().map_or(&[][..], |case| &case.accusers);
+            self.voices(subject).0 > CONFIRMATIONS_MAX
+                || accusers.iter().any(|(seat, _)| *seat == accuser)
+        } else if current.rank == Rank::Dead && standing.rank == Rank::Dead {
+            self.has_evidence(subject)
         } else {
-            self.live.insert(subject.clone())
+            true
         };
-        self.edges_stale |= changed;
+        !known
+            && !self.table.is_dead(accuser)
+            && !self.table.is_dead(from)
+            && self.observes(accuser, subject)
+            && !self
+                .quarrels
+                .is_fresh((subject, accuser), BELIEVE_AGAIN, now)
     }
 
-    /// Answers what is said of this node itself.
-    fn answer(&mut self, update: Update, from: &NodeId, now: Time) {
-        let own = self.record().incarnation();
-        let claimed = update.incarnation();
-        let outdated = match &update {
-            Update::Alive(record) => claimed < own || record == self.record(),
-            Update::Suspect(_) | Update::Dead(_) | Update::Left { .. } => claimed < own,
-        };
-        let accused = !matches!(update, Update::Alive(_));
-        if !outdated {
-            if accused {
-                self.health.worsen(1);
-            }
-            self.renew(claimed.max(own).next(), now);
-        }
-        // An accuser is answered even if the rings do not connect it to this node.
-        if accused && !(self.neighbours.contains(from) && self.connected.contains(from)) {
-            let updates = vec![Update::Alive(self.record().clone())];
-            self.outbox.send(from.clone(), Message::Gossip { updates });
-        }
-    }
-
-    /// Moves the own record to a later incarnation and tells everybody.
-    pub(super) fn renew(&mut self, incarnation: Incarnation, now: Time) {
-        let mut record = self.record().clone();
-        record.generation = incarnation.generation;
-        record.version = incarnation.version;
-        self.publish(record, now);
-    }
-
-    /// Replaces the own record.
-    pub(super) fn publish(&mut self, record: Record, now: Time) {
-        let since = self.member_of_self().since;
-        let mut entry = Entry::local(record.clone(), now);
-        entry.member.since = since;
-        self.table.insert(self.local.clone(), entry);
-        self.tell(Update::Alive(record), None);
-    }
-
-    /// Queues a fact for the push at the end of this input, and for later rides.
-    pub(super) fn tell(&mut self, update: Update, source: Option<NodeId>) {
-        self.piggyback.push(update.clone());
-        self.news.push(News { update, source });
-    }
-
-    /// Pushes what this input brought to the connected neighbours.
-    pub(super) fn push_news(&mut self) {
-        let news = std::mem::take(&mut self.news);
-        if news.is_empty() {
-            return;
-        }
-        for to in self.neighbours.intersection(&self.connected) {
-            let fresh = news.iter().filter(|news| news.source.as_ref() != Some(to));
-            let updates: Vec<_> = fresh.map(|news| news.update.clone()).collect();
-            for batch in updates.chunks(UPDATES_MAX) {
-                self.outbox.send(
-                    to.clone(),
-                    Message::Gossip {
-                        updates: batch.to_vec(),
-                    },
-                );
-            }
-        }
-    }
-
-    /// Facts to ride on a message: first what is held against the receiver (Lifeguard's buddy).
-    pub(super) fn riders(&mut self, to: &NodeId) -> Vec<Update> {
-        let mut updates: Vec<_> = self.charge(to).into_iter().collect();
-        updates.extend(self.piggyback.take(PIGGYBACK_MAX, self.table.len()));
-        updates
-    }
-
-    /// What is held against a member, retold so that it may refute.
-    pub(super) fn charge(&self, node: &NodeId) -> Option<Update> {
-        let entry = self.table.get(node)?;
-        let accuser = match entry.standing.rank {
-            Rank::Unknown | Rank::Alive | Rank::Left => return None,
-            Rank::Suspect => entry.accusers()?.first()?.clone(),
-            Rank::Dead => self.local.clone(),
-        };
-        let accusation = Accusation {
-            subject: node.clone(),
-            incarnation: entry.standing.incarnation,
-            accuser,
-        };
-        Some(if entry.standing.rank == Rank::Dead {
-            Update::Dead(accusation)
-        } else {
-            Update::Suspect(accusation)
+    /// Whether an observer of today has signed the member's death.
+    pub(super) fn has_evidence(&self, subject: Seat) -> bool {
+        let case = self.table.get(subject).case.as_deref();
+        let accusers = case.map_or(&[][..], |case| &case.accusers);
+        accusers.iter().any(|(accuser, update)| {
+            matches!(update, Update::Dead(_))
+                && !self.table.is_dead(*accuser)
+                && self.observes(*accuser, subject)
         })
     }
-}
 
-impl Entry {
-    fn apply(
+    /// This node's own verdict on another. Only observers tell theirs; a suspicion that runs out
+    /// elsewhere is that node's own matter.
+    pub(super) fn accuse(&mut self, subject: Seat, rank: Rank, now: Time) {
+        let observer = self.own_seat.filter(|own| self.observes(*own, subject));
+        match (rank, observer) {
+            (Rank::Suspect, Some(own)) => {
+                let entry = self.table.get(subject);
+                let case = entry.case.as_deref();
+                let said = case.is_some_and(|case| {
+                    case.rank() >= Rank::Dead || case.accusers.iter().any(|(seat, _)| *seat == own)
+                });
+                if !said && !self.quarrels.is_fresh((subject, own), ACCUSE_AGAIN, now) {
+                    let update = self.own_word(subject, Verdict::Suspect);
+                    self.learn(subject, update, None, now);
+                }
+            }
+            (Rank::Dead, Some(_)) => {
+                let update = self.own_word(subject, Verdict::Dead);
+                self.learn(subject, update, None, now);
+            }
+            (Rank::Dead, None) => self.close(subject, None, now),
+            (Rank::Unknown | Rank::Alive | Rank::Suspect | Rank::Left, _) => {}
+        }
+    }
+
+    /// An accusation in this node's own name, of what the subject is held to be.
+    pub(super) fn own_word(&self, subject: Seat, verdict: Verdict) -> Update {
+        let incarnation = self.table.get(subject).standing().incarnation;
+        let accuser = (self.local.clone(), &*self.keys);
+        let pace = self.pace(subject);
+        let node = self.rings.node(subject).clone();
+        let accusation = Accusation::sign(verdict, node, incarnation, accuser, pace);
+        match verdict {
+            Verdict::Suspect => Update::Suspect(accusation),
+            Verdict::Dead => Update::Dead(accusation),
+        }
+    }
+
+    /// Takes over what was found to count. True when it changed something.
+    pub(super) fn learn(
         &mut self,
-        update: &Update,
-        own_verdict: bool,
-        settings: &super::Settings,
+        subject: Seat,
+        update: Update,
+        source: Option<Seat>,
         now: Time,
-    ) -> Effect {
-        match update {
-            Update::Alive(record) => {
-                let rises = update.standing() > self.standing;
-                if rises {
-                    self.stand(update.standing(), now);
-                }
-                let stored = self.store(record.clone());
-                if rises || stored {
-                    Effect::News
-                } else {
-                    Effect::Stale
+    ) -> bool {
+        let effect = match &update {
+            Update::Alive(_) => self.revive(subject, &update, now),
+            Update::Left(_) => self.take_leave(subject, &update, now),
+            Update::Suspect(_) => self.suspect(subject, &update, now),
+            Update::Dead(_) => self.bury(subject, &update, source.is_none(), now),
+        };
+        if effect == Effect::Stale {
+            return false;
+        }
+        self.affected.insert(subject);
+        self.tell(subject, update, source);
+        true
+    }
+
+    fn revive(&mut self, subject: Seat, update: &Update, now: Time) -> Effect {
+        let Update::Alive(signed) = update else {
+            return Effect::Stale;
+        };
+        let entry = self.table.get(subject);
+        let standing = entry.standing();
+        let ignorant = self.has(PlantedBug::GenerationIgnored);
+        let rises = ignorant || update.standing() > standing;
+        if rises && standing.rank == Rank::Suspect {
+            let case = entry.case.as_deref();
+            let accusers = case.map_or(&[][..], |case| &case.accusers);
+            for accuser in accusers.iter().map(|(seat, _)| *seat).collect::<Vec<_>>() {
+                self.quarrels.note(subject, accuser, now);
+            }
+        }
+        self.change(subject, now, |entry| {
+            if rises {
+                entry.case = None;
+            }
+            entry.record = Some(signed.clone());
+        });
+        Effect::News
+    }
+
+    fn take_leave(&mut self, subject: Seat, update: &Update, now: Time) -> Effect {
+        let Update::Left(goodbye) = update else {
+            return Effect::Stale;
+        };
+        self.change(subject, now, |entry| {
+            entry.case = Some(Box::new(Case {
+                incarnation: goodbye.incarnation,
+                verdict: Held::Left(goodbye.clone()),
+                accusers: Vec::new(),
+            }));
+        });
+        Effect::News
+    }
+
+    fn suspect(&mut self, subject: Seat, update: &Update, now: Time) -> Effect {
+        let Some((_, accusation)) = update.accusation() else {
+            return Effect::Stale;
+        };
+        let Some(accuser) = self.rings.seat(&accusation.accuser) else {
+            return Effect::Stale;
+        };
+        let standing = Standing {
+            incarnation: accusation.incarnation,
+            rank: Rank::Suspect,
+        };
+        let current = self.table.get(subject).standing();
+        if standing > current {
+            let suspicion = Suspicion::begin(self.settings.timers(accusation.pace), now);
+            self.change(subject, now, |entry| {
+                entry.case = Some(Box::new(Case {
+                    incarnation: accusation.incarnation,
+                    verdict: Held::Suspect(suspicion),
+                    accusers: vec![(accuser, update.clone())],
+                }));
+            });
+            return Effect::News;
+        }
+        if standing < current || self.voices(subject).0 > CONFIRMATIONS_MAX {
+            return Effect::Stale;
+        }
+        let mut confirmed = false;
+        self.change(subject, now, |entry| {
+            let accusers = entry.case.as_deref_mut().map(|case| &mut case.accusers);
+            if let Some(accusers) = accusers.filter(|accusers| accusers.len() < RINGS) {
+                confirmed = accusers.iter().all(|(seat, _)| *seat != accuser);
+                if confirmed {
+                    accusers.push((accuser, update.clone()));
                 }
             }
-            Update::Left { .. } if update.standing() > self.standing => {
-                self.stand(update.standing(), now);
-                Effect::News
-            }
-            Update::Left { .. } => Effect::Stale,
-            Update::Suspect(accusation) => self.suspect(accusation, settings, now),
-            Update::Dead(accusation) => {
-                if update.standing() <= self.standing {
-                    Effect::Stale
-                } else if own_verdict || self.is_ripe(accusation.incarnation, settings, now) {
-                    self.stand(update.standing(), now);
-                    Effect::News
-                } else {
-                    self.suspect(accusation, settings, now)
-                }
-            }
+        });
+        if confirmed {
+            Effect::Confirmed
+        } else {
+            Effect::Stale
+        }
+    }
+
+    fn bury(&mut self, subject: Seat, update: &Update, own: bool, now: Time) -> Effect {
+        let standing = update.standing();
+        let current = self.table.get(subject).standing();
+        if standing == current {
+            self.close(subject, Some(update), now);
+            return Effect::Confirmed;
+        }
+        if standing < current {
+            return Effect::Stale;
+        }
+        if own || self.is_ripe(subject, standing.incarnation, now) {
+            self.close(subject, Some(update), now);
+            Effect::News
+        } else {
+            self.suspect(subject, update, now)
         }
     }
 
     /// Whether another's verdict of death may end the matter here.
-    fn is_ripe(&self, incarnation: Incarnation, settings: &super::Settings, now: Time) -> bool {
-        match (self.standing.rank, &self.suspicion) {
+    fn is_ripe(&self, subject: Seat, incarnation: Incarnation, now: Time) -> bool {
+        let entry = self.table.get(subject);
+        match (entry.rank(), entry.suspicion()) {
             (Rank::Unknown | Rank::Dead | Rank::Left, _) => true,
             (Rank::Suspect, Some(suspicion)) => {
-                incarnation == self.standing.incarnation
-                    && now.since(suspicion.started) >= settings.suspicion_min / 2
+                let timers = self.settings.timers(self.voices(subject).1);
+                incarnation == entry.standing().incarnation
+                    && now.since(suspicion.started) >= timers.suspicion_min / 2
             }
             (Rank::Alive | Rank::Suspect, _) => false,
         }
     }
 
-    fn suspect(
-        &mut self,
-        accusation: &Accusation,
-        settings: &super::Settings,
-        now: Time,
-    ) -> Effect {
-        let standing = super::record::Standing {
-            incarnation: accusation.incarnation,
-            rank: Rank::Suspect,
-        };
-        if standing > self.standing {
-            self.stand(standing, now);
-            self.suspicion = Some(Suspicion::new(accusation.accuser.clone(), settings, now));
-            return Effect::News;
-        }
-        match &mut self.suspicion {
-            Some(suspicion) if standing == self.standing => {
-                if suspicion.confirm(accusation.accuser.clone()) {
-                    Effect::Confirmed
-                } else {
-                    Effect::Stale
-                }
+    /// Holds a member dead from now on; what it was accused with stays as the evidence.
+    fn close(&mut self, subject: Seat, word: Option<&Update>, now: Time) {
+        let incarnation = self.table.get(subject).standing().incarnation;
+        let incarnation = word.map_or(incarnation, Update::incarnation);
+        let witness = word.and_then(|word| {
+            let (_, accusation) = word.accusation()?;
+            Some((self.rings.seat(&accusation.accuser)?, word.clone()))
+        });
+        self.change(subject, now, |entry| {
+            let old = entry
+                .case
+                .take()
+                .filter(|case| case.incarnation == incarnation);
+            let mut accusers = old.map_or_else(Vec::new, |case| case.accusers);
+            if let Some(witness) = witness {
+                accusers.retain(|(seat, _)| *seat != witness.0);
+                accusers.truncate(RINGS - 1);
+                accusers.push(witness);
             }
-            Some(_) | None => Effect::Stale,
+            entry.case = Some(Box::new(Case {
+                incarnation,
+                verdict: Held::Dead,
+                accusers,
+            }));
+        });
+    }
+
+    /// Changes an entry, and notes whom it concerns.
+    pub(super) fn change(
+        &mut self,
+        seat: Seat,
+        now: Time,
+        step: impl FnOnce(&mut super::table::Entry),
+    ) {
+        let (before, after) = self.table.change(&self.rings, seat, now, step);
+        self.touched.insert(seat);
+        if before == after {
+            return;
         }
+        self.edges_stale |= (before == Condition::Dead) != (after == Condition::Dead);
+        self.note_affected(seat);
+        let members = self.rings.len();
+        if before <= Condition::Alive
+            && after >= Condition::Suspect
+            && !self.has(PlantedBug::NoFreeze)
+        {
+            let window = self.settings.freeze_window;
+            self.freeze.note(seat, members, window, now);
+        }
+        let silent = self.table.suspects.len() + self.table.fallen.len();
+        self.freeze.review(silent, members);
     }
 }

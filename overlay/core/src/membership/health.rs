@@ -2,11 +2,15 @@
 //!
 //! Decides: by how much the node's own probing slows down. A node that misses the NACKs of helpers
 //! that should have answered, or that must refute, suspects itself first.
+//!
+//! Dadgar, Phillips, Currey: Lifeguard (DSN 2018, arXiv:1707.00788), section IV-A.
 
 use std::time::Duration;
 
+use super::{Membership, planted::PlantedBug};
+
 /// Lifeguard's upper limit: probing slows down at most ninefold.
-const HEALTH_MAX: u8 = 8;
+pub(super) const HEALTH_MAX: u8 = 8;
 
 /// Zero is healthy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,7 +23,7 @@ impl LocalHealth {
     }
 
     /// `weight` things went wrong that point at this node.
-    pub(super) fn worsen(&mut self, weight: usize) {
+    fn worsen(&mut self, weight: usize) {
         let weight = u8::try_from(weight).unwrap_or(HEALTH_MAX);
         self.0 = self.0.saturating_add(weight).min(HEALTH_MAX);
     }
@@ -32,5 +36,31 @@ impl LocalHealth {
     /// A timer, stretched by the score.
     pub(super) fn stretch(self, span: Duration) -> Duration {
         span * (u32::from(self.0) + 1)
+    }
+}
+
+impl Membership {
+    /// Notes what points at this node.
+    pub(super) fn worsen(&mut self, weight: usize) {
+        if !self.has(PlantedBug::LocalHealthOff) {
+            self.health.worsen(weight);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_stretches_timers_up_to_ninefold_and_recovers() {
+        let mut health = LocalHealth::default();
+        health.worsen(100);
+        let second = Duration::from_secs(1);
+        assert_eq!(health.stretch(second), 9 * second);
+        for _ in 0..HEALTH_MAX {
+            health.improve();
+        }
+        assert_eq!(health.stretch(second), second);
     }
 }

@@ -1,16 +1,18 @@
-//! What is said about a node, and by whom.
+//! What a node says of itself, and what is believed of it.
 //!
-//! Decides: which of two statements about a node is the later one ([`Standing`]). Never: who is
-//! believed; that is `facts`.
+//! Decides: which of two points of a node's history is the later one. Never: who is believed; that
+//! is `facts`.
 //!
-//! Invariant: standings form a total order in which only the subject itself reaches a higher
-//! incarnation, so all nodes that have heard the same statements hold the same one.
+//! Invariant: only the subject signs its records, so only it raises its incarnation.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use consensus_core::{NetworkId, NodeId, Time};
 
-use super::{rtt::RttEstimate, suspicion::Suspicion};
+use super::{
+    keys::{Keys, SIGNATURE_BYTES, Signature},
+    wire,
+};
 
 /// Addresses in one record; a host has a handful, and a record must stay below a few KiB.
 pub const ADDRESSES_MAX: usize = 8;
@@ -18,6 +20,8 @@ pub const ADDRESSES_MAX: usize = 8;
 pub const NETWORKS_MAX: usize = 32;
 /// Endpoints of one network in one record.
 pub const ENDPOINTS_MAX: usize = 4;
+/// Relays in one record: a node that needs them keeps two, so that one may fail.
+pub const RELAYS_MAX: usize = 2;
 
 /// What a node says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Record {
     /// Underlay endpoints of the WireGuard interface per network; at most [`NETWORKS_MAX`] of
     /// [`ENDPOINTS_MAX`] each.
     pub wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
+    /// The nodes through which it is reached when it cannot be dialled; at most [`RELAYS_MAX`].
+    pub relays: Vec<NodeId>,
 }
 
 impl Record {
@@ -47,6 +53,7 @@ impl Record {
     /// The record without what exceeds the limits; the first entries stay.
     pub(super) fn bounded(mut self) -> Self {
         self.addresses.truncate(ADDRESSES_MAX);
+        self.relays.truncate(RELAYS_MAX);
         self.wireguard.truncate(NETWORKS_MAX);
         for (_, endpoints) in &mut self.wireguard {
             endpoints.truncate(ENDPOINTS_MAX);
@@ -54,14 +61,54 @@ impl Record {
         self
     }
 
-    const fn unheard(node: NodeId) -> Self {
+    pub(super) const fn unheard(node: NodeId) -> Self {
         Self {
             node,
             generation: 0,
             version: 0,
             addresses: Vec::new(),
             wireguard: Vec::new(),
+            relays: Vec::new(),
         }
+    }
+}
+
+/// A record below which its subject has put its name. Reads like the record itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedRecord {
+    /// What is said.
+    pub record: Record,
+    /// The subject's, over [`wire::v1::record_text`].
+    pub signature: Signature,
+}
+
+impl SignedRecord {
+    /// Signs a record. The keys must be its subject's.
+    pub fn sign(record: Record, keys: &dyn Keys) -> Arc<Self> {
+        let signature = keys.sign(&wire::v1::record_text(&record));
+        Arc::new(Self { record, signature })
+    }
+
+    /// Whether the subject itself signed it.
+    pub fn is_genuine(&self, keys: &dyn Keys) -> bool {
+        let text = wire::v1::record_text(&self.record);
+        keys.verify(&self.record.node, &text, &self.signature)
+    }
+
+    /// Stands for the record of a member that nothing was heard of. It proves nothing.
+    pub(super) fn unheard(node: NodeId) -> Arc<Self> {
+        Arc::new(Self {
+            record: Record::unheard(node),
+            signature: Signature([0; SIGNATURE_BYTES]),
+        })
+    }
+}
+
+impl Deref for SignedRecord {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
     }
 }
 
@@ -104,7 +151,7 @@ pub enum Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its latest known record; generation 0 and no addresses while nothing was heard.
-    pub record: Record,
+    pub record: Arc<SignedRecord>,
     /// What is believed of it.
     pub condition: Condition,
     /// Whether it said goodbye (then it is also [`Condition::Dead`]).
@@ -115,115 +162,4 @@ pub struct Member {
     pub last_heard: Option<Time>,
     /// Smoothed round-trip time of direct probes.
     pub rtt: Option<Duration>,
-}
-
-/// Severity of a statement within one incarnation. The order is the protocol's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    Unknown,
-    Alive,
-    Suspect,
-    Dead,
-    Left,
-}
-
-impl Rank {
-    const fn condition(self) -> Condition {
-        match self {
-            Self::Unknown => Condition::Unknown,
-            Self::Alive => Condition::Alive,
-            Self::Suspect => Condition::Suspect,
-            Self::Dead | Self::Left => Condition::Dead,
-        }
-    }
-}
-
-/// The later of two standings wins, everywhere (SWIM section 4.2, with rejoin).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Standing {
-    pub(super) incarnation: Incarnation,
-    pub(super) rank: Rank,
-}
-
-/// A member and what else must be remembered of it.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) member: Member,
-    pub(super) standing: Standing,
-    /// Whether `member.record` was ever heard.
-    pub(super) recorded: bool,
-    pub(super) suspicion: Option<Suspicion>,
-    pub(super) rtt: RttEstimate,
-    /// When it was last asked for what it knows, or told what is held against it.
-    pub(super) nudged: Option<Time>,
-    /// Its bucket in the digest.
-    pub(super) bucket: u8,
-}
-
-impl Entry {
-    pub(super) fn unheard(node: NodeId, now: Time) -> Self {
-        let bucket = super::digest::bucket(&node);
-        Self {
-            member: Member {
-                record: Record::unheard(node),
-                condition: Condition::Unknown,
-                left: false,
-                since: now,
-                last_heard: None,
-                rtt: None,
-            },
-            standing: Standing {
-                incarnation: Incarnation::default(),
-                rank: Rank::Unknown,
-            },
-            recorded: false,
-            suspicion: None,
-            rtt: RttEstimate::default(),
-            nudged: None,
-            bucket,
-        }
-    }
-
-    pub(super) fn local(record: Record, now: Time) -> Self {
-        let mut entry = Self::unheard(record.node.clone(), now);
-        entry.stand(
-            Standing {
-                incarnation: record.incarnation(),
-                rank: Rank::Alive,
-            },
-            now,
-        );
-        entry.store(record);
-        entry
-    }
-
-    /// Takes a standing over. True when the condition changed with it.
-    pub(super) fn stand(&mut self, standing: Standing, now: Time) -> bool {
-        self.standing = standing;
-        self.member.left = standing.rank == Rank::Left;
-        if standing.rank != Rank::Suspect {
-            self.suspicion = None;
-        }
-        let condition = standing.rank.condition();
-        let changed = condition != self.member.condition;
-        if changed {
-            self.member.condition = condition;
-            self.member.since = now;
-        }
-        changed
-    }
-
-    /// Keeps the record if it is newer than the one at hand. True when it is.
-    pub(super) fn store(&mut self, record: Record) -> bool {
-        let newer = !self.recorded || record.incarnation() > self.member.record.incarnation();
-        if newer {
-            self.member.record = record;
-            self.recorded = true;
-        }
-        newer
-    }
-
-    pub(super) fn accusers(&self) -> Option<&BTreeSet<NodeId>> {
-        self.suspicion.as_ref().map(|suspicion| &suspicion.accusers)
-    }
 }

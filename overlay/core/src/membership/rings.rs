@@ -1,93 +1,231 @@
 //! Who watches whom.
 //!
-//! Decides: the probe targets and observers of every member. K rings order the agreed members by
-//! BLAKE3(salt, ring, node); in each ring a node watches its next living successor. Any two nodes
-//! with the same agreed set, salt and opinion of the dead compute the same edges (the monitoring
-//! overlay of Rapid, Suresh et al. 2018). Never: looks at addresses or connections.
+//! Decides: the order of the agreed members on K rings, by BLAKE3(salt, ring, node). In each ring a
+//! node watches its next living successor. Any two nodes with the same agreed set, salt and opinion
+//! of the dead compute the same edges (the monitoring overlay of Rapid: Suresh, Malkhi, Gopalan,
+//! Carreiro, Lokhandwala, ATC 2018). Never: looks at addresses, connections or health.
 //!
-//! Invariant: `a` is a successor of `b` exactly when `b` is a predecessor of `a`.
+//! A member's [`Seat`] is its place among the agreed ids; everything that is kept per member is
+//! kept by seat. Seats hold for one [`Rings`] only.
+//!
+//! Invariant: in every ring each seat has one place, and each place one seat.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use consensus_core::NodeId;
 
 /// Rapid's K: eight observers per member tolerate several slow or lying ones.
-pub(super) const RINGS: usize = 8;
-/// Up to this many living members everybody watches everybody: rings would only repeat pairs.
-const ALL_WATCH_MAX: usize = RINGS + 1;
+pub const RINGS: usize = 8;
+/// Up to this many living members everybody watches everybody: the rings of so few repeat pairs,
+/// and would leave some members five observers or fewer.
+pub(super) const ALL_WATCH_MAX: usize = 12;
 /// Up to this many agreed members everybody is connected to everybody: the 2K edges reach all.
 pub(super) const FULL_MESH_MAX: usize = 2 * RINGS + 1;
+/// Bytes of a node's mark: enough that no two members of any mesh share one by chance.
+const MARK_BYTES: usize = 16;
 
-/// The ring orders of one agreed set.
+/// A member's place among the agreed ids, by rising id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seat(u32);
+
+impl Seat {
+    /// The place as a number, for tables of one's own.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The seat with this number.
+    ///
+    /// # Panics
+    /// Above four billion, which no mesh has.
+    pub fn at(index: usize) -> Self {
+        Self(u32::try_from(index).expect("no mesh has four billion members"))
+    }
+}
+
+/// The ring orders of one agreed set. Costs most of its making; cores of one process may share it.
 #[derive(Debug, Default)]
-pub(super) struct Rings {
-    /// Members in the order of each ring.
-    orders: Vec<Vec<NodeId>>,
-    /// Each member's place in every ring.
-    places: BTreeMap<NodeId, [usize; RINGS]>,
+pub struct Rings {
+    salt: u64,
+    /// By rising id.
+    nodes: Vec<NodeId>,
+    /// The last bytes of each id with its seat, sorted: ids differ there.
+    finder: Vec<(u64, Seat)>,
+    /// The seats in the order of each ring.
+    orders: Vec<Vec<Seat>>,
+    /// Each seat's place in every ring.
+    places: Vec<[u32; RINGS]>,
+    /// The beginning of each id's hash.
+    marks: Vec<[u8; MARK_BYTES]>,
+    /// The seats of each bucket of a digest.
+    buckets: Vec<Vec<Seat>>,
 }
 
 /// Which way to walk along a ring.
-#[derive(Clone, Copy)]
-enum Way {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To those that are watched.
     Forward,
+    /// To those that watch.
     Backward,
 }
 
 impl Rings {
-    /// Orders the members; 8 hashes each.
-    pub(super) fn new(members: &BTreeSet<NodeId>, salt: u64) -> Self {
-        let mut places: BTreeMap<NodeId, [usize; RINGS]> = members
-            .iter()
-            .map(|node| (node.clone(), [0; RINGS]))
+    /// Orders the members. The salt is agreed, so that nobody can choose whom it watches.
+    pub fn new(members: &BTreeSet<NodeId>, salt: u64) -> Self {
+        let nodes: Vec<NodeId> = members.iter().cloned().collect();
+        let mut finder: Vec<_> = (0..)
+            .map(Seat)
+            .zip(&nodes)
+            .map(|(s, n)| (tail(n), s))
             .collect();
-        let mut orders = Vec::with_capacity(RINGS);
-        for ring in 0..RINGS {
-            let mut order: Vec<_> = members.iter().map(|n| (draw(salt, ring, n), n)).collect();
-            order.sort();
-            for (place, (_, node)) in order.iter().enumerate() {
-                if let Some(at) = places.get_mut(*node) {
-                    at[ring] = place;
+        finder.sort_unstable();
+        let mut places = vec![[0; RINGS]; nodes.len()];
+        let orders = (0..RINGS)
+            .map(|ring| {
+                let drawn = (0..).map(Seat).zip(&nodes);
+                let mut order: Vec<_> = drawn.map(|(s, n)| (draw(salt, ring, n), s)).collect();
+                order.sort_unstable();
+                for (place, (_, seat)) in (0..).zip(&order) {
+                    places[seat.index()][ring] = place;
                 }
-            }
-            orders.push(order.into_iter().map(|(_, node)| node.clone()).collect());
+                order.into_iter().map(|(_, seat)| seat).collect()
+            })
+            .collect();
+        let marks: Vec<_> = nodes.iter().map(mark).collect();
+        let mut buckets = vec![Vec::new(); 256];
+        for (seat, mark) in (0..).map(Seat).zip(&marks) {
+            buckets[usize::from(mark[0])].push(seat);
         }
-        Self { orders, places }
-    }
-
-    /// Whom `node` probes, given who lives.
-    pub(super) fn successors(&self, node: &NodeId, live: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        self.adjacent(node, live, Way::Forward)
-    }
-
-    /// Who probes `node`, given who lives.
-    pub(super) fn predecessors(&self, node: &NodeId, live: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        self.adjacent(node, live, Way::Backward)
-    }
-
-    fn adjacent(&self, node: &NodeId, live: &BTreeSet<NodeId>, way: Way) -> BTreeSet<NodeId> {
-        let Some(places) = self.places.get(node) else {
-            return BTreeSet::new();
-        };
-        if live.len() <= ALL_WATCH_MAX {
-            return live
-                .iter()
-                .filter(|other| *other != node)
-                .cloned()
-                .collect();
+        Self {
+            salt,
+            nodes,
+            finder,
+            orders,
+            places,
+            marks,
+            buckets,
         }
-        let nearest = |(order, place): (&Vec<NodeId>, &usize)| {
-            let others = order.len() - 1;
-            (1..=others)
-                .map(|step| match way {
-                    Way::Forward => &order[(place + step) % order.len()],
-                    Way::Backward => &order[(place + order.len() - step) % order.len()],
-                })
-                .find(|other| live.contains(*other))
-                .cloned()
-        };
-        self.orders.iter().zip(places).filter_map(nearest).collect()
     }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nobody was agreed yet.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The members, by rising id and so by seat.
+    pub fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
+    /// Who has the seat.
+    ///
+    /// # Panics
+    /// When the seat is of other rings.
+    pub fn node(&self, seat: Seat) -> &NodeId {
+        &self.nodes[seat.index()]
+    }
+
+    /// The member's seat; none for a stranger.
+    pub fn seat(&self, node: &NodeId) -> Option<Seat> {
+        let tail = tail(node);
+        let first = self.finder.partition_point(|(other, _)| *other < tail);
+        let alike = self.finder[first..]
+            .iter()
+            .take_while(|(other, _)| *other == tail);
+        let mut seats = alike.map(|(_, seat)| *seat);
+        seats.find(|seat| self.node(*seat) == node)
+    }
+
+    /// Whether these are the rings of that set and salt.
+    pub fn are_of(&self, members: &BTreeSet<NodeId>, salt: u64) -> bool {
+        self.salt == salt && self.nodes.len() == members.len() && self.nodes.iter().eq(members)
+    }
+
+    pub(super) fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
+        (0..self.nodes.len()).map(Seat::at)
+    }
+
+    /// All others of a ring, the nearest first.
+    pub(super) fn walk(&self, from: Seat, ring: usize, way: Way) -> impl Iterator<Item = Seat> {
+        let order = &self.orders[ring];
+        let place = self.places[from.index()][ring] as usize;
+        (1..order.len()).map(move |step| {
+            let at = match way {
+                Way::Forward => place + step,
+                Way::Backward => place + order.len() - step,
+            };
+            order[if at < order.len() {
+                at
+            } else {
+                at - order.len()
+            }]
+        })
+    }
+
+    /// The nearest acceptable other in each ring, by rising seat, none twice.
+    pub(super) fn nearest(&self, from: Seat, way: Way, fits: impl Fn(Seat) -> bool) -> Vec<Seat> {
+        let nearest = |ring| self.walk(from, ring, way).find(|seat| fits(*seat));
+        let mut seats: Vec<_> = (0..RINGS).filter_map(nearest).collect();
+        seats.sort_unstable();
+        seats.dedup();
+        seats
+    }
+
+    pub(super) fn mark(&self, seat: Seat) -> &[u8; MARK_BYTES] {
+        &self.marks[seat.index()]
+    }
+
+    /// The seat's bucket in a digest: the first byte of its id's hash.
+    pub(super) fn bucket(&self, seat: Seat) -> u8 {
+        self.marks[seat.index()][0]
+    }
+
+    pub(super) fn in_bucket(&self, bucket: u8) -> &[Seat] {
+        self.buckets
+            .get(usize::from(bucket))
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Where the seats of one agreed set went in the next.
+#[derive(Debug)]
+pub(super) struct Moves(Vec<Option<Seat>>);
+
+impl Moves {
+    pub(super) fn between(old: &Rings, new: &Rings) -> Self {
+        Self(old.nodes.iter().map(|node| new.seat(node)).collect())
+    }
+
+    /// The new seat; none for who is a member no more.
+    pub(super) fn of(&self, seat: Seat) -> Option<Seat> {
+        self.0.get(seat.index()).copied().flatten()
+    }
+
+    /// Moves a set.
+    pub(super) fn set(&self, seats: &BTreeSet<Seat>) -> BTreeSet<Seat> {
+        seats.iter().filter_map(|seat| self.of(*seat)).collect()
+    }
+}
+
+/// The last eight characters: keys are random there, unlike in the beginning.
+fn tail(node: &NodeId) -> u64 {
+    let bytes = node.as_str().as_bytes();
+    bytes
+        .last_chunk()
+        .map_or(0, |last| u64::from_be_bytes(*last))
+}
+
+fn mark(node: &NodeId) -> [u8; MARK_BYTES] {
+    let hash = blake3::hash(node.as_str().as_bytes());
+    let mut mark = [0; MARK_BYTES];
+    mark.copy_from_slice(&hash.as_bytes()[..MARK_BYTES]);
+    mark
 }
 
 fn draw(salt: u64, ring: usize, node: &NodeId) -> [u8; 32] {
@@ -103,56 +241,57 @@ mod tests {
     use super::super::tests::node;
     use super::*;
 
-    fn members(count: usize) -> BTreeSet<NodeId> {
-        (0..count).map(node).collect()
+    fn rings(count: usize, salt: u64) -> Rings {
+        Rings::new(&(0..count).map(node).collect(), salt)
     }
 
     #[test]
     fn observers_and_targets_mirror_each_other() {
-        let all = members(40);
-        let rings = Rings::new(&all, 7);
-        let live: BTreeSet<_> = all.iter().skip(5).cloned().collect();
-        for a in &live {
-            for b in &live {
-                let watches = rings.successors(a, &live).contains(b);
-                assert_eq!(watches, rings.predecessors(b, &live).contains(a));
+        let rings = rings(40, 7);
+        let live = |seat: Seat| seat.index() >= 5;
+        for a in rings.seats().filter(|seat| live(*seat)) {
+            for b in rings.seats().filter(|seat| live(*seat)) {
+                let watches = rings.nearest(a, Way::Forward, live).contains(&b);
+                assert_eq!(watches, rings.nearest(b, Way::Backward, live).contains(&a));
             }
         }
     }
 
     #[test]
     fn nobody_watches_itself_or_the_dead_and_everybody_is_watched() {
-        let all = members(30);
-        let rings = Rings::new(&all, 1);
-        let live: BTreeSet<_> = all.iter().skip(10).cloned().collect();
-        for node in &live {
-            let targets = rings.successors(node, &live);
-            assert!(!targets.contains(node) && targets.is_subset(&live));
+        let rings = rings(30, 1);
+        let live = |seat: Seat| seat.index() >= 10;
+        for seat in rings.seats().filter(|seat| live(*seat)) {
+            let targets = rings.nearest(seat, Way::Forward, live);
+            assert!(!targets.contains(&seat) && targets.iter().all(|seat| live(*seat)));
             assert!(targets.len() <= RINGS);
-            assert!(!rings.predecessors(node, &live).is_empty());
+            assert!(!rings.nearest(seat, Way::Backward, live).is_empty());
         }
     }
 
     #[test]
-    fn a_small_mesh_watches_everybody() {
-        let all = members(9);
-        let rings = Rings::new(&all, 3);
-        assert_eq!(rings.successors(&node(0), &all).len(), 8);
-    }
-
-    #[test]
     fn another_salt_gives_other_edges() {
-        let all = members(50);
-        let (one, two) = (Rings::new(&all, 1), Rings::new(&all, 2));
-        assert_ne!(
-            one.successors(&node(0), &all),
-            two.successors(&node(0), &all)
-        );
+        let (one, two) = (rings(50, 1), rings(50, 2));
+        let edges = |rings: &Rings| rings.nearest(Seat(0), Way::Forward, |_| true);
+        assert_ne!(edges(&one), edges(&two));
     }
 
     #[test]
-    fn a_stranger_has_no_edges() {
-        let all = members(20);
-        assert!(Rings::new(&all, 1).successors(&node(99), &all).is_empty());
+    fn every_member_is_found_at_its_seat_and_a_stranger_at_none() {
+        let rings = rings(300, 1);
+        for (index, node) in rings.nodes().iter().enumerate() {
+            assert_eq!(rings.seat(node), Some(Seat::at(index)));
+        }
+        assert_eq!(rings.seat(&node(999)), None);
+    }
+
+    #[test]
+    fn seats_follow_their_nodes_into_another_set() {
+        let (old, new) = (rings(20, 1), Rings::new(&(5..30).map(node).collect(), 1));
+        let moves = Moves::between(&old, &new);
+        for seat in old.seats() {
+            let moved = moves.of(seat).map(|seat| new.node(seat));
+            assert_eq!(moved, Some(old.node(seat)).filter(|id| **id >= node(5)));
+        }
     }
 }

@@ -1,14 +1,21 @@
 //! How long a suspect has to refute (Lifeguard's suspicion timeout).
 //!
-//! Decides: the deadline, from how many confirm and how many could. Logarithmic in the
-//! confirmations: the first ones count most. Invariants: between `suspicion_min` and
-//! `suspicion_max`; never longer for one confirmation more or one observer less.
+//! Decides: the deadline, from how many confirm and how many could, reckoned anew whenever an
+//! observer falls or comes back. Logarithmic in the confirmations: the first ones count most.
+//! Invariants: between `suspicion_min` and `suspicion_max`; never longer for one confirmation more
+//! or one observer less; the word of an accuser that has died since counts no more.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use consensus_core::{NodeId, Time};
+use consensus_core::Time;
 
-use super::{Condition, Membership, Settings, record::Rank};
+use super::{
+    Condition, Membership,
+    planted::PlantedBug,
+    rings::{RINGS, Seat, Way},
+    settings::{Pace, Timers},
+    table::Rank,
+};
 
 /// More confirmations than this shorten nothing (Lifeguard's K).
 pub(super) const CONFIRMATIONS_MAX: usize = 3;
@@ -25,39 +32,30 @@ const SHARE: [[u32; CONFIRMATIONS_MAX + 1]; CONFIRMATIONS_MAX] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Suspicion {
     pub(super) started: Time,
-    /// The first accuser and those who confirm; at most `CONFIRMATIONS_MAX + 1`.
-    pub(super) accusers: BTreeSet<NodeId>,
     /// Time during which this node stood still and could not have heard a refutation.
     pub(super) pardon: Duration,
     pub(super) deadline: Time,
 }
 
 impl Suspicion {
-    /// Opens with one accuser; the deadline is set by [`Self::reckon`].
-    pub(super) fn new(accuser: NodeId, settings: &Settings, now: Time) -> Self {
+    /// Begins; the deadline is set by [`Self::reckon`].
+    pub(super) fn begin(timers: Timers, now: Time) -> Self {
         Self {
             started: now,
-            accusers: BTreeSet::from([accuser]),
             pardon: Duration::ZERO,
-            deadline: now + settings.suspicion_max,
+            deadline: now + timers.suspicion_max,
         }
     }
 
-    /// True when the accuser is new and its word still shortens something.
-    pub(super) fn confirm(&mut self, accuser: NodeId) -> bool {
-        self.accusers.len() <= CONFIRMATIONS_MAX && self.accusers.insert(accuser)
-    }
-
-    /// Sets the deadline anew, given how many live nodes observe the suspect; never into the past.
-    pub(super) fn reckon(&mut self, observers: usize, settings: &Settings, now: Time) {
-        let needed = CONFIRMATIONS_MAX.min(observers.saturating_sub(1));
-        let span = timeout(self.accusers.len() - 1, needed, settings);
+    /// Sets the deadline anew; never into the past.
+    fn reckon(&mut self, confirmations: usize, needed: usize, timers: Timers, now: Time) {
+        let span = timeout(confirmations, needed, timers);
         self.deadline = (self.started + span + self.pardon).max(now);
     }
 }
 
-fn timeout(confirmations: usize, needed: usize, settings: &Settings) -> Duration {
-    let (min, max) = (settings.suspicion_min, settings.suspicion_max);
+fn timeout(confirmations: usize, needed: usize, timers: Timers) -> Duration {
+    let (min, max) = (timers.suspicion_min, timers.suspicion_max);
     if needed == 0 {
         return min;
     }
@@ -69,53 +67,112 @@ fn timeout(confirmations: usize, needed: usize, settings: &Settings) -> Duration
 impl Membership {
     /// Confirmations that can still come shorten what their absence costs.
     pub(super) fn reckon_deadlines(&mut self, now: Time) {
-        let suspects: Vec<_> = self
-            .table
+        for subject in std::mem::take(&mut self.affected) {
+            if self.table.get(subject).suspicion().is_none() {
+                continue;
+            }
+            let needed = if self.has(PlantedBug::StaticConfirmations) {
+                CONFIRMATIONS_MAX
+            } else {
+                let observers = self.count_observers(subject);
+                CONFIRMATIONS_MAX.min(observers.saturating_sub(1))
+            };
+            let (voices, pace) = self.voices(subject);
+            let timers = self.settings.timers(pace);
+            self.table.reschedule(subject, |suspicion| {
+                suspicion.reckon(voices.saturating_sub(1), needed, timers, now);
+            });
+        }
+    }
+
+    /// How many accusers count, and by which timers: one that watches the suspect over a LAN edge
+    /// knows sooner what to think of its silence.
+    pub(super) fn voices(&self, subject: Seat) -> (usize, Pace) {
+        let case = self.table.get(subject).case.as_deref();
+        let accusers = case.map_or(&[][..], |case| &case.accusers);
+        let counted = accusers
             .iter()
-            .filter(|(_, entry)| entry.suspicion.is_some())
-            .map(|(node, _)| (node.clone(), self.count_observers(node)))
-            .collect();
-        for (node, observers) in suspects {
-            if let Some(suspicion) = self
-                .table
-                .get_mut(&node)
-                .and_then(|entry| entry.suspicion.as_mut())
-            {
-                suspicion.reckon(observers, &self.settings, now);
+            .filter(|(seat, _)| !self.table.is_dead(*seat));
+        let mut pace = Pace::Wan;
+        let mut voices = 0;
+        for (_, update) in counted {
+            voices += 1;
+            if let Some((_, accusation)) = update.accusation() {
+                pace = pace.min(accusation.pace);
             }
         }
-        self.suspicion_at = self.earliest_deadline();
+        (voices, pace)
     }
 
-    pub(super) fn earliest_deadline(&self) -> Option<Time> {
-        let suspicions = self
-            .table
-            .values()
-            .filter_map(|entry| entry.suspicion.as_ref());
-        suspicions.map(|suspicion| suspicion.deadline).min()
+    /// Living observers of whom nobody complains.
+    fn count_observers(&self, subject: Seat) -> usize {
+        let trusted =
+            |seat: Seat| seat != subject && self.table.condition(seat) == Condition::Alive;
+        if self.everybody_watches() {
+            return self.rings.seats().filter(|seat| trusted(*seat)).count();
+        }
+        let mut observers: Vec<Seat> = (0..RINGS)
+            .filter_map(|ring| {
+                let mut walk = self.rings.walk(subject, ring, Way::Backward);
+                walk.find(|seat| self.table.condition(*seat) <= Condition::Alive)
+            })
+            .filter(|seat| trusted(*seat))
+            .collect();
+        observers.sort_unstable();
+        observers.dedup();
+        observers.len()
     }
 
-    fn count_observers(&self, node: &NodeId) -> usize {
-        let observers = self.rings.predecessors(node, &self.live);
-        let alive = |observer: &&NodeId| {
-            self.member(observer)
-                .is_some_and(|member| member.condition == Condition::Alive)
-        };
-        observers.iter().filter(alive).count()
+    /// Whether a member observes another, as seen from here. Suspects in between are no obstacle:
+    /// the observer behind them may hold them dead already.
+    pub(super) fn observes(&self, observer: Seat, subject: Seat) -> bool {
+        if observer == subject {
+            return false;
+        }
+        if self.everybody_watches() || self.has(PlantedBug::NonObserverCounted) {
+            return true;
+        }
+        (0..RINGS).any(|ring| {
+            let walk = self.rings.walk(subject, ring, Way::Backward);
+            for seat in walk {
+                if seat == observer {
+                    return true;
+                }
+                if self.table.condition(seat) <= Condition::Alive {
+                    return false;
+                }
+            }
+            false
+        })
+    }
+
+    /// Marks the suspects whose observers changed with the member's condition.
+    pub(super) fn note_affected(&mut self, seat: Seat) {
+        self.affected.insert(seat);
+        if self.table.suspects.is_empty() {
+            return;
+        }
+        if self.everybody_watches() {
+            self.affected.extend(&self.table.suspects);
+            return;
+        }
+        for ring in 0..RINGS {
+            for next in self.rings.walk(seat, ring, Way::Forward) {
+                match self.table.condition(next) {
+                    Condition::Unknown | Condition::Alive => break,
+                    Condition::Suspect => {
+                        self.affected.insert(next);
+                    }
+                    Condition::Dead => {}
+                }
+            }
+        }
     }
 
     pub(super) fn expire_suspicions(&mut self, now: Time) {
-        if self.suspicion_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let expired: Vec<_> = self
-            .table
-            .iter()
-            .filter(|(_, entry)| entry.suspicion.as_ref().is_some_and(|s| s.deadline <= now))
-            .map(|(node, _)| node.clone())
-            .collect();
-        for node in expired {
-            self.accuse(&node, Rank::Dead, now);
+        while let Some((_, subject)) = self.table.deadlines.first().filter(|(at, _)| *at <= now) {
+            let subject = *subject;
+            self.accuse(subject, Rank::Dead, now);
         }
     }
 }
@@ -126,25 +183,25 @@ mod tests {
 
     #[test]
     fn an_unconfirmed_suspicion_lasts_longest_and_a_confirmed_one_shortest() {
-        let settings = Settings::lan();
-        assert_eq!(timeout(0, 3, &settings), settings.suspicion_max);
-        assert_eq!(timeout(3, 3, &settings), settings.suspicion_min);
+        let timers = Timers::lan();
+        assert_eq!(timeout(0, 3, timers), timers.suspicion_max);
+        assert_eq!(timeout(3, 3, timers), timers.suspicion_min);
     }
 
     #[test]
     fn a_sole_observer_needs_no_confirmation() {
-        let settings = Settings::lan();
-        assert_eq!(timeout(0, 0, &settings), settings.suspicion_min);
+        let timers = Timers::lan();
+        assert_eq!(timeout(0, 0, timers), timers.suspicion_min);
     }
 
     #[test]
     fn neither_a_confirmation_nor_a_lost_observer_ever_prolongs_a_suspicion() {
-        let settings = Settings::lan();
+        let timers = Timers::lan();
         for needed in 0..=3 {
             for confirmations in 0..=3 {
-                let here = timeout(confirmations, needed, &settings);
-                assert!(timeout(confirmations + 1, needed, &settings) <= here);
-                assert!(timeout(confirmations, needed.saturating_sub(1), &settings) <= here);
+                let here = timeout(confirmations, needed, timers);
+                assert!(timeout(confirmations + 1, needed, timers) <= here);
+                assert!(timeout(confirmations, needed.saturating_sub(1), timers) <= here);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Claims about one node, driven by hand. Whole meshes are `simulations`' matter.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use consensus_core::{NetworkId, NodeId, Time};
 
@@ -38,7 +38,7 @@ fn a_larger_mesh_keeps_a_bounded_number_of_edges() {
 fn a_record_makes_its_subject_alive() {
     let mut one = Fixture::alone();
     one.roster(3);
-    one.hears(1, vec![Update::Alive(record(1, 4, 2))]);
+    one.hears(1, vec![Update::Alive(signed(1, 4, 2))]);
     let member = one.core.member(&node(1)).unwrap();
     assert_eq!(
         (member.condition, member.record.generation),
@@ -52,8 +52,8 @@ fn strangers_and_facts_about_strangers_change_nothing() {
     let mut one = Fixture::alone();
     one.roster(3);
     one.drain();
-    one.hears(9, vec![Update::Alive(record(1, 1, 0))]);
-    one.hears(1, vec![Update::Alive(record(8, 1, 0))]);
+    one.hears(9, vec![Update::Alive(signed(1, 1, 0))]);
+    one.hears(1, vec![Update::Alive(signed(8, 1, 0))]);
     assert_eq!(one.condition(1), Condition::Unknown);
     assert!(one.core.member(&node(8)).is_none());
 }
@@ -115,12 +115,12 @@ fn an_accused_node_refutes_with_a_later_incarnation() {
     let mut one = Fixture::with_alive(3);
     one.drain();
     let own = one.core.record().incarnation();
-    one.hears(1, vec![Update::Suspect(accusation(0, own, 2))]);
+    one.hears(1, vec![Update::Suspect(suspects(0, own, 2))]);
     assert!(one.core.record().incarnation() > own);
     assert!(
         one.told(2)
             .iter()
-            .any(|update| *update == Update::Alive(one.core.record().clone()))
+            .any(|update| *update == Update::Alive(one.core.signed_record().clone()))
     );
     assert!(one.core.load().health > 0);
 }
@@ -128,7 +128,7 @@ fn an_accused_node_refutes_with_a_later_incarnation() {
 #[test]
 fn a_node_that_forgot_its_generation_surpasses_what_the_mesh_remembers() {
     let mut one = Fixture::with_alive(3);
-    one.hears(1, vec![Update::Alive(record(0, 7, 3))]);
+    one.hears(1, vec![Update::Alive(signed(0, 7, 3))]);
     let own = one.core.record();
     assert_eq!((own.generation, own.version), (7, 4));
 }
@@ -144,42 +144,36 @@ fn an_outdated_accusation_is_answered_but_costs_no_incarnation() {
         generation: own.generation,
         version: 0,
     };
-    one.hears(1, vec![Update::Dead(accusation(0, old, 1))]);
+    one.hears(1, vec![Update::Dead(condemns(0, old, 1))]);
     assert_eq!(*one.core.record(), own);
 }
 
 #[test]
 fn a_later_incarnation_revives_suspect_and_dead_alike() {
     let mut one = Fixture::with_alive(3);
-    one.hears(1, vec![Update::Suspect(accusation(2, INITIAL, 1))]);
+    one.hears(1, vec![Update::Suspect(suspects(2, INITIAL, 1))]);
     assert_eq!(one.condition(2), Condition::Suspect);
-    one.hears(1, vec![Update::Alive(record(2, 1, 1))]);
+    one.hears(1, vec![Update::Alive(signed(2, 1, 1))]);
     assert_eq!(one.condition(2), Condition::Alive);
-    one.hears(
-        1,
-        vec![Update::Left {
-            subject: node(2),
-            incarnation: second(),
-        }],
-    );
+    one.hears(1, vec![goodbye(2, second())]);
     assert_eq!(one.condition(2), Condition::Dead);
-    one.hears(1, vec![Update::Alive(record(2, 2, 0))]);
+    one.hears(1, vec![Update::Alive(signed(2, 2, 0))]);
     assert_eq!(one.condition(2), Condition::Alive);
 }
 
 #[test]
 fn the_same_incarnation_does_not_clear_a_suspicion() {
     let mut one = Fixture::with_alive(3);
-    one.hears(1, vec![Update::Suspect(accusation(2, INITIAL, 1))]);
-    one.hears(1, vec![Update::Alive(record(2, 1, 0))]);
+    one.hears(1, vec![Update::Suspect(suspects(2, INITIAL, 1))]);
+    one.hears(1, vec![Update::Alive(signed(2, 1, 0))]);
     assert_eq!(one.condition(2), Condition::Suspect);
 }
 
 #[test]
 fn a_foreign_verdict_of_death_on_a_living_member_is_only_a_suspicion() {
     let mut one = Fixture::with_alive(4);
-    one.hears(1, vec![Update::Dead(accusation(2, INITIAL, 1))]);
-    one.hears(3, vec![Update::Dead(accusation(2, INITIAL, 3))]);
+    one.hears(1, vec![Update::Dead(condemns(2, INITIAL, 1))]);
+    one.hears(3, vec![Update::Dead(condemns(2, INITIAL, 3))]);
     assert_eq!(one.condition(2), Condition::Suspect);
 }
 
@@ -187,24 +181,18 @@ fn a_foreign_verdict_of_death_on_a_living_member_is_only_a_suspicion() {
 fn a_foreign_verdict_ends_a_suspicion_of_some_age() {
     let mut one = Fixture::with_alive(4);
     one.answering = true;
-    one.hears(1, vec![Update::Suspect(accusation(2, INITIAL, 1))]);
+    one.hears(1, vec![Update::Suspect(suspects(2, INITIAL, 1))]);
     one.run(Duration::from_secs(2));
-    one.hears(1, vec![Update::Dead(accusation(2, INITIAL, 1))]);
+    one.hears(1, vec![Update::Dead(condemns(2, INITIAL, 1))]);
     assert_eq!(one.condition(2), Condition::Dead);
 }
 
 #[test]
 fn the_dead_accuse_nobody() {
     let mut one = Fixture::with_alive(4);
-    one.hears(
-        1,
-        vec![Update::Left {
-            subject: node(3),
-            incarnation: INITIAL,
-        }],
-    );
-    one.hears(3, vec![Update::Suspect(accusation(2, INITIAL, 3))]);
-    one.hears(1, vec![Update::Suspect(accusation(2, INITIAL, 3))]);
+    one.hears(1, vec![goodbye(3, INITIAL)]);
+    one.hears(3, vec![Update::Suspect(suspects(2, INITIAL, 3))]);
+    one.hears(1, vec![Update::Suspect(suspects(2, INITIAL, 3))]);
     assert_eq!(one.condition(2), Condition::Alive);
 }
 
@@ -214,11 +202,11 @@ fn confirmations_shorten_a_suspicion() {
     let mut confirmed = Fixture::with_alive(7);
     for one in [&mut lone, &mut confirmed] {
         one.answering = true;
-        one.hears(1, vec![Update::Suspect(accusation(2, INITIAL, 1))]);
+        one.hears(1, vec![Update::Suspect(suspects(2, INITIAL, 1))]);
     }
-    confirmed.hears(3, vec![Update::Suspect(accusation(2, INITIAL, 3))]);
-    confirmed.hears(4, vec![Update::Suspect(accusation(2, INITIAL, 4))]);
-    confirmed.hears(5, vec![Update::Suspect(accusation(2, INITIAL, 5))]);
+    confirmed.hears(3, vec![Update::Suspect(suspects(2, INITIAL, 3))]);
+    confirmed.hears(4, vec![Update::Suspect(suspects(2, INITIAL, 4))]);
+    confirmed.hears(5, vec![Update::Suspect(suspects(2, INITIAL, 5))]);
     lone.run(Duration::from_secs(4));
     confirmed.run(Duration::from_secs(4));
     assert_eq!(lone.condition(2), Condition::Suspect);
@@ -228,7 +216,7 @@ fn confirmations_shorten_a_suspicion() {
 #[test]
 fn news_is_pushed_to_every_connected_neighbour_but_its_source_and_only_once() {
     let mut one = Fixture::with_alive(5);
-    let fact = Update::Alive(record(4, 9, 0));
+    let fact = Update::Alive(signed(4, 9, 0));
     one.hears(1, vec![fact.clone()]);
     assert!(one.told(2).contains(&fact) && one.told(3).contains(&fact));
     assert!(!one.told(1).contains(&fact));
@@ -241,13 +229,13 @@ fn news_is_pushed_to_every_connected_neighbour_but_its_source_and_only_once() {
 fn a_suspect_that_speaks_is_told_of_its_suspicion_at_most_once_a_second() {
     let mut one = Fixture::with_alive(4);
     one.answering = true;
-    one.hears(1, vec![Update::Suspect(accusation(2, INITIAL, 1))]);
+    one.hears(1, vec![Update::Suspect(suspects(2, INITIAL, 1))]);
     one.drain();
     one.sends.clear();
     for _ in 0..5 {
         one.hears(2, Vec::new());
     }
-    let charge = Update::Suspect(accusation(2, INITIAL, 1));
+    let charge = Update::Suspect(suspects(2, INITIAL, 1));
     assert_eq!(one.told(2), vec![charge]);
 }
 
@@ -270,15 +258,11 @@ fn a_goodbye_reaches_the_neighbours_and_silences_the_node() {
     one.drain();
     one.core.handle_leave(one.now);
     for peer in 1..4 {
-        let goodbye = Update::Left {
-            subject: node(0),
-            incarnation: INITIAL,
-        };
-        assert!(one.told(peer).contains(&goodbye));
+        assert!(one.told(peer).contains(&goodbye(0, INITIAL)));
     }
     assert_eq!(one.core.poll_timeout(), None);
     one.drain();
-    one.hears(1, vec![Update::Suspect(accusation(0, INITIAL, 1))]);
+    one.hears(1, vec![Update::Suspect(suspects(0, INITIAL, 1))]);
     assert!(one.drain().is_empty());
 }
 
@@ -353,7 +337,7 @@ fn digests_that_differ_are_answered_with_what_is_held_and_equal_ones_are_not() {
             .count(),
         4
     );
-    let buckets = digest::summary(one.core.table.values());
+    let buckets = digest::summary(&one.core.table.sums);
     one.sends.clear();
     one.core
         .handle_message(&node(1), Message::Digest { buckets }, one.now);
@@ -363,13 +347,7 @@ fn digests_that_differ_are_answered_with_what_is_held_and_equal_ones_are_not() {
 #[test]
 fn a_repair_of_a_dead_member_never_shows_it_alive_in_between() {
     let mut teacher = Fixture::with_alive(3);
-    teacher.hears(
-        1,
-        vec![Update::Left {
-            subject: node(2),
-            incarnation: INITIAL,
-        }],
-    );
+    teacher.hears(1, vec![goodbye(2, INITIAL)]);
     teacher.drain();
     teacher.core.handle_message(
         &node(1),
@@ -444,7 +422,7 @@ struct Fixture {
 impl Fixture {
     fn alone() -> Self {
         let now = Time::from_micros(1_000_000);
-        let core = Membership::new(record(0, 1, 0), Settings::lan(), 42, now);
+        let core = Membership::new(record(0, 1, 0), keys(0), Settings::lan(), 42, now);
         Self {
             core,
             now,
@@ -460,7 +438,7 @@ impl Fixture {
         one.roster(count);
         for index in 1..count {
             one.core.handle_connected(&node(index), one.now);
-            one.hears(index, vec![Update::Alive(record(index, 1, 0))]);
+            one.hears(index, vec![Update::Alive(signed(index, 1, 0))]);
         }
         one.drain();
         one.sends.clear();
@@ -570,13 +548,40 @@ fn record(index: usize, generation: u64, version: u64) -> Record {
         version,
         addresses: Vec::new(),
         wireguard: Vec::new(),
+        relays: Vec::new(),
     }
 }
 
-fn accusation(subject: usize, incarnation: Incarnation, accuser: usize) -> Accusation {
-    Accusation {
-        subject: node(subject),
-        incarnation,
-        accuser: node(accuser),
-    }
+pub(super) fn keys(index: usize) -> Arc<dyn Keys> {
+    Arc::new(SimulatedKeys(node(index)))
+}
+
+fn signed(index: usize, generation: u64, version: u64) -> Arc<SignedRecord> {
+    SignedRecord::sign(record(index, generation, version), &*keys(index))
+}
+
+fn accuses(
+    verdict: Verdict,
+    subject: usize,
+    incarnation: Incarnation,
+    accuser: usize,
+) -> Arc<Accusation> {
+    let by = (node(accuser), &*keys(accuser));
+    Accusation::sign(verdict, node(subject), incarnation, by, Pace::Lan)
+}
+
+pub(super) fn suspects(
+    subject: usize,
+    incarnation: Incarnation,
+    accuser: usize,
+) -> Arc<Accusation> {
+    accuses(Verdict::Suspect, subject, incarnation, accuser)
+}
+
+fn condemns(subject: usize, incarnation: Incarnation, accuser: usize) -> Arc<Accusation> {
+    accuses(Verdict::Dead, subject, incarnation, accuser)
+}
+
+pub(super) fn goodbye(subject: usize, incarnation: Incarnation) -> Update {
+    Update::Left(Goodbye::sign(node(subject), incarnation, &*keys(subject)))
 }

@@ -32,8 +32,8 @@ use crate::{
 const UNDER_WAY_MAX: usize = 256;
 /// Bytes gathered before a flush, so that a burst of small calls is one packet.
 const BATCH_BYTES: usize = 64 * 1024;
-/// A stream without a call for so long is given back.
-const IDLE: Duration = Duration::from_secs(60);
+/// A stream without a call for so long is given back, and with it perhaps the connection.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// One call, on its way to the stream.
 pub(crate) struct CallRequest {

@@ -5,6 +5,8 @@
 //! with its own chain or a refusal, and each side verifies the other. A joiner that wants to enrol
 //! is served here, and its connection ends here.
 //!
+//! Circuits through relays pass here like any other connection; the relay itself is not believed.
+//!
 //! Invariants: an error leaves the connection closed; every wait has a deadline; what passes is
 //! noted under its connection, and the Swarm's behaviour closes any connection that has no note.
 
@@ -21,7 +23,7 @@ use std::{
 use consensus_core::NodeId;
 use libp2p::{
     Multiaddr, PeerId,
-    core::{ConnectedPoint, muxing::StreamMuxerBox},
+    core::{ConnectedPoint, Endpoint, muxing::StreamMuxerBox},
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -100,6 +102,12 @@ impl Gate {
     ) -> Result<(PeerId, StreamMuxerBox), GateError> {
         let node = node_id_of(&peer).ok_or(GateError::Stranger("its key is not Ed25519"))?;
         let result = match &point {
+            // Two ends that punch a hole dial both: one of them is told to act as the listener.
+            ConnectedPoint::Dialer {
+                address,
+                role_override: Endpoint::Listener,
+                ..
+            } => self.answer(&node, address, &mut muxer).await,
             ConnectedPoint::Dialer { address, .. } => {
                 if let Some(expected) = named_peer(address).filter(|named| *named != peer) {
                     return Err(GateError::WrongPeer {

@@ -8,26 +8,30 @@
 //! peer is bounded and the latest wins.
 
 mod carrier;
+mod keys;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::SocketAddr,
+    ops::Deref,
     sync::Arc,
     time::Duration,
 };
 
 use consensus_core::{NetworkId, NodeId, Time};
-use overlay_core::membership::{Condition, Member, Membership, Output, Record, wire};
+use overlay_core::membership::{Condition, Member, Membership, Output, Path, Record, wire};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
 use self::carrier::{Inbox, Letters};
+pub(crate) use self::keys::MeshKeys;
 use crate::{
     frame::FrameStream,
     net::{Net, Source},
+    peering::Connection,
 };
 
 /// Messages handed to the core between two looks at everything else.
@@ -36,6 +40,10 @@ const MESSAGES_AT_ONCE: usize = 256;
 const SNAPSHOT_GAP: Duration = Duration::from_millis(50);
 /// Round-trip times and last-heard times change without being told; they are shown this fresh.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
+/// Every so many members make snapshots that much rarer: copying ten thousand takes milliseconds.
+const SNAPSHOT_MEMBERS: usize = 1000;
+/// How often a standstill is looked at.
+const STANDSTILL_LOOK: Duration = Duration::from_millis(50);
 /// How long goodbyes may take to leave.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -57,8 +65,25 @@ pub struct LocalAddresses {
     pub wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
 }
 
-/// All members by node, this one included.
-pub type Members = Arc<BTreeMap<NodeId, Member>>;
+/// What this node knows of the members. Reads like the map in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All members by node, this one included.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Whether so many fell silent at once that nobody may be pruned for it.
+    pub pruning_frozen: bool,
+}
+
+impl Deref for Snapshot {
+    type Target = BTreeMap<NodeId, Member>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.members
+    }
+}
+
+/// The latest snapshot.
+pub type Members = Arc<Snapshot>;
 
 /// What the driver listens to.
 #[derive(Debug)]
@@ -89,7 +114,7 @@ pub async fn drive(
         core,
         members,
         began: Instant::now(),
-        connected: BTreeSet::new(),
+        connected: BTreeMap::new(),
         named: BTreeSet::new(),
         stale: true,
         published: None,
@@ -104,7 +129,7 @@ struct Driver {
     members: watch::Sender<Members>,
     began: Instant,
     /// Peers that the core holds connected.
-    connected: BTreeSet<NodeId>,
+    connected: BTreeMap<NodeId, Path>,
     /// Nodes whose addresses the network has from here.
     named: BTreeSet<NodeId>,
     /// Whether the snapshot is behind.
@@ -120,12 +145,19 @@ impl Driver {
             mut streams,
         } = inputs;
         let mut connections = self.net.connections();
+        let mut relays = self.net.relays();
         let mut inbox = Inbox::new();
         let mut leave = std::pin::pin!(leave);
         roster.mark_changed();
         local.mark_changed();
         connections.mark_changed();
+        relays.mark_changed();
         loop {
+            tokio::select! {
+                biased;
+                () = &mut leave => return self.leave().await,
+                () = self.until_carried() => {}
+            }
             self.hand_in(&mut inbox);
             self.fire_timers(&mut inbox).await;
             self.carry_out();
@@ -140,13 +172,17 @@ impl Driver {
                     self.core.handle_local(addresses, wireguard, self.now());
                     self.stale = true;
                 }
+                Ok(()) = relays.changed() => {
+                    let relays = relays.borrow_and_update().clone();
+                    self.core.handle_relays(relays, self.now());
+                    self.stale = true;
+                }
                 Ok(()) = roster.changed() => {
                     let Roster { nodes, salt } = roster.borrow_and_update().clone();
                     self.take_roster(nodes, salt);
                 }
                 Ok(()) = connections.changed() => {
-                    let now: BTreeSet<NodeId> =
-                        connections.borrow_and_update().keys().cloned().collect();
+                    let now = edges(&connections.borrow_and_update());
                     self.take_connections(now);
                 }
                 Some((from, stream)) = streams.recv() => inbox.accept(from, stream),
@@ -156,6 +192,20 @@ impl Driver {
                 () = sleep_until(due) => {}
             }
         }
+    }
+
+    /// Stands still while nothing is carried: the core, called late, then knows that it was this
+    /// node, and not the others.
+    async fn until_carried(&self) {
+        if !self.net.is_standing_still() {
+            return;
+        }
+        let began = Instant::now();
+        while self.net.is_standing_still() {
+            sleep_until(Instant::now() + STANDSTILL_LOOK).await;
+        }
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(ms, "connections were not served for a while");
     }
 
     /// Fires what is due, after the messages that have arrived.
@@ -181,13 +231,20 @@ impl Driver {
             .core
             .poll_timeout()
             .map(|due| self.began + Duration::from_micros(due.as_micros()));
+        let gap = self.snapshot_gap();
+        let snapshot = self.published.map_or(self.began, |last| last + gap);
+        core.map_or(snapshot, |core| core.min(snapshot))
+    }
+
+    /// How long the next snapshot waits for the last one.
+    fn snapshot_gap(&self) -> Duration {
         let gap = if self.stale {
             SNAPSHOT_GAP
         } else {
             SNAPSHOT_PERIOD
         };
-        let snapshot = self.published.map_or(self.began, |last| last + gap);
-        core.map_or(snapshot, |core| core.min(snapshot))
+        let factor = self.core.rings().len() / SNAPSHOT_MEMBERS + 1;
+        gap * u32::try_from(factor).unwrap_or(u32::MAX)
     }
 
     fn hand_in(&mut self, inbox: &mut Inbox) {
@@ -210,11 +267,7 @@ impl Driver {
             }
         }
         let now = Instant::now();
-        let gap = if self.stale {
-            SNAPSHOT_GAP
-        } else {
-            SNAPSHOT_PERIOD
-        };
+        let gap = self.snapshot_gap();
         if self.published.is_none_or(|last| last + gap <= now) {
             self.publish(now);
         }
@@ -224,9 +277,17 @@ impl Driver {
         let members = self
             .core
             .members()
-            .map(|member| (member.record.node.clone(), member.clone()))
+            .map(|member| (member.record.node.clone(), member))
             .collect();
-        self.members.send_replace(Arc::new(members));
+        let pruning_frozen = self.core.frozen_since().is_some();
+        if pruning_frozen != self.members.borrow().pruning_frozen {
+            tracing::warn!(pruning_frozen, "many members fell silent, or are back");
+        }
+        let snapshot = Snapshot {
+            members,
+            pruning_frozen,
+        };
+        self.members.send_replace(Arc::new(snapshot));
         self.published = Some(now);
         self.stale = false;
     }
@@ -236,16 +297,20 @@ impl Driver {
         self.stale = true;
         if let Some(member) = self.core.member(&node)
             && node != *self.net.node()
-            && !member.record.addresses.is_empty()
+            && !(member.record.addresses.is_empty() && member.record.relays.is_empty())
         {
-            let addresses = member.record.addresses.clone();
+            let Record {
+                addresses, relays, ..
+            } = member.record.record.clone();
             self.named.insert(node.clone());
+            self.net.set_relays_of(node.clone(), relays);
             self.net.note_addresses(node, Source::Membership, addresses);
         }
     }
 
     fn take_roster(&mut self, nodes: BTreeSet<NodeId>, salt: u64) {
         for gone in self.named.extract_if(.., |node| !nodes.contains(node)) {
+            self.net.set_relays_of(gone.clone(), Vec::new());
             self.net
                 .note_addresses(gone, Source::Membership, Vec::new());
         }
@@ -253,13 +318,21 @@ impl Driver {
         self.stale = true;
     }
 
-    fn take_connections(&mut self, connected: BTreeSet<NodeId>) {
+    fn take_connections(&mut self, connected: BTreeMap<NodeId, Path>) {
         let now = self.now();
-        for peer in self.connected.difference(&connected) {
-            self.core.handle_disconnected(peer, now);
+        for peer in self.connected.keys() {
+            if !connected.contains_key(peer) {
+                self.core.handle_disconnected(peer, now);
+            }
         }
-        for peer in connected.difference(&self.connected) {
-            self.core.handle_connected(peer, now);
+        for (peer, path) in &connected {
+            let before = self.connected.get(peer);
+            if before.is_none() {
+                self.core.handle_connected(peer, now);
+            }
+            if before != Some(path) {
+                self.core.handle_path(peer, *path);
+            }
         }
         self.connected = connected;
     }
@@ -272,4 +345,18 @@ impl Driver {
         self.net.want(Source::Membership, BTreeSet::new());
         self.core.record().clone()
     }
+}
+
+/// The connections that are there to stay. Gossip goes over them alone: over others it would keep
+/// them from ending, until everybody is connected to everybody.
+fn edges(connections: &BTreeMap<NodeId, Connection>) -> BTreeMap<NodeId, Path> {
+    let kept = connections.iter().filter(|(_, connection)| connection.kept);
+    kept.map(|(node, connection)| {
+        let path = match connection.path {
+            crate::Path::Direct { .. } => Path::Direct,
+            crate::Path::Relayed { .. } => Path::Relayed,
+        };
+        (node.clone(), path)
+    })
+    .collect()
 }

@@ -1,9 +1,11 @@
 //! Dialling, and those who wait for it.
+//!
+//! Decides which addresses an attempt is made of: a peer's own, or its relays' with the peer behind.
 
 use std::num::NonZeroU8;
 
 use libp2p::{
-    PeerId, TransportError,
+    Multiaddr, PeerId, TransportError,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -12,9 +14,14 @@ use libp2p::{
 use rand::Rng as _;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{NoStream, Peering, StreamReply, Transport, WAITING_MAX, failed_open, plan::Step};
+use super::{
+    NoStream, Peering, StreamReply, Transport, WAITING_MAX, failed_open, plan::Step, table::Way,
+};
 use crate::{
-    address::multiaddr, channel::Lane, enrolment::innermost, gate::GateError,
+    address::{circuit, multiaddr},
+    channel::Lane,
+    enrolment::innermost,
+    gate::GateError,
     transport::AttemptError,
 };
 
@@ -30,7 +37,7 @@ impl Peering {
             self.open_on(to, connection, lane, reply);
             return;
         }
-        if peer.addresses.is_empty() && peer.attempts.is_empty() {
+        if peer.addresses.is_empty() && peer.relays.is_empty() && peer.attempts.is_empty() {
             let _ = reply.send(Err(NoStream::Unreachable("no address is known".to_owned())));
             self.settle(to);
             return;
@@ -50,9 +57,8 @@ impl Peering {
 
     fn open_on(&mut self, to: PeerId, connection: ConnectionId, lane: Lane, reply: StreamReply) {
         let (opened, stream) = oneshot::channel();
-        self.swarm
-            .behaviour_mut()
-            .open(to, connection, lane, opened);
+        let streams = &mut self.swarm.behaviour_mut().streams;
+        streams.open(to, connection, lane, opened);
         tokio::spawn(async move {
             let result = match stream.await {
                 Ok(result) => result.map_err(failed_open),
@@ -86,6 +92,17 @@ impl Peering {
         for id in ids {
             self.dial_peer(id, now);
         }
+        self.look_for_direct_ways(now);
+    }
+
+    /// Dials the addresses of peers that are reached through a relay alone.
+    fn look_for_direct_ways(&mut self, now: Instant) {
+        let due: Vec<PeerId> = (self.peers.iter_mut())
+            .filter_map(|(id, peer)| peer.upgrade.is_due(now).then_some(*id))
+            .collect();
+        for id in due {
+            self.dial(id, Step::Quic);
+        }
     }
 
     fn dial_peer(&mut self, id: PeerId, now: Instant) {
@@ -98,37 +115,78 @@ impl Peering {
                 peer.plan.rest();
                 return;
             }
-            if peer.addresses.is_empty() {
+            if peer.addresses.is_empty() && peer.relays.is_empty() {
                 // Waits for an address; `take_addresses` starts the next round.
                 peer.plan.rest();
                 return;
             }
             let jitter = rand::rng().random();
-            match peer.plan.step(now, peer.attempts.len(), jitter) {
-                Some(Step::Quic) => drop(self.dial(id, Transport::Quic)),
-                Some(Step::Tcp) => drop(self.dial(id, Transport::Tcp)),
-                None => return,
-            }
+            let known = peer.known();
+            let Some(step) = peer.plan.step(now, peer.attempts.len(), known, jitter) else {
+                return;
+            };
+            self.dial(id, step);
         }
     }
 
-    /// Starts one attempt over one transport.
-    fn dial(&mut self, id: PeerId, transport: Transport) -> Option<ConnectionId> {
+    /// The addresses that a step dials.
+    fn targets(&self, id: PeerId, step: Step) -> Vec<Multiaddr> {
+        let Some(peer) = self.peers.get(&id) else {
+            return Vec::new();
+        };
+        let over = |transport| {
+            let addresses = peer.addresses.iter();
+            addresses.map(move |address| multiaddr(*address, transport))
+        };
+        match step {
+            Step::Good => (peer.good.iter())
+                .map(|address| multiaddr(*address, Transport::Quic))
+                .collect(),
+            Step::Quic => over(Transport::Quic).collect(),
+            Step::Tcp => over(Transport::Tcp).collect(),
+            Step::Circuits => (peer.relays.iter())
+                .flat_map(|relay| {
+                    let near = self.first_hops(*relay);
+                    near.into_iter().map(|at| circuit(at, *relay, Some(id)))
+                })
+                .collect(),
+        }
+    }
+
+    /// Where a relay is reached: where it is connected, else wherever it may be.
+    pub(super) fn first_hops(&self, relay: PeerId) -> Vec<Multiaddr> {
+        let Some(peer) = self.peers.get(&relay) else {
+            return Vec::new();
+        };
+        let standing = peer.links.iter().find_map(|link| match link.way {
+            Way::Direct(remote, transport) => Some(multiaddr(remote, transport)),
+            Way::Relayed(_) => None,
+        });
+        match standing {
+            Some(standing) => vec![standing],
+            None => (peer.addresses.iter())
+                .map(|address| multiaddr(*address, Transport::Quic))
+                .collect(),
+        }
+    }
+
+    /// Starts one attempt, unless there is nothing to dial.
+    fn dial(&mut self, id: PeerId, step: Step) -> Option<ConnectionId> {
+        let addresses = self.targets(id, step);
+        if addresses.is_empty() {
+            self.after_failure(id);
+            return None;
+        }
         let peer = self.peers.get_mut(&id)?;
-        let addresses = peer
-            .addresses
-            .iter()
-            .map(|address| multiaddr(*address, transport))
-            .collect();
         let options = DialOpts::peer_id(id)
             .condition(PeerCondition::Always)
             .override_dial_concurrency_factor(ADDRESSES_AT_ONCE)
             .addresses(addresses);
         // QUIC shares the listener's socket; a TCP socket bound to the listener's port would
         // clash with the last connection between the same two ports.
-        let options = match transport {
-            Transport::Quic => options.build(),
-            Transport::Tcp => options.allocate_new_port().build(),
+        let options = match step {
+            Step::Good | Step::Quic | Step::Circuits => options.build(),
+            Step::Tcp => options.allocate_new_port().build(),
         };
         let connection = options.connection_id();
         match self.swarm.dial(options) {
@@ -149,13 +207,18 @@ impl Peering {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(transport) = peer.best().map(|link| link.transport) else {
+        let Some(way) = peer.best().map(|link| link.way) else {
             return;
+        };
+        let step = match way {
+            Way::Direct(_, Transport::Quic) => Step::Quic,
+            Way::Direct(_, Transport::Tcp) => Step::Tcp,
+            Way::Relayed(_) => Step::Circuits,
         };
         if peer.addresses.is_empty() || !peer.suspicion.raise(Instant::now()) {
             return;
         }
-        if let Some(connection) = self.dial(id, transport)
+        if let Some(connection) = self.dial(id, step)
             && let Some(peer) = self.peers.get_mut(&id)
         {
             peer.probes.insert(connection);
@@ -184,7 +247,7 @@ impl Peering {
         self.after_failure(id);
     }
 
-    /// Goes on to TCP, or tells those who wait that the round came to nothing.
+    /// Goes on to the next way, or tells those who wait that the round came to nothing.
     fn after_failure(&mut self, id: PeerId) {
         let now = Instant::now();
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -193,7 +256,7 @@ impl Peering {
         if !peer.links.is_empty() || !peer.attempts.is_empty() {
             return;
         }
-        if peer.plan.quic_failed(now) {
+        if peer.plan.all_failed(now) {
             // Left to the timer, which is due at once: this may run inside a dial.
             return;
         }

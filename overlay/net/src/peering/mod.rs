@@ -1,6 +1,7 @@
 //! The task that owns the Swarm: connections to peers, dials, and the streams opened over them.
 //!
-//! Decides which connection of a peer is used, when it is dialled, and which connections are cut.
+//! Decides which connection of a peer is used, when it is dialled, which connections are cut, and
+//! at which relays this node keeps a place.
 //!
 //! Inputs: orders, the address book, the wanted set, the credentials (all latest-wins but the
 //! orders), the Swarm's events. Outputs: the connection table, opened streams, inbound streams.
@@ -11,9 +12,13 @@
 //! - Nobody waits for a stream without an attempt under way or planned.
 
 mod attempts;
+mod inbound;
+mod links;
 mod plan;
 mod pulse;
+mod relays;
 mod renewal;
+mod reservations;
 mod table;
 mod wiring;
 
@@ -23,26 +28,21 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::WallMs;
+use consensus_core::{NodeId, WallMs};
 use futures::StreamExt as _;
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    swarm::{ConnectionId, SwarmEvent},
-};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
-};
+use libp2p::{PeerId, Swarm, mdns, relay, swarm::SwarmEvent};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use self::table::{Link, Peer};
 pub(crate) use self::wiring::{NoStream, Order, StreamReply, Wiring};
+use self::{reservations::Reservations, table::Peer};
 use crate::{
     address::socket_address,
-    call,
-    channel::Lane,
-    frame::FrameStream,
-    key::{node_id_of, peer_id_of},
-    streams::{InboundStream, OpenFailure, Streams},
+    behaviour::{Behaviour, BehaviourEvent},
+    key::peer_id_of,
+    reach::Reach,
+    streams::OpenFailure,
+    watchdog::BEAT,
+    ways::Ways,
 };
 
 /// How bytes travel.
@@ -54,13 +54,40 @@ pub enum Transport {
     Tcp,
 }
 
+/// The way that a connection takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Path {
+    /// From here to the peer itself.
+    Direct {
+        /// The peer's address, as seen from here.
+        remote: SocketAddr,
+        /// How bytes travel.
+        transport: Transport,
+    },
+    /// Through another node that both can reach.
+    Relayed {
+        /// That node, where it is known.
+        via: Option<NodeId>,
+    },
+}
+
+impl Path {
+    /// The peer's address, if it is reached there.
+    pub const fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Direct { remote, .. } => Some(*remote),
+            Self::Relayed { .. } => None,
+        }
+    }
+}
+
 /// The connection in use to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// The peer's address, as seen from here.
-    pub remote: SocketAddr,
-    /// How bytes travel.
-    pub transport: Transport,
+    /// Which way it takes.
+    pub path: Path,
+    /// Whether either end wants it to stay; else it ends when nobody has used it for a while.
+    pub kept: bool,
     /// When the certificate that the peer has shown last ends.
     pub certificate_ends: WallMs,
 }
@@ -72,12 +99,29 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often connections are looked through for certificates that have ended meanwhile, which
 /// nobody tells of.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
+/// How often a node without any connection tries addresses that it only suspects members at.
+const SEEDS_EVERY: Duration = Duration::from_secs(5);
+/// After new ones were found: several answers come at once.
+const SEEDS_SOON: Duration = Duration::from_millis(200);
+/// Addresses on the local network that are remembered: anybody there may announce some.
+const DISCOVERED_MAX: usize = 64;
 
 /// The owner of the Swarm.
 pub(crate) struct Peering {
-    swarm: Swarm<Streams>,
+    swarm: Swarm<Behaviour>,
     wiring: Wiring,
     peers: BTreeMap<PeerId, Peer>,
+    /// What the daemon says of relays and seeds.
+    ways: Ways,
+    /// Possible relays in the order of this node's preference.
+    relays: Vec<PeerId>,
+    reservations: Reservations,
+    reach: Reach,
+    /// The interfaces' addresses that are listened on.
+    listening: BTreeSet<SocketAddr>,
+    /// Where nodes were found on the local network.
+    discovered: BTreeSet<SocketAddr>,
+    next_seeds: Instant,
     /// The chain that every connected peer has been shown.
     shown: Vec<Vec<u8>>,
     /// When connections are next looked through for certificates that have ended.
@@ -85,13 +129,21 @@ pub(crate) struct Peering {
 }
 
 impl Peering {
-    pub(crate) fn new(swarm: Swarm<Streams>, wiring: Wiring) -> Self {
+    /// `reservation` is how long a relay keeps a place.
+    pub(crate) fn new(swarm: Swarm<Behaviour>, wiring: Wiring, reservation: Duration) -> Self {
         let shown = wiring.credentials.borrow().chain.clone();
         Self {
             swarm,
             shown,
             wiring,
             peers: BTreeMap::new(),
+            ways: Ways::default(),
+            relays: Vec::new(),
+            reservations: Reservations::new(reservation),
+            reach: Reach::default(),
+            listening: BTreeSet::new(),
+            discovered: BTreeSet::new(),
+            next_seeds: Instant::now() + SEEDS_EVERY,
             next_look: Instant::now() + LOOK_AROUND,
         }
     }
@@ -100,41 +152,66 @@ impl Peering {
     pub(crate) async fn run(mut self) {
         self.take_addresses();
         self.take_wanted();
+        self.take_ways();
         loop {
-            let due = self.next_deadline();
+            self.wiring.watchdog.beat();
+            let due = self.next_deadline().min(Instant::now() + BEAT);
             // Every arm is cancel-safe: channels, watches and the Swarm keep what was not taken.
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 order = self.wiring.orders.recv() => match order {
                     Some(Order::Stop(done)) => {
                         self.farewell().await;
+                        self.wiring.watchdog.end();
                         drop(self);
                         let _ = done.send(());
                         return;
                     }
                     Some(order) => self.on_order(order),
-                    None => return self.farewell().await,
+                    None => {
+                        self.wiring.watchdog.end();
+                        return self.farewell().await;
+                    }
                 },
                 Ok(()) = self.wiring.addresses.changed() => self.take_addresses(),
                 Ok(()) = self.wiring.wanted.changed() => self.take_wanted(),
                 Ok(()) = self.wiring.credentials.changed() => self.take_credentials(),
+                Ok(()) = self.wiring.ways.changed() => self.take_ways(),
                 () = sleep_until(due) => self.on_due(),
             }
         }
     }
 
     fn next_deadline(&self) -> Instant {
-        self.peers
-            .values()
-            .filter_map(|peer| peer.plan.deadline())
+        let dials = (self.peers.values())
+            .flat_map(|peer| [peer.plan.deadline(), peer.upgrade.deadline()])
+            .flatten();
+        let relays = [self.reservations.deadline(), self.reach_deadline()];
+        dials
+            .chain(relays.into_iter().flatten())
+            .chain([self.next_look, self.next_seeds])
             .min()
-            .map_or(self.next_look, |due| due.min(self.next_look))
+            .unwrap_or(self.next_look)
+    }
+
+    fn reach_deadline(&self) -> Option<Instant> {
+        let asks = self.ways.reachable.is_none() && !self.relays.is_empty();
+        self.reach.deadline().filter(|_| asks)
     }
 
     fn on_due(&mut self) {
-        if Instant::now() >= self.next_look {
-            self.next_look = Instant::now() + LOOK_AROUND;
+        let now = Instant::now();
+        if now >= self.next_look {
+            self.next_look = now + LOOK_AROUND;
             self.cut_refused();
+        }
+        if now >= self.next_seeds {
+            self.next_seeds = now + SEEDS_EVERY;
+            self.try_seeds();
+        }
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.reservations.deadline()) || due(self.reach_deadline()) {
+            self.supervise();
         }
         self.dial_due();
     }
@@ -167,6 +244,8 @@ impl Peering {
                 self.swarm.close_connection(connection);
             }
             Order::Renewed(peer, connection, chain) => self.on_renewed(peer, connection, chain),
+            Order::Reached(relay, answer) => self.on_reached(relay, answer),
+            Order::LetGo(peer, connection) => self.on_held(peer, connection, false),
             Order::Disconnect(peer) => {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
@@ -178,23 +257,15 @@ impl Peering {
         clippy::wildcard_enum_match_arm,
         reason = "the enum is libp2p's and non-exhaustive; other events change nothing here"
     )]
-    fn on_event(&mut self, event: SwarmEvent<InboundStream>) {
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(inbound) => self.on_inbound(inbound),
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
                 endpoint,
                 ..
-            } => {
-                let dialled = endpoint.is_dialer();
-                self.on_established(
-                    peer_id,
-                    connection_id,
-                    endpoint.get_remote_address(),
-                    dialled,
-                );
-            }
+            } => self.on_established(peer_id, connection_id, &endpoint),
             SwarmEvent::ConnectionClosed {
                 peer_id,
                 connection_id,
@@ -213,9 +284,17 @@ impl Peering {
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_listener(&address, false),
             SwarmEvent::ListenerClosed {
                 addresses,
-                reason: Err(error),
-                ..
-            } => tracing::warn!(?addresses, %error, "a listener closed"),
+                reason,
+                listener_id,
+            } => {
+                if let Err(error) = reason {
+                    tracing::debug!(?addresses, %error, "a listener closed");
+                }
+                for address in &addresses {
+                    self.on_listener(address, false);
+                }
+                self.on_place_closed(listener_id);
+            }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::debug!(%error, "a listener failed to accept a connection");
             }
@@ -223,186 +302,52 @@ impl Peering {
         }
     }
 
-    fn on_listener(&self, address: &Multiaddr, added: bool) {
-        // TCP listens beside each QUIC address, on the same port.
-        if let Some((address, Transport::Quic)) = socket_address(address) {
-            self.wiring.listeners.send_modify(|listeners| {
-                if added {
-                    listeners.insert(address);
-                } else {
-                    listeners.remove(&address);
-                }
-            });
-        }
-    }
-
-    fn on_inbound(&mut self, inbound: InboundStream) {
-        let InboundStream {
-            peer,
-            connection,
-            lane,
-            stream,
-        } = inbound;
-        let Some(node) = node_id_of(&peer) else {
-            return;
-        };
-        match lane {
-            Lane::Call(channel) => {
-                if let Some(calls) = self.wiring.doors.calls.get(&channel) {
-                    tokio::spawn(call::serve(stream, node, channel, calls.clone()));
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Streams(inbound) => self.on_inbound(inbound),
+            BehaviourEvent::Circuits(relay::client::Event::ReservationReqAccepted {
+                relay_peer_id,
+                renewal,
+                ..
+            }) => self.on_place_granted(relay_peer_id, renewal),
+            BehaviourEvent::Circuits(
+                relay::client::Event::OutboundCircuitEstablished { .. }
+                | relay::client::Event::InboundCircuitEstablished { .. },
+            ) => {}
+            BehaviourEvent::Relay(event) => tracing::debug!(?event, "as a relay"),
+            BehaviourEvent::Punch(event) => {
+                tracing::debug!(?event, "a direct connection instead of a circuit");
+            }
+            BehaviourEvent::Lan(mdns::Event::Discovered(found)) => {
+                for (_, address) in found {
+                    self.discover(socket_address(&address).map(|(at, _)| at));
                 }
             }
-            Lane::Stream(channel) => {
-                let stream = FrameStream::new(stream, channel);
-                let taken = self
-                    .wiring
-                    .doors
-                    .streams
-                    .get(&channel)
-                    .is_some_and(|door| door.try_send((node.clone(), stream)).is_ok());
-                if !taken {
-                    tracing::warn!(%node, ?channel, "inbound stream dropped: nobody takes it");
-                }
-            }
-            Lane::Hold => {
-                tokio::spawn(pulse::hold(stream));
-            }
-            Lane::Renewal => {
-                let order = self.wiring.order.clone();
-                tokio::spawn(async move {
-                    if let (Some(chain), Some(order)) =
-                        (renewal::read(stream).await, order.upgrade())
-                    {
-                        let _ = order.send(Order::Renewed(peer, connection, chain)).await;
+            BehaviourEvent::Lan(mdns::Event::Expired(gone)) => {
+                for (_, address) in gone {
+                    if let Some((at, _)) = socket_address(&address) {
+                        self.discovered.remove(&at);
                     }
-                });
-            }
-            Lane::Pulse => {
-                let order = self.wiring.order.clone();
-                tokio::spawn(async move {
-                    let ended = pulse::echo(stream).await;
-                    report_death(order, connection, ended).await;
-                });
+                }
             }
         }
     }
 
-    fn on_established(
-        &mut self,
-        id: PeerId,
-        connection: ConnectionId,
-        remote: &Multiaddr,
-        dialled: bool,
-    ) {
-        let admitted = self.swarm.behaviour_mut().admitted(connection);
-        let (Some(admitted), Some((remote, transport))) = (admitted, socket_address(remote)) else {
-            self.swarm.close_connection(connection);
-            return;
-        };
-        let node = &admitted.node;
-        tracing::info!(%node, %remote, ?transport, dialled, "connected");
-        let peer = self.peers.entry(id).or_default();
-        peer.attempts.remove(&connection);
-        let probe = peer.probes.remove(&connection);
-        let stale = peer.other_instances(admitted.instance);
-        if probe && stale.is_empty() && !peer.links.is_empty() {
-            // It answers, from the same process: the doubt was unfounded, the probe superfluous.
-            peer.suspicion.unfounded();
-            self.swarm.close_connection(connection);
-            return;
-        }
-        peer.plan.rest();
-        peer.last_failure = None;
-        peer.links.push(Link {
-            connection,
-            remote,
-            transport,
-            smaller_dialled: dialled == (self.wiring.local < id),
-            instance: admitted.instance,
-            proof: admitted.proof,
-            hold: None,
-        });
-        for connection in stale {
-            tracing::info!(peer = %id, "closing the connection to the peer's former process");
-            peer.links.retain(|link| link.connection != connection);
-            self.swarm.close_connection(connection);
-        }
-        if dialled && transport == Transport::Tcp {
-            self.start_pulse(id, connection);
-        }
-        self.serve_waiting(id);
-        self.settle(id);
-    }
-
-    fn on_closed(&mut self, id: PeerId, connection: ConnectionId, cause: Option<&str>) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        peer.links.retain(|link| link.connection != connection);
-        tracing::info!(peer = %id, cause, left = peer.links.len(), "connection closed");
-        if peer.links.is_empty() {
-            peer.suspicion = plan::Suspicion::default();
-            if peer.wanted {
-                peer.plan.demand(Instant::now());
-            }
-        }
-        self.settle(id);
-    }
-
-    fn start_pulse(&mut self, peer: PeerId, connection: ConnectionId) {
-        let (reply, opened) = oneshot::channel();
-        self.swarm
-            .behaviour_mut()
-            .open(peer, connection, Lane::Pulse, reply);
-        let order = self.wiring.order.clone();
-        tokio::spawn(async move {
-            if let Ok(Ok(stream)) = opened.await {
-                let ended = pulse::beat(stream).await;
-                report_death(order, connection, ended).await;
-            }
-        });
-    }
-
-    /// Publishes the peer's connection and moves the hold to it.
-    fn settle(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let best = peer.best().map(|link| link.connection);
-        for link in &mut peer.links {
-            let keep = peer.wanted && Some(link.connection) == best;
-            if !keep {
-                link.hold = None;
-            } else if link.hold.is_none() {
-                let (reply, opened) = oneshot::channel();
-                self.swarm
-                    .behaviour_mut()
-                    .open(id, link.connection, Lane::Hold, reply);
-                link.hold = Some(table::Hold::spawn(opened));
-            }
-        }
-        let published = peer.best().map(|link| Connection {
-            remote: link.remote,
-            transport: link.transport,
-            certificate_ends: link.proof.verified.not_after,
-        });
-        if let Some(node) = node_id_of(&id) {
-            self.wiring
-                .connections
-                .send_if_modified(|table| match published {
-                    Some(connection) => table.insert(node, connection) != Some(connection),
-                    None => table.remove(&node).is_some(),
-                });
-        }
-        if self.peers.get(&id).is_some_and(Peer::is_forgettable) {
-            self.peers.remove(&id);
+    fn discover(&mut self, at: Option<SocketAddr>) {
+        if let Some(at) = at
+            && self.discovered.len() < DISCOVERED_MAX
+            && self.discovered.insert(at)
+        {
+            tracing::debug!(%at, "a node on the local network");
+            self.next_seeds = self.next_seeds.min(Instant::now() + SEEDS_SOON);
         }
     }
 
     fn take_addresses(&mut self) {
         let book = self.wiring.addresses.borrow_and_update().clone();
         let mut named: BTreeMap<PeerId, Vec<SocketAddr>> = BTreeMap::new();
-        for ((node, _), addresses) in book {
+        self.take_circuits(&book.relays);
+        for ((node, _), addresses) in book.addresses {
             if let Some(id) = peer_id_of(&node).filter(|id| *id != self.wiring.local) {
                 let known = named.entry(id).or_default();
                 known.extend(addresses);
@@ -424,6 +369,27 @@ impl Peering {
             }
         }
         self.peers.retain(|_, peer| !peer.is_forgettable());
+    }
+
+    fn take_circuits(&mut self, book: &BTreeMap<NodeId, Vec<NodeId>>) {
+        let local = self.wiring.local;
+        let of = |node: &NodeId| peer_id_of(node).filter(|id| *id != local);
+        let named: BTreeMap<PeerId, Vec<PeerId>> = (book.iter())
+            .filter_map(|(node, relays)| Some((of(node)?, relays.iter().filter_map(of).collect())))
+            .collect();
+        for (id, peer) in &mut self.peers {
+            if !named.contains_key(id) {
+                peer.relays.clear();
+            }
+        }
+        for (id, relays) in named {
+            let peer = self.peers.entry(id).or_default();
+            let changed = peer.relays != relays;
+            peer.relays = relays;
+            if changed && peer.needs_connection() {
+                peer.plan.demand(Instant::now());
+            }
+        }
     }
 
     fn take_wanted(&mut self) {
@@ -449,18 +415,6 @@ impl Peering {
             }
             self.settle(id);
         }
-    }
-}
-
-/// Tells the owner of a connection that its pulse has stopped.
-async fn report_death(
-    order: mpsc::WeakSender<Order>,
-    connection: ConnectionId,
-    ended: std::io::Result<()>,
-) {
-    if let (Some(order), Err(error)) = (order.upgrade(), ended) {
-        tracing::debug!(%error, "pulse stopped");
-        let _ = order.send(Order::Dead(connection)).await;
     }
 }
 

@@ -37,9 +37,8 @@ impl Peering {
                 .collect();
             for (id, connection) in links {
                 let (reply, opened) = oneshot::channel();
-                self.swarm
-                    .behaviour_mut()
-                    .open(id, connection, Lane::Renewal, reply);
+                let streams = &mut self.swarm.behaviour_mut().streams;
+                streams.open(id, connection, Lane::Renewal, reply);
                 tokio::spawn(show(opened, credentials.chain.clone()));
             }
         }

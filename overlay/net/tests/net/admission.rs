@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use consensus_core::LogIndex;
-use overlay_net::{CallError, Channel, Credentials, Net, NodeKey, Settings, Transport};
+use overlay_net::{CallError, Channel, Credentials, Net, NodeKey, Path, Settings, Transport};
 
 use crate::{
     authority::{Authority, trust},
@@ -69,7 +69,11 @@ async fn members_connect_over_quic_and_over_tcp() {
         }
         assert_eq!(call(&a, &b).await.unwrap(), b"hello");
         let connections = a.net.connections();
-        assert_eq!(connections.borrow()[&b.id].transport, over);
+        let path = connections.borrow()[&b.id].path.clone();
+        let Path::Direct { transport, .. } = path else {
+            panic!("{path:?}")
+        };
+        assert_eq!(transport, over);
     }
 }
 
@@ -235,7 +239,7 @@ async fn a_renewal_reaches_the_connection_that_stands() {
         }
         call(&a, &b).await.unwrap();
         connected(&b, &a.id).await;
-        let before = b.net.connections().borrow()[&a.id];
+        let before = b.net.connections().borrow()[&a.id].clone();
         let old = serial(&a, &authority);
         a.credentials
             .send_replace(Arc::new(authority.credentials(&key)));
@@ -243,7 +247,7 @@ async fn a_renewal_reaches_the_connection_that_stands() {
             "the new certificate is known on the other side",
             async || {
                 let connections = b.net.connections();
-                let known = connections.borrow().get(&a.id).copied();
+                let known = connections.borrow().get(&a.id).cloned();
                 known.is_some_and(|known| known.certificate_ends > before.certificate_ends)
             },
         )
@@ -258,8 +262,8 @@ async fn a_renewal_reaches_the_connection_that_stands() {
             .await
             .unwrap();
         assert_eq!(call(&a, &b).await.unwrap(), b"hello", "{over:?}");
-        let after = b.net.connections().borrow()[&a.id];
-        assert_eq!(after.remote, before.remote, "{over:?}");
+        let after = b.net.connections().borrow()[&a.id].clone();
+        assert_eq!(after.path, before.path, "{over:?}");
     }
 }
 
@@ -297,12 +301,8 @@ async fn a_taken_port_is_named() {
     let key = NodeKey::generate();
     let first = Node::start(&authority, &key);
     let (_keep, credentials) = Authority::watched(authority.credentials(&key));
-    let error = Net::start(Settings {
-        key,
-        listen: vec![first.address()],
-        credentials,
-    })
-    .unwrap_err();
+    let settings = Settings::new(key, vec![first.address()], credentials);
+    let error = Net::start(settings).unwrap_err();
     assert_eq!(error.code(), "AddressInUseError");
     assert!(error.to_string().contains(&first.address().to_string()));
 }

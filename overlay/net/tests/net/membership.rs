@@ -1,37 +1,20 @@
 //! The membership core over real connections.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use consensus_core::{NodeId, Time};
-use overlay_core::membership::{Condition, Membership, Record, Settings};
-use overlay_net::{
-    Channel, NodeKey,
-    membership::{Inputs, LocalAddresses, Members, Roster, drive},
-};
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use consensus_core::NodeId;
+use overlay_core::membership::{Condition, Settings};
+use overlay_net::{NodeKey, membership::Roster};
+use tokio::sync::watch;
 
 use crate::{
     authority::Authority,
+    living::{Living, holds, live},
     nodes::{Node, PATIENCE, until},
 };
 
-struct Living {
-    node: Node,
-    members: watch::Receiver<Members>,
-    leave: oneshot::Sender<()>,
-    driver: JoinHandle<Record>,
-    _local: watch::Sender<LocalAddresses>,
-}
-
 /// Timers short enough for a test.
-fn quick() -> Settings {
+pub(crate) fn quick() -> Settings {
     Settings {
         period: Duration::from_millis(200),
         probe_timeout_min: Duration::from_millis(80),
@@ -40,46 +23,6 @@ fn quick() -> Settings {
         suspicion_max: Duration::from_secs(2),
         ..Settings::lan()
     }
-}
-
-fn live(mut node: Node, roster: &watch::Sender<Roster>, seed: u64) -> Living {
-    let record = Record {
-        node: node.id.clone(),
-        generation: 1,
-        version: 0,
-        addresses: vec![node.address()],
-        wireguard: Vec::new(),
-    };
-    let core = Membership::new(record, quick(), seed, Time::ZERO);
-    let (local, local_addresses) = watch::channel(LocalAddresses {
-        addresses: vec![node.address()],
-        wireguard: Vec::new(),
-    });
-    let (snapshot, members) = watch::channel(Arc::new(BTreeMap::new()));
-    let (leave, leaving) = oneshot::channel();
-    let inputs = Inputs {
-        roster: roster.subscribe(),
-        local: local_addresses,
-        streams: node.incoming.take_streams(Channel::Membership).unwrap(),
-    };
-    let driver = tokio::spawn(drive(node.net.clone(), core, inputs, snapshot, async {
-        let _ = leaving.await;
-    }));
-    Living {
-        node,
-        members,
-        leave,
-        driver,
-        _local: local,
-    }
-}
-
-fn holds(living: &Living, node: &NodeId, condition: Condition) -> bool {
-    living
-        .members
-        .borrow()
-        .get(node)
-        .is_some_and(|member| member.condition == condition)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +43,7 @@ async fn members_find_each_other_through_one_address_and_miss_who_leaves_or_dies
     let mut all: Vec<Living> = nodes
         .into_iter()
         .zip(0..)
-        .map(|(node, seed)| live(node, &roster, seed))
+        .map(|(node, seed)| live(node, &roster, quick(), seed))
         .collect();
     until("all hold all alive", async || {
         all.iter()

@@ -35,12 +35,8 @@ impl Node {
 
     pub(crate) fn with(key: &NodeKey, credentials: Credentials, listen: SocketAddr) -> Self {
         let (credentials, watched) = Authority::watched(credentials);
-        let (net, incoming) = Net::start(Settings {
-            key: key.clone(),
-            listen: vec![listen],
-            credentials: watched,
-        })
-        .unwrap();
+        let settings = Settings::new(key.clone(), vec![listen], watched);
+        let (net, incoming) = Net::start(settings).unwrap();
         Self {
             id: key.node_id(),
             net,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_net::{Channel, NodeKey, Transport};
+use overlay_net::{Channel, NodeKey, Path, Transport};
 
 use crate::{
     authority::Authority,
@@ -67,9 +67,11 @@ async fn wanted_peers_are_connected_without_a_call() {
     connected(&a, &b.id).await;
     connected(&b, &a.id).await;
     let table = a.net.connections();
-    let connection = table.borrow()[&b.id];
-    assert_eq!(connection.transport, Transport::Quic);
-    assert_eq!(connection.remote, b.address());
+    let direct = Path::Direct {
+        remote: b.address(),
+        transport: Transport::Quic,
+    };
+    assert_eq!(table.borrow()[&b.id].path, direct);
 }
 
 #[tokio::test]
@@ -177,8 +179,10 @@ async fn a_tcp_connection_that_falls_silent_is_noticed_on_both_sides() {
     let answer = a.net.call(&b.id, Channel::Raft, vec![1], PATIENCE).await;
     answer.unwrap();
     connected(&b, &a.id).await;
-    let connection = a.net.connections().borrow()[&b.id];
-    assert_eq!(connection.transport, Transport::Tcp);
+    let connection = a.net.connections().borrow()[&b.id].clone();
+    let transport = Transport::Tcp;
+    let remote = address;
+    assert_eq!(connection.path, Path::Direct { remote, transport });
     valve.send_replace(false);
     disconnected(&a, &b.id).await;
     disconnected(&b, &a.id).await;
@@ -214,4 +218,23 @@ async fn a_peer_that_starts_late_is_reached_once_it_is_there() {
     let began = Instant::now();
     until("the late peer answers", async || beat(&a, &id).await).await;
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_wants_ends_when_nobody_has_used_it_for_a_while() {
+    let (_, a, mut b) = pair();
+    b.echo(Channel::Raft);
+    let answer = a.net.call(&b.id, Channel::Raft, vec![1], PATIENCE).await;
+    assert_eq!(answer.unwrap(), [1]);
+    let gone = async |node: &Node, from: &consensus_core::NodeId| {
+        let mut connections = node.net.connections();
+        let gone = connections.wait_for(|table| !table.contains_key(from));
+        // A call's stream is kept for a while, and then the connection for another.
+        tokio::time::timeout(3 * PATIENCE, gone)
+            .await
+            .expect("never ended")
+            .unwrap();
+    };
+    gone(&a, &b.id).await;
+    gone(&b, &a.id).await;
 }

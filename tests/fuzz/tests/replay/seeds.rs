@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, fs};
 
 use consensus_core::NodeId;
 use overlay_core::membership::{
-    Accusation, Bucket, Incarnation, Message, Record, Sequence, Update, wire::v1 as gossip,
+    Accusation, Bucket, FactId, Goodbye, Incarnation, Keys, Message, Pace, Record, Sequence,
+    SignedRecord, SimulatedKeys, Update, Verdict, wire::v1 as gossip,
 };
 use serde_json::json;
 
@@ -107,10 +108,10 @@ fn gossip_seeds() -> Seeds {
         generation: 5,
         version: 6,
     };
-    let accused = |n| Accusation {
-        subject: id(n),
-        incarnation,
-        accuser: id(3),
+    let keys = |n| SimulatedKeys(id(n));
+    let accused = |verdict, n| {
+        let by = (id(3), &keys(3) as &dyn Keys);
+        Accusation::sign(verdict, id(n), incarnation, by, Pace::Lan)
     };
     let record = Record {
         node: id(1),
@@ -121,16 +122,14 @@ fn gossip_seeds() -> Seeds {
             consensus_core::NetworkId::from_bytes([7; 16]),
             vec!["[fd00::1]:51891".parse().unwrap()],
         )],
+        relays: vec![id(6)],
     };
     let updates = vec![
-        Update::Alive(record),
-        Update::Suspect(accused(2)),
-        Update::Suspect(accused(0)),
-        Update::Dead(accused(4)),
-        Update::Left {
-            subject: id(5),
-            incarnation,
-        },
+        Update::Alive(SignedRecord::sign(record, &keys(1))),
+        Update::Suspect(accused(Verdict::Suspect, 2)),
+        Update::Suspect(accused(Verdict::Suspect, 0)),
+        Update::Dead(accused(Verdict::Dead, 4)),
+        Update::Left(Goodbye::sign(id(5), incarnation, &keys(5))),
     ];
     let sequence = Sequence(1);
     let ping = Message::Ping {
@@ -152,12 +151,18 @@ fn gossip_seeds() -> Seeds {
     let repair = Message::Repair {
         updates,
         wanted: vec![0, 255],
+        more: true,
+    };
+    let have = Message::Have {
+        facts: vec![FactId(7), FactId(u64::MAX)],
     };
     let all = [
         ("ping", ping),
         ("ping-request", relayed),
         ("digest", digest),
         ("repair", repair),
+        ("have", have),
+        ("prune", Message::Prune),
     ];
     all.map(|(name, message)| (name.to_owned(), gossip::encode(&message)))
         .into()

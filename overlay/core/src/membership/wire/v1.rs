@@ -5,74 +5,22 @@
 //! input, decoding allocates in proportion to it and no more than [`MESSAGE_BYTES_MAX`] permits.
 //! The order of fields and variants is the format; the golden bytes below hold it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use consensus_core::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 
+pub use super::refusal::DecodeError;
 use crate::membership::{
-    ADDRESSES_MAX, Accusation, BUCKETS_MAX, Bucket, ENDPOINTS_MAX, Incarnation, Message,
-    NETWORKS_MAX, Record, Sequence, UPDATES_MAX, Update,
+    ADDRESSES_MAX, Accusation, BUCKETS_MAX, Bucket, ENDPOINTS_MAX, FACTS_MAX, FactId, Goodbye,
+    Incarnation, Message, NETWORKS_MAX, Pace, RELAYS_MAX, Record, Sequence, Signature,
+    SignedRecord, UPDATES_MAX, Update, Verdict,
 };
 
 /// The first byte of every message.
 pub const VERSION: u8 = 1;
 /// Sixteen of the largest records fit; the carrier refuses longer frames unread.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-
-/// Why bytes are no message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// Nothing at all.
-    #[error("the message is empty")]
-    Empty,
-    /// Longer than any message.
-    #[error("the message has {bytes} bytes, more than {MESSAGE_BYTES_MAX}")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// From a later or foreign program.
-    #[error("the message has format version {version}, this program reads {VERSION}")]
-    Version {
-        /// Its first byte.
-        version: u8,
-    },
-    /// Not what it claims to be.
-    #[error("the message is malformed")]
-    Malformed(#[source] postcard::Error),
-    /// A message followed by something else.
-    #[error("{bytes} bytes follow the message")]
-    Trailing {
-        /// How many.
-        bytes: usize,
-    },
-    /// A list longer than its limit.
-    #[error("the message has {count} {what}, more than {limit}")]
-    TooMany {
-        /// What is listed.
-        what: &'static str,
-        /// How many there are.
-        count: usize,
-        /// How many there may be.
-        limit: usize,
-    },
-}
-
-impl DecodeError {
-    /// Stable text for logs and counters.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Empty => "MembershipMessageEmpty",
-            Self::TooLong { .. } => "MembershipMessageTooLong",
-            Self::Version { .. } => "MembershipMessageVersion",
-            Self::Malformed(_) => "MembershipMessageMalformed",
-            Self::Trailing { .. } => "MembershipMessageTrailing",
-            Self::TooMany { .. } => "MembershipMessageTooMany",
-        }
-    }
-}
 
 /// Writes a message.
 pub fn encode(message: &Message) -> Vec<u8> {
@@ -100,6 +48,50 @@ pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
     message.try_into()
 }
 
+/// The bytes that a node signs below its record.
+pub fn record_text(record: &Record) -> Vec<u8> {
+    text(b"shoal membership 1: record", &WireRecord::from(record))
+}
+
+/// The bytes that an accuser signs.
+pub fn accusation_text(
+    verdict: Verdict,
+    subject: &NodeId,
+    incarnation: Incarnation,
+    accuser: &NodeId,
+    pace: Pace,
+) -> Vec<u8> {
+    let kind: &[u8] = match verdict {
+        Verdict::Suspect => b"shoal membership 1: suspect",
+        Verdict::Dead => b"shoal membership 1: dead",
+    };
+    let relayed = pace == Pace::Wan;
+    let Incarnation {
+        generation,
+        version,
+    } = incarnation;
+    text(kind, &(subject, generation, version, accuser, relayed))
+}
+
+/// The bytes that a node signs when it goes.
+pub fn goodbye_text(subject: &NodeId, incarnation: Incarnation) -> Vec<u8> {
+    let Incarnation {
+        generation,
+        version,
+    } = incarnation;
+    let kind = b"shoal membership 1: goodbye";
+    text(kind, &(subject, generation, version))
+}
+
+/// What is signed begins with what it is, so that no signature serves for another kind.
+fn text(kind: &[u8], value: &impl Serialize) -> Vec<u8> {
+    let bytes = postcard::to_extend(value, [kind, &[0]].concat());
+    bytes.expect("writing into a vector does not fail, and no type here refuses to be written")
+}
+
+/// Ed25519's two halves; serde knows arrays up to 32.
+type WireSignature = ([u8; 32], [u8; 32]);
+
 #[derive(Serialize, Deserialize)]
 struct WireRecord {
     node: NodeId,
@@ -107,6 +99,7 @@ struct WireRecord {
     version: u64,
     addresses: Vec<SocketAddr>,
     wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
+    relays: Vec<NodeId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,17 +108,21 @@ struct WireAccusation {
     generation: u64,
     version: u64,
     accuser: NodeId,
+    /// Whether the accuser watches over a slow edge ([`Pace::Wan`]).
+    slow: bool,
+    signature: WireSignature,
 }
 
 #[derive(Serialize, Deserialize)]
 enum WireUpdate {
-    Alive(WireRecord),
+    Alive(WireRecord, WireSignature),
     Suspect(WireAccusation),
     Dead(WireAccusation),
     Left {
         subject: NodeId,
         generation: u64,
         version: u64,
+        signature: WireSignature,
     },
 }
 
@@ -169,7 +166,33 @@ enum WireMessage {
     Repair {
         updates: Vec<WireUpdate>,
         wanted: Vec<u8>,
+        more: bool,
     },
+    Have {
+        facts: Vec<WireFact>,
+    },
+    Graft {
+        facts: Vec<WireFact>,
+    },
+    Prune,
+}
+
+/// Little-endian.
+type WireFact = [u8; 8];
+
+fn split(signature: Signature) -> WireSignature {
+    let mut halves = WireSignature::default();
+    let (first, second) = signature.0.split_at(32);
+    halves.0.copy_from_slice(first);
+    halves.1.copy_from_slice(second);
+    halves
+}
+
+fn joined((first, second): WireSignature) -> Signature {
+    let mut bytes = [0; 64];
+    bytes[..32].copy_from_slice(&first);
+    bytes[32..].copy_from_slice(&second);
+    Signature(bytes)
 }
 
 impl From<&Record> for WireRecord {
@@ -180,6 +203,7 @@ impl From<&Record> for WireRecord {
             version: record.version,
             addresses: record.addresses.clone(),
             wireguard: record.wireguard.clone(),
+            relays: record.relays.clone(),
         }
     }
 }
@@ -191,6 +215,8 @@ impl From<&Accusation> for WireAccusation {
             generation: accusation.incarnation.generation,
             version: accusation.incarnation.version,
             accuser: accusation.accuser.clone(),
+            slow: accusation.pace == Pace::Wan,
+            signature: split(accusation.signature),
         }
     }
 }
@@ -198,16 +224,14 @@ impl From<&Accusation> for WireAccusation {
 impl From<&Update> for WireUpdate {
     fn from(update: &Update) -> Self {
         match update {
-            Update::Alive(record) => Self::Alive(record.into()),
-            Update::Suspect(accusation) => Self::Suspect(accusation.into()),
-            Update::Dead(accusation) => Self::Dead(accusation.into()),
-            Update::Left {
-                subject,
-                incarnation,
-            } => Self::Left {
-                subject: subject.clone(),
-                generation: incarnation.generation,
-                version: incarnation.version,
+            Update::Alive(signed) => Self::Alive((&signed.record).into(), split(signed.signature)),
+            Update::Suspect(accusation) => Self::Suspect((&**accusation).into()),
+            Update::Dead(accusation) => Self::Dead((&**accusation).into()),
+            Update::Left(goodbye) => Self::Left {
+                subject: goodbye.subject.clone(),
+                generation: goodbye.incarnation.generation,
+                version: goodbye.incarnation.version,
+                signature: split(goodbye.signature),
             },
         }
     }
@@ -256,10 +280,22 @@ impl From<&Message> for WireMessage {
                     })
                     .collect(),
             },
-            Message::Repair { updates, wanted } => Self::Repair {
+            Message::Repair {
+                updates,
+                wanted,
+                more,
+            } => Self::Repair {
                 updates: wire(updates),
                 wanted: wanted.clone(),
+                more: *more,
             },
+            Message::Have { facts } => Self::Have {
+                facts: facts.iter().map(|id| id.0.to_le_bytes()).collect(),
+            },
+            Message::Graft { facts } => Self::Graft {
+                facts: facts.iter().map(|id| id.0.to_le_bytes()).collect(),
+            },
+            Message::Prune => Self::Prune,
         }
     }
 }
@@ -270,6 +306,7 @@ impl TryFrom<WireRecord> for Record {
     fn try_from(wire: WireRecord) -> Result<Self, DecodeError> {
         within("addresses", wire.addresses.len(), ADDRESSES_MAX)?;
         within("networks", wire.wireguard.len(), NETWORKS_MAX)?;
+        within("relays", wire.relays.len(), RELAYS_MAX)?;
         for (_, endpoints) in &wire.wireguard {
             within("endpoints", endpoints.len(), ENDPOINTS_MAX)?;
         }
@@ -279,6 +316,7 @@ impl TryFrom<WireRecord> for Record {
             version: wire.version,
             addresses: wire.addresses,
             wireguard: wire.wireguard,
+            relays: wire.relays,
         })
     }
 }
@@ -292,6 +330,8 @@ impl From<WireAccusation> for Accusation {
                 version: wire.version,
             },
             accuser: wire.accuser,
+            pace: if wire.slow { Pace::Wan } else { Pace::Lan },
+            signature: joined(wire.signature),
         }
     }
 }
@@ -301,20 +341,25 @@ impl TryFrom<WireUpdate> for Update {
 
     fn try_from(wire: WireUpdate) -> Result<Self, DecodeError> {
         Ok(match wire {
-            WireUpdate::Alive(record) => Self::Alive(record.try_into()?),
-            WireUpdate::Suspect(accusation) => Self::Suspect(accusation.into()),
-            WireUpdate::Dead(accusation) => Self::Dead(accusation.into()),
+            WireUpdate::Alive(record, signature) => Self::Alive(Arc::new(SignedRecord {
+                record: record.try_into()?,
+                signature: joined(signature),
+            })),
+            WireUpdate::Suspect(accusation) => Self::Suspect(Arc::new(accusation.into())),
+            WireUpdate::Dead(accusation) => Self::Dead(Arc::new(accusation.into())),
             WireUpdate::Left {
                 subject,
                 generation,
                 version,
-            } => Self::Left {
+                signature,
+            } => Self::Left(Arc::new(Goodbye {
                 subject,
                 incarnation: Incarnation {
                     generation,
                     version,
                 },
-            },
+                signature: joined(signature),
+            })),
         })
     }
 }
@@ -364,15 +409,33 @@ impl TryFrom<WireMessage> for Message {
                     buckets: buckets.into_iter().map(read).collect(),
                 }
             }
-            WireMessage::Repair { updates, wanted } => {
+            WireMessage::Repair {
+                updates,
+                wanted,
+                more,
+            } => {
                 within("wanted buckets", wanted.len(), BUCKETS_MAX)?;
                 Self::Repair {
                     updates: domain(updates)?,
                     wanted,
+                    more,
                 }
             }
+            WireMessage::Have { facts } => Self::Have {
+                facts: named(facts)?,
+            },
+            WireMessage::Graft { facts } => Self::Graft {
+                facts: named(facts)?,
+            },
+            WireMessage::Prune => Self::Prune,
         })
     }
+}
+
+fn named(facts: Vec<WireFact>) -> Result<Vec<FactId>, DecodeError> {
+    within("facts", facts.len(), FACTS_MAX)?;
+    let read = |bytes| FactId(u64::from_le_bytes(bytes));
+    Ok(facts.into_iter().map(read).collect())
 }
 
 fn domain(updates: Vec<WireUpdate>) -> Result<Vec<Update>, DecodeError> {

@@ -6,23 +6,34 @@ use proptest::prelude::*;
 use super::super::super::tests::node;
 use super::*;
 
+/// The two halves of [`mark`].
+const MARK: [u8; 64] = [0xab; 64];
+
+const fn mark() -> Signature {
+    Signature(MARK)
+}
+
 #[test]
 fn the_bytes_of_a_ping_stay_what_they_are() {
     let ping = Message::Ping {
         sequence: Sequence(300),
-        updates: vec![Update::Suspect(Accusation {
+        updates: vec![Update::Suspect(Arc::new(Accusation {
             subject: node(1),
             incarnation: Incarnation {
                 generation: 2,
                 version: 3,
             },
             accuser: node(4),
-        })],
+            pace: Pace::Wan,
+            signature: mark(),
+        }))],
     };
     let mut golden = vec![1, 0, 0xac, 0x02, 1, 1, 52];
     golden.extend(node(1).as_str().bytes());
     golden.extend([2, 3, 52]);
     golden.extend(node(4).as_str().bytes());
+    golden.push(1);
+    golden.extend(MARK);
     assert_eq!(encode(&ping), golden);
     assert_eq!(decode(&golden), Ok(ping));
 }
@@ -30,7 +41,7 @@ fn the_bytes_of_a_ping_stay_what_they_are() {
 #[test]
 fn the_bytes_of_a_record_stay_what_they_are() {
     let gossip = Message::Gossip {
-        updates: vec![Update::Alive(sample(1, 1))],
+        updates: vec![Update::Alive(signed(1, 1))],
     };
     let mut golden = vec![1, 5, 1, 0, 52];
     golden.extend(node(1).as_str().bytes());
@@ -40,6 +51,9 @@ fn the_bytes_of_a_record_stay_what_they_are() {
     golden.extend([
         1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xb3, 0x95, 0x03,
     ]);
+    golden.extend([1, 52]);
+    golden.extend(node(7).as_str().bytes());
+    golden.extend(MARK);
     assert_eq!(encode(&gossip), golden);
     assert_eq!(decode(&golden), Ok(gossip));
 }
@@ -50,7 +64,7 @@ fn the_numbers_of_all_kinds_of_message_stay_what_they_are() {
         .iter()
         .map(|message| encode(message)[1])
         .collect();
-    assert_eq!(kinds, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(kinds, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     let digest = Message::Digest {
         buckets: vec![Bucket {
             index: 7,
@@ -75,10 +89,11 @@ fn the_largest_message_within_the_limits_fits() {
     for (_, endpoints) in &mut record.wireguard {
         *endpoints = vec!["[fd00::1]:51820".parse().unwrap(); ENDPOINTS_MAX];
     }
-    let updates = vec![Update::Alive(record); UPDATES_MAX];
+    let updates = vec![named(record); UPDATES_MAX];
     let repair = Message::Repair {
         updates,
         wanted: (0..=255).collect(),
+        more: true,
     };
     let bytes = encode(&repair);
     assert!(bytes.len() <= MESSAGE_BYTES_MAX, "{}", bytes.len());
@@ -87,7 +102,7 @@ fn the_largest_message_within_the_limits_fits() {
 
 #[test]
 fn lists_beyond_their_limits_are_refused() {
-    let updates = |count| vec![Update::Alive(sample(0, 0)); count];
+    let updates = |count| vec![Update::Alive(signed(0, 0)); count];
     let too_many = Message::Gossip {
         updates: updates(UPDATES_MAX + 1),
     };
@@ -99,7 +114,7 @@ fn lists_beyond_their_limits_are_refused() {
         })
     ));
     let too_wide = Message::Gossip {
-        updates: vec![Update::Alive(sample(ADDRESSES_MAX + 1, 0))],
+        updates: vec![Update::Alive(signed(ADDRESSES_MAX + 1, 0))],
     };
     assert!(matches!(
         decode(&encode(&too_wide)),
@@ -130,10 +145,39 @@ fn what_is_no_message_is_refused_by_name() {
 #[test]
 fn a_name_that_is_no_node_id_is_refused() {
     let mut bytes = encode(&Message::Gossip {
-        updates: vec![Update::Alive(sample(0, 0))],
+        updates: vec![Update::Alive(signed(0, 0))],
     });
     bytes[10] = b'!';
     assert!(matches!(decode(&bytes), Err(DecodeError::Malformed(_))));
+}
+
+#[test]
+fn what_is_signed_stays_what_it_is_and_names_its_kind() {
+    let incarnation = Incarnation {
+        generation: 2,
+        version: 300,
+    };
+    let mut golden = b"shoal membership 1: dead\0".to_vec();
+    golden.push(52);
+    golden.extend(node(1).as_str().bytes());
+    golden.extend([2, 0xac, 0x02, 52]);
+    golden.extend(node(4).as_str().bytes());
+    golden.push(0);
+    let text = |verdict| accusation_text(verdict, &node(1), incarnation, &node(4), Pace::Lan);
+    assert_eq!(text(Verdict::Dead), golden);
+    assert_ne!(text(Verdict::Suspect), golden);
+    let mut golden = b"shoal membership 1: goodbye\0".to_vec();
+    golden.push(52);
+    golden.extend(node(1).as_str().bytes());
+    golden.extend([2, 0xac, 0x02]);
+    assert_eq!(goodbye_text(&node(1), incarnation), golden);
+    let record = sample(1, 1);
+    let sent = encode(&Message::Gossip {
+        updates: vec![named(record.clone())],
+    });
+    let mut golden = b"shoal membership 1: record\0".to_vec();
+    golden.extend(&sent[4..sent.len() - MARK.len()]);
+    assert_eq!(record_text(&record), golden);
 }
 
 proptest! {
@@ -170,7 +214,20 @@ fn sample(addresses: usize, networks: usize) -> Record {
             );
             networks
         ],
+        relays: vec![node(7); networks.min(RELAYS_MAX)],
     }
+}
+
+fn named(record: Record) -> Update {
+    let signature = mark();
+    Update::Alive(Arc::new(SignedRecord { record, signature }))
+}
+
+fn signed(addresses: usize, networks: usize) -> Arc<SignedRecord> {
+    Arc::new(SignedRecord {
+        record: sample(addresses, networks),
+        signature: mark(),
+    })
 }
 
 fn every_kind() -> Vec<Message> {
@@ -178,19 +235,24 @@ fn every_kind() -> Vec<Message> {
         generation: 5,
         version: 6,
     };
-    let accused = |subject: NodeId| Accusation {
-        subject,
-        incarnation,
-        accuser: node(3),
+    let accused = |subject: NodeId| {
+        Arc::new(Accusation {
+            subject,
+            incarnation,
+            accuser: node(3),
+            pace: Pace::Lan,
+            signature: mark(),
+        })
     };
     let updates = vec![
-        Update::Alive(sample(2, 2)),
+        Update::Alive(signed(2, 2)),
         Update::Suspect(accused(node(2))),
         Update::Dead(accused(node(4))),
-        Update::Left {
+        Update::Left(Arc::new(Goodbye {
             subject: node(5),
             incarnation,
-        },
+            signature: mark(),
+        })),
     ];
     let sequence = Sequence(u64::MAX);
     vec![
@@ -228,6 +290,14 @@ fn every_kind() -> Vec<Message> {
         Message::Repair {
             updates,
             wanted: vec![0, 255],
+            more: false,
         },
+        Message::Have {
+            facts: vec![FactId(1), FactId(u64::MAX)],
+        },
+        Message::Graft {
+            facts: vec![FactId(2)],
+        },
+        Message::Prune,
     ]
 }

@@ -1,0 +1,104 @@
+//! Claims about the laboratory itself: a bug in the cores does not get past it.
+//!
+//! Each bug is caught by a shipped scenario that holds without it. Run with
+//! `cargo test --profile simulation -p simulations --features planted-bugs --test planted`.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "which invariant caught which bug is worth reading"
+)]
+
+use simulations::{PlantedBug, run, run_with_bug, scenario::find};
+
+/// Seeds within which a bug must be caught.
+const SEEDS: u64 = 20;
+
+/// Runs seeds until the bug breaks one of the invariants, then the same seed without the bug.
+fn assert_caught(bug: PlantedBug, name: &str, by: &[&str]) {
+    let scenario = find(name).expect("it is shipped");
+    let caught = (0..SEEDS).find_map(|seed| {
+        let violation = run_with_bug(&scenario, seed, bug).outcome.violation?;
+        Some((seed, violation))
+    });
+    let Some((seed, violation)) = caught else {
+        panic!("{bug:?} was not caught by {name} in {SEEDS} seeds");
+    };
+    println!("{bug:?}: caught by {name} with seed {seed}: {violation}");
+    assert!(by.contains(&violation.invariant), "by {violation}");
+    let without = run(&scenario, seed).outcome.violation;
+    assert_eq!(
+        without, None,
+        "{name} fails with seed {seed} without the bug too"
+    );
+}
+
+#[test]
+fn an_accused_node_that_does_not_refute_is_caught() {
+    let by = ["no_live_node_stays_dead", "agreement", "no_false_death"];
+    assert_caught(PlantedBug::NoRefutation, "split", &by);
+}
+
+#[test]
+fn confirmations_that_nobody_can_give_are_caught() {
+    let by = ["timely_detection", "agreement"];
+    assert_caught(PlantedBug::StaticConfirmations, "small_mesh", &by);
+}
+
+#[test]
+fn an_accusation_that_its_accuser_never_made_is_caught() {
+    assert_caught(
+        PlantedBug::UnsignedAccusationCounted,
+        "forgery",
+        &["no_false_death"],
+    );
+}
+
+#[test]
+fn an_accusation_of_somebody_who_does_not_watch_is_caught() {
+    assert_caught(
+        PlantedBug::NonObserverCounted,
+        "forgery",
+        &["no_false_death"],
+    );
+}
+
+#[test]
+fn a_record_that_its_subject_never_signed_is_caught() {
+    assert_caught(
+        PlantedBug::UnsignedRecordCounted,
+        "forgery",
+        &["no_forged_record"],
+    );
+}
+
+#[test]
+fn a_tombstone_that_is_dropped_early_is_caught() {
+    let by = ["no_resurrected_tombstone", "agreement"];
+    assert_caught(PlantedBug::TombstoneDroppedEarly, "one_crash", &by);
+}
+
+#[test]
+fn a_generation_that_does_not_count_is_caught() {
+    let by = ["agreement", "no_live_node_stays_dead", "no_false_death"];
+    assert_caught(PlantedBug::GenerationIgnored, "churn", &by);
+}
+
+#[test]
+fn pruning_that_does_not_freeze_is_caught() {
+    assert_caught(PlantedBug::NoFreeze, "split", &["pruning_freezes"]);
+}
+
+#[test]
+fn members_that_never_compare_what_they_hold_are_caught() {
+    let by = ["agreement", "no_live_node_stays_dead"];
+    assert_caught(PlantedBug::DigestRepairOff, "rolling_restart", &by);
+}
+
+#[test]
+fn a_verdict_without_help_is_caught() {
+    assert_caught(
+        PlantedBug::NoIndirectProbes,
+        "one_way_cut",
+        &["no_false_death"],
+    );
+}
