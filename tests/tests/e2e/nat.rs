@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use shoal_tests::{Lab, Mesh, Nat, Node, Site, wait_until};
+use shoal_tests::{Host, Lab, Mesh, Nat, Node, Site, wait_until};
 
 /// Dialling back, two reservations and a round of gossip, on a machine that builds at the same time.
 const SETTLE: Duration = Duration::from_secs(60);
+
+/// That a hub passes nothing between interfaces other than the overlay's.
+const TRANSIT_IS_FENCED: &str = "nft list ruleset | grep -q 'meta nfproto ipv6 iifname != '";
 
 /// Joins the host of a site, as an agent.
 #[track_caller]
@@ -52,6 +55,22 @@ fn two_nodes_behind_symmetric_nats_are_members_by_relay_and_ping_each_other_by_h
             path(&host.node_row(to)).starts_with("relayed via s")
         });
         assert_eq!(path(&host.node_row("s1")), "direct");
+    }
+    mesh.wait_until_everyone_answers_everyone(SETTLE);
+
+    // A daemon that comes back finds forwarding on and must know that this was not the host's choice.
+    let fenced = |host: &Host| host.sh(TRANSIT_IS_FENCED).success();
+    let hubs = ["s1", "s2"].into_iter();
+    let hubs: Vec<_> = hubs.filter(|name| fenced(&mesh.node(name).host)).collect();
+    assert!(!hubs.is_empty(), "somebody is the hub");
+    for name in hubs {
+        mesh.node(name).daemon.kill9();
+        mesh.node_mut(name).restart_daemon();
+        let host = mesh.node(name).host.clone();
+        wait_until(SETTLE, "it is a hub again", || {
+            host.log("shoald").matches("this node forwards").count() == 2
+        });
+        assert!(fenced(&host), "{}", host.sh("nft list ruleset").ok());
     }
     mesh.wait_until_everyone_answers_everyone(SETTLE);
 }

@@ -24,6 +24,9 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Where this node's own containers are.
 const LOCAL: &str = "\"lo\", \"docker0\", \"cni0\", \"br-*\", \"flannel*\"";
 
+/// What marks a table whose hub switched IPv6 forwarding on.
+const TRANSIT: &str = "meta nfproto ipv6";
+
 /// Why a hub does not forward.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardingError {
@@ -45,7 +48,10 @@ pub(super) enum ForwardingError {
 pub(super) async fn allow(handle: &str) -> Result<(), ForwardingError> {
     let interface = format!("shoal-{handle}");
     let ipv6 = Path::new(SETTINGS).join("ipv6/conf/all/forwarding");
-    let was_on = fs::read_to_string(&ipv6).is_ok_and(|text| text.trim() != "0");
+    // A daemon before this one may have switched it on, and left its rules.
+    let ours = run("nft", &["list", "table", "inet", &table(handle)], "").await;
+    let was_on = fs::read_to_string(&ipv6).is_ok_and(|text| text.trim() != "0")
+        && !ours.is_ok_and(|rules| rules.contains(TRANSIT));
     // The rules first: nothing passes that they would have dropped.
     run("nft", &["-f", "-"], &rules(handle, &interface, was_on)).await?;
     set(&format!("ipv4/conf/{interface}/forwarding"), "1")?;
@@ -91,17 +97,21 @@ fn write(path: PathBuf, value: &str) -> Result<(), ForwardingError> {
 /// A table of the hub's own. With `was_on`, transit between other interfaces is somebody else's
 /// choice.
 fn rules(handle: &str, interface: &str, was_on: bool) -> String {
-    let table = format!("shoal_{}_hub", handle.replace('-', "_"));
+    let table = table(handle);
     let transit = if was_on {
         String::new()
     } else {
         format!(
-            "    meta nfproto ipv6 iifname != {{ {LOCAL}, {interface:?} }} oifname != {{ {LOCAL}, {interface:?} }} counter drop\n"
+            "    {TRANSIT} iifname != {{ {LOCAL}, {interface:?} }} oifname != {{ {LOCAL}, {interface:?} }} counter drop\n"
         )
     };
     format!(
         "add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n  chain forward {{\n    type filter hook forward priority filter; policy accept;\n    iifname {interface:?} oifname != {{ {LOCAL}, {interface:?} }} counter drop\n{transit}  }}\n}}\n"
     )
+}
+
+fn table(handle: &str) -> String {
+    format!("shoal_{}_hub", handle.replace('-', "_"))
 }
 
 /// dockerd has the chain FORWARD drop what it does not know. Where there is no such program there
@@ -117,24 +127,25 @@ async fn accept_beside_docker(
         arguments
     };
     match run(program, &with("-C"), "").await {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(ForwardingError::NotRun { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(())
         }
-        Err(_) => run(program, &with("-I"), "").await,
+        Err(_) => run(program, &with("-I"), "").await.map(drop),
     }
 }
 
+/// What the program wrote.
 async fn run(
     program: &'static str,
     arguments: &[&str],
     input: &str,
-) -> Result<(), ForwardingError> {
+) -> Result<String, ForwardingError> {
     let conversation = async {
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
@@ -149,7 +160,7 @@ async fn run(
         .map_err(|_| not_run(io::ErrorKind::TimedOut.into()))?
         .map_err(not_run)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let reason = String::from_utf8_lossy(&output.stderr);
     Err(ForwardingError::Refused {

@@ -60,6 +60,8 @@ pub(crate) struct Overlay {
     pub(crate) me: NodeId,
     pub(crate) key: PrivateKey,
     pub(crate) net: Net,
+    /// Whether the operator lets this node help others, while it is a server.
+    pub(crate) relaying: bool,
     pub(crate) views: Views,
     pub(crate) members: MembersRx,
     pub(crate) status: watch::Sender<OverlayStatus>,
@@ -261,7 +263,7 @@ impl Overlay {
                 .map_err(|error| with_sources(&error))?;
             greet_added(&steps, peer);
         }
-        if self.is_hub() && !up.forwards {
+        if self.is_hub(agreed) && !up.forwards {
             forwarding::allow(&network.handle)
                 .await
                 .map_err(|error| with_sources(&error))?;
@@ -369,14 +371,20 @@ impl Overlay {
             node: to,
             relays: &theirs,
         };
-        let usable = |hub: &NodeId| agreed.peers.contains_key(&(network, hub.clone()));
+        let usable = |hub: &NodeId| {
+            agreed.servers().any(|(id, _)| id == hub)
+                && agreed.peers.contains_key(&(network, hub.clone()))
+        };
         agreed.nodes.get(&hub(one, other, usable)?)
     }
 
-    /// Whether nodes that cannot be dialled may use this one as their hub.
-    fn is_hub(&self) -> bool {
+    /// Whether others use this one as their hub, and may: a record alone makes nobody forward.
+    fn is_hub(&self, agreed: &Agreed) -> bool {
         let members = self.members.borrow().clone();
-        (members.values()).any(|member| member.record.relays.contains(&self.me))
+        let mut named = members.values().map(|member| &member.record.relays);
+        self.relaying
+            && agreed.servers().any(|(id, _)| *id == self.me)
+            && named.any(|relays| relays.contains(&self.me))
     }
 
     /// Where to send a peer's packets: where libp2p talks to it, or talked to it last.

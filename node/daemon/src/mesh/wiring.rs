@@ -317,6 +317,7 @@ impl Wiring {
             me: proposer.me.clone(),
             key: self.host.wireguard.clone(),
             net: self.net.clone(),
+            relaying: self.host.config.relay,
             views: self.views.clone(),
             members: proposer.members.clone(),
             status,
