@@ -1,6 +1,6 @@
 # The four things that are done here. Each sets up what it needs first.
 
-.PHONY: demo test bench lint build setup
+.PHONY: demo test bench bench-overlay bench-vip lint build setup
 
 # KEEP=1 leaves the demo's mesh up and says how to use and how to end it.
 KEEP ?=
@@ -13,6 +13,12 @@ test: setup build
 
 bench: setup
 	scripts/bench
+
+bench-overlay: setup
+	scripts/bench overlay
+
+bench-vip: setup
+	scripts/bench vip
 
 lint:
 	scripts/lint

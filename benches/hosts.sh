@@ -104,11 +104,13 @@ start_on() {
 # processes_of HOST PATTERN: pids, as seen from here, of the host's processes whose command line
 # matches.
 processes_of() {
-  local namespace entry line
-  namespace=$(readlink "/proc/${INIT[$1]}/ns/pid")
+  local entry words line
+  # Without starting any process for it: there may be hundreds, and a measurement runs.
   for entry in /proc/[0-9]*; do
-    [ "$(readlink "$entry/ns/pid" 2>/dev/null)" = "$namespace" ] || continue
-    line=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
+    [ "$entry/ns/pid" -ef "/proc/${INIT[$1]}/ns/pid" ] || continue
+    { mapfile -d '' -t words <"$entry/cmdline"; } 2>/dev/null || continue
+    [ ${#words[@]} != 0 ] || continue
+    line="${words[*]} "
     [[ ! $line =~ $2 ]] || echo "${entry#/proc/}"
   done
 }

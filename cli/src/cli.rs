@@ -10,8 +10,8 @@ use node_api::ApiError;
 
 use crate::{
     commands::{
-        backup, ca, docker, events, init, join, module, network, node, operator, recover, run, sim,
-        status, token,
+        access, backup, ca, docker, events, init, join, module, network, node, operator, recover,
+        run, sim, status, token, vip,
     },
     failure::{self, Exit},
     terminal::Terminal,
@@ -77,6 +77,10 @@ pub(crate) enum Command {
     Node(node::Node),
     #[command(subcommand)]
     Network(network::Network),
+    #[command(subcommand)]
+    Vip(vip::Vip),
+    #[command(subcommand)]
+    Access(access::Access),
     #[command(subcommand)]
     Module(module::Module),
     #[command(subcommand)]

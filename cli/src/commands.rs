@@ -1,5 +1,6 @@
 //! One module per noun or command: its arguments, what it asks for, and how the answer reads.
 
+pub(crate) mod access;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod docker;
@@ -15,6 +16,7 @@ pub(crate) mod run;
 pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod vip;
 
 use crate::{
     cli::Command,
@@ -31,6 +33,8 @@ pub(crate) async fn run_command(command: Command, context: &Context<'_>) -> Resu
         Command::Status(status) => status.run(context).await,
         Command::Node(node) => node.run(context).await,
         Command::Network(network) => network.run(context).await,
+        Command::Vip(vip) => vip.run(context).await,
+        Command::Access(access) => access.run(context).await,
         Command::Module(module) => module.run(context).await,
         Command::Docker(docker) => docker.run(context).await,
         Command::Events(events) => events.run(context).await,

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 /// Why a text is no such value. The message is shown by the argument parser, which names the
 /// argument itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,10 @@ pub(crate) enum InvalidValue {
     Variable,
     #[error("a serial number is hexadecimal, as `shoal ca status` shows it")]
     Serial,
+    #[error("a WireGuard key is 44 characters of base64, as `wg pubkey` prints it")]
+    WireguardKey,
+    #[error("an endpoint is HOST:PORT, such as 203.0.113.5:7441, [2001:db8::1]:7441 or a name")]
+    Endpoint,
     #[error("a recipient is an age X25519 public key: age1 and 58 more characters")]
     Recipient,
 }
@@ -112,6 +118,36 @@ pub(crate) fn label_change(text: &str) -> Result<LabelChange, InvalidValue> {
             Ok(LabelChange::Unset(key.to_owned()))
         }
         _ => Err(InvalidValue::LabelChange),
+    }
+}
+
+/// A WireGuard public key in base64, unchanged.
+pub(crate) fn wireguard_key(text: &str) -> Result<String, InvalidValue> {
+    match STANDARD.decode(text) {
+        Ok(bytes) if bytes.len() == 32 => Ok(text.to_owned()),
+        Ok(_) | Err(_) => Err(InvalidValue::WireguardKey),
+    }
+}
+
+/// Where a device sends to: an address or a name, and a port, unchanged. It goes into a
+/// configuration, where a further line could be a command.
+pub(crate) fn endpoint(text: &str) -> Result<String, InvalidValue> {
+    let is_port = |port: &str| {
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    let is_name = |host: &str| {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        (1..=253).contains(&host.len()) && host.bytes().all(good)
+    };
+    let address = text.parse::<std::net::SocketAddr>();
+    let named = || {
+        text.rsplit_once(':')
+            .is_some_and(|(host, port)| is_name(host) && is_port(port))
+    };
+    match address.is_ok_and(|address| address.port() > 0) || named() {
+        true => Ok(text.to_owned()),
+        false => Err(InvalidValue::Endpoint),
     }
 }
 
@@ -215,6 +251,40 @@ mod tests {
         );
         for bad in ["", "a=1,", ",a=1", "a"] {
             assert_eq!(selector(bad), Err(InvalidValue::Label), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wireguard_key_has_32_bytes() {
+        let key = "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=";
+        assert_eq!(wireguard_key(key).as_deref(), Ok(key));
+        for bad in ["", "AAAA", &key[..43], "not a key"] {
+            assert_eq!(wireguard_key(bad), Err(InvalidValue::WireguardKey), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_one_place_and_no_further_line() {
+        for good in [
+            "203.0.113.5:7441",
+            "[2001:db8::1]:7441",
+            "vpn.example.org:1",
+        ] {
+            assert_eq!(endpoint(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            ":7441",
+            "host",
+            "host:0",
+            "203.0.113.5:0",
+            "host:65536",
+            "2001:db8::1",
+            "a b:1",
+            "host:1\nPostUp = reboot",
+            "x\nPostUp = reboot:1",
+        ] {
+            assert_eq!(endpoint(bad), Err(InvalidValue::Endpoint), "{bad}");
         }
     }
 

@@ -1,26 +1,26 @@
 //! The table of docs/benchmarks.md for simulated meshes: detection, false deaths, bandwidth and the
 //! simulator's own speed.
 //!
-//! `SHOAL_SIM_NODES=10,100` measures these sizes alone, the argument `speed` the speed alone. One thread; the speed is that of a calm
-//! mesh with the network and clocks of a LAN.
+//! `SHOAL_SIM_NODES=10,100` measures these sizes alone, the argument `speed` the speed alone, the
+//! argument `crowd` fifty of a thousand that crash at once alone. One thread; the speed is that of a
+//! calm mesh with the network and clocks of a LAN.
 
 #![expect(clippy::print_stdout, reason = "a program for people who want figures")]
 
 use std::time::{Duration, Instant};
 
 use consensus_core::Time;
-use simulations::{Detections, Disk, Nodes, Outcome, Percentiles, Scenario, What, World, run};
+use simulations::{Detections, Disk, Nodes, Outcome, Percentiles, Run, Scenario, What, World, run};
 
 /// Sizes with the seeds that each is run with: small meshes vary more and cost less.
 const SIZES: [(usize, u64); 4] = [(10, 100), (100, 20), (1_000, 4), (10_000, 1)];
 /// Shares of all messages that are lost, in percent.
 const LOSSES: [u32; 3] = [0, 5, 20];
-/// A mesh is watched so many node-seconds long while messages are lost, and a minute at most: what
-/// loss costs grows with the square of the mesh.
-const LOSSY_NODE_SECONDS: u64 = 5_000;
-/// Above so many nodes a fifth of all messages is not lost: the suspicions of a second would take
-/// minutes to simulate.
-const LOSSY_NODES_MAX: usize = 100;
+/// A mesh is watched so many node-seconds long while messages are lost: from ten seconds of the
+/// largest to a minute of the others.
+const LOSSY_NODE_SECONDS: u64 = 100_000;
+/// Above so many nodes one seed is run with messages lost.
+const LOSSY_SEEDS_NODES_MAX: usize = 100;
 /// How long a calm mesh of a thousand is timed; larger ones shorter.
 const TIMED_NODE_SECONDS: u64 = 60_000;
 
@@ -31,18 +31,22 @@ fn main() {
         wanted.as_ref().is_none_or(of)
     };
     let sizes = SIZES.into_iter().filter(|(nodes, _)| asked(*nodes));
-    if std::env::args().nth(1).as_deref() == Some("speed") {
-        for (nodes, _) in sizes {
-            println!("{nodes} nodes: {:.0} times real time", speed(nodes));
+    match std::env::args().nth(1).as_deref() {
+        Some("speed") => {
+            for (nodes, _) in sizes {
+                println!("{nodes} nodes: {:.0} times real time", speed(nodes));
+            }
+            return;
         }
-        return;
+        Some("crowd") => return crowd(),
+        Some(_) | None => {}
     }
+    let losses = LOSSES.map(|loss| loss.to_string()).join(" / ");
     println!(
-        "| nodes | seeds | death known by all: median | most | false deaths at {} % loss | \
-         sent per node, calm | simulator, calm |",
-        LOSSES.map(|loss| loss.to_string()).join(" / ")
+        "| nodes | seeds | death known by all: median | most | false deaths at {losses} % loss | \
+         wrong suspicions a minute | sent per node and second | simulator, calm |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for (nodes, seeds) in sizes {
         row(nodes, seeds);
     }
@@ -85,32 +89,52 @@ fn row(nodes: usize, seeds: u64) {
     let calm = runs(&crash(nodes, 1), seeds);
     let known = by_all(&calm);
     let (median, most) = known.map_or((0, 0), |known| (known.p50, known.max));
-    let sent = calm.iter().map(|one| one.bandwidth.calm).sum::<u64>() / seeds;
-    let deaths = LOSSES.map(|loss| deaths(nodes, seeds, loss));
+    let lossy = LOSSES.map(|loss| lossy(nodes, seeds, loss));
+    let each = |of: fn(&Lossy) -> u64| lossy.each_ref().map(|one| of(one).to_string()).join(" / ");
     println!(
-        "| {nodes} | {seeds} | {median} ms | {most} ms | {} | {sent} B/s | {:.0} times real time |",
-        deaths.join(" / "),
+        "| {nodes} | {seeds} | {median} ms | {most} ms | {} | {} | {} B | {:.0} times real time |",
+        each(|one| one.false_deaths),
+        each(|one| one.suspicions_a_minute),
+        each(|one| one.sent),
         speed(nodes)
     );
 }
 
-/// False deaths while so many of a hundred messages are lost; one seed of a large mesh.
-fn deaths(nodes: usize, seeds: u64, loss: u32) -> String {
-    if loss >= 20 && nodes > LOSSY_NODES_MAX {
-        return "not run".into();
-    }
+/// What the loss of messages made of a mesh.
+struct Lossy {
+    false_deaths: u64,
+    /// Whoever is suspected refutes with a new version of its record, so those are counted.
+    suspicions_a_minute: u64,
+    /// Bytes per node and second, with what carries them.
+    sent: u64,
+}
+
+/// While so many of a hundred messages are lost one host loses power.
+fn lossy(nodes: usize, seeds: u64, loss: u32) -> Lossy {
     let mut scenario = crash(nodes, 1).losing(loss * 10_000);
-    let span = (LOSSY_NODE_SECONDS / nodes as u64).clamp(3, 60);
-    scenario.calm = Duration::from_secs(2);
-    scenario.settle = Duration::from_secs(span);
+    let span = (LOSSY_NODE_SECONDS / nodes as u64).clamp(10, 60);
+    scenario.calm = Duration::from_secs(span);
     // Agreement is not asked for while messages are lost; false deaths are counted, not judged.
     scenario.bounds.false_deaths_max = u64::MAX;
-    let seeds = if nodes > LOSSY_NODES_MAX { 1 } else { seeds };
-    let outcomes = (0..seeds).map(|seed| run(&scenario, seed).outcome);
-    outcomes
-        .map(|one| one.false_deaths)
-        .sum::<u64>()
-        .to_string()
+    let seeds = if nodes > LOSSY_SEEDS_NODES_MAX {
+        1
+    } else {
+        seeds
+    };
+    let (mut false_deaths, mut refutations, mut sent) = (0, 0, 0);
+    for seed in 0..seeds {
+        let Run { outcome, world } = run(&scenario, seed);
+        false_deaths += outcome.false_deaths;
+        refutations += (0..nodes)
+            .map(|node| world.core(node).record().version)
+            .sum::<u64>();
+        sent += outcome.bandwidth.calm;
+    }
+    Lossy {
+        false_deaths,
+        suspicions_a_minute: refutations * 60 / (seeds * scenario.end().as_secs()),
+        sent: sent / seeds,
+    }
 }
 
 /// How many times faster than the clock a calm mesh runs.

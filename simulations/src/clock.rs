@@ -68,6 +68,11 @@ impl LocalClock {
         now
     }
 
+    /// How many microseconds it counts in a second.
+    pub(crate) fn rate_ppm(self) -> u32 {
+        u32::try_from(self.rate).unwrap_or(u32::MAX)
+    }
+
     /// Whether it shows anything but the world's time.
     pub(crate) const fn is_off(self) -> bool {
         self.ahead_us != 0 || self.rate != TRUE_RATE

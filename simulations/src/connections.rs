@@ -22,18 +22,35 @@ pub(crate) struct Ends {
     pub(crate) high: (usize, u64),
 }
 
-/// A connection as one end keeps it.
+/// A connection as one end keeps it. Narrow: it is looked for with every message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Connection {
-    pub(crate) peer: usize,
+    peer: u32,
+    peer_boot: u32,
+}
+
+impl Connection {
+    fn new(peer: usize, peer_boot: u64) -> Self {
+        let peer = u32::try_from(peer).expect("four billion hosts fit into no memory");
+        let peer_boot = u32::try_from(peer_boot).expect("no run has four billion starts");
+        Self { peer, peer_boot }
+    }
+
+    pub(crate) const fn peer(self) -> usize {
+        self.peer as usize
+    }
+
     /// The life of the other process with which it was made.
-    pub(crate) peer_boot: u64,
+    pub(crate) const fn peer_boot(self) -> u64 {
+        self.peer_boot as u64
+    }
 }
 
 impl World {
     /// The process ended on a living host: its peers are told.
     pub(crate) fn close_all(&mut self, index: usize) {
-        for Connection { peer, .. } in std::mem::take(&mut self.nodes[index].connections) {
+        for one in std::mem::take(&mut self.nodes[index].connections) {
+            let peer = one.peer();
             self.disconnect(peer, index);
             if self.network.is_open(index, peer) {
                 let wait = self.network.delay(index, peer, &mut self.rng);
@@ -49,24 +66,26 @@ impl World {
     /// The connection that `a` keeps with `b`, however old.
     pub(crate) fn connection(&self, a: usize, b: usize) -> Option<Connection> {
         let connections = &self.nodes[a].connections;
-        let place = connections.binary_search_by_key(&b, |one| one.peer).ok()?;
+        let place = connections
+            .binary_search_by_key(&b, |one| one.peer())
+            .ok()?;
         Some(connections[place])
     }
 
     /// Whether both processes are still those that made the connection.
     fn is_present(&self, a: usize, b: usize) -> bool {
         self.connection(a, b)
-            .is_some_and(|one| one.peer_boot == self.nodes[b].boot)
+            .is_some_and(|one| one.peer_boot() == self.nodes[b].boot)
             && self
                 .connection(b, a)
-                .is_some_and(|one| one.peer_boot == self.nodes[a].boot)
+                .is_some_and(|one| one.peer_boot() == self.nodes[a].boot)
     }
 
     fn connect(&mut self, a: usize, b: usize) {
         let peer_boot = self.nodes[b].boot;
-        let one = Connection { peer: b, peer_boot };
+        let one = Connection::new(b, peer_boot);
         let connections = &mut self.nodes[a].connections;
-        match connections.binary_search_by_key(&b, |one| one.peer) {
+        match connections.binary_search_by_key(&b, |one| one.peer()) {
             Ok(place) => connections[place] = one,
             Err(place) => connections.insert(place, one),
         }
@@ -74,7 +93,7 @@ impl World {
 
     fn disconnect(&mut self, a: usize, b: usize) {
         let connections = &mut self.nodes[a].connections;
-        if let Ok(place) = connections.binary_search_by_key(&b, |one| one.peer) {
+        if let Ok(place) = connections.binary_search_by_key(&b, |one| one.peer()) {
             connections.remove(place);
         }
     }
@@ -153,10 +172,11 @@ impl World {
         let mut ended = Vec::new();
         for (a, node) in self.nodes.iter().enumerate() {
             for one in &node.connections {
+                let peer = one.peer();
                 // Both ends keep a live connection; the lower one looks.
-                let both = self.connection(one.peer, a).is_some();
-                if (a < one.peer || !both) && self.is_over(a, *one) {
-                    ended.push((a, one.peer));
+                let looks = || a < peer || self.connection(peer, a).is_none();
+                if self.is_over(a, *one) && looks() {
+                    ended.push((a, peer));
                 }
             }
         }
@@ -170,12 +190,12 @@ impl World {
     }
 
     fn is_over(&self, a: usize, one: Connection) -> bool {
-        let b = one.peer;
+        let b = one.peer();
         if !self.wants(a, b) && !self.wants(b, a) {
             return true;
         }
         let (own, peer) = (&self.nodes[a], &self.nodes[b]);
-        let gone = !peer.running || peer.boot != one.peer_boot;
+        let gone = !peer.running || peer.boot != one.peer_boot();
         let causes = [
             self.network.broken_since(a, b),
             peer.stopped_us.filter(|_| gone),

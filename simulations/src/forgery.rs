@@ -31,7 +31,7 @@ impl World {
             let peers: Vec<_> = self.nodes[liar]
                 .connections
                 .iter()
-                .map(|one| one.peer)
+                .map(|one| one.peer())
                 .collect();
             for peer in peers {
                 let updates = updates.clone();
@@ -65,10 +65,11 @@ impl World {
             },
             signature: NO_SIGNATURE,
         };
+        // First what it has signed: after a forgery that was seen through nobody listens.
         vec![
+            Update::Suspect(own),
             Update::Suspect(Arc::clone(&forged)),
             Update::Dead(forged),
-            Update::Suspect(own),
             Update::Alive(Arc::new(elsewhere)),
         ]
     }

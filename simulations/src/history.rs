@@ -94,6 +94,7 @@ pub struct History {
     pub(crate) ends: Vec<End>,
     pub(crate) moments: Vec<Moment>,
     pub(crate) resurrections: Vec<Resurrection>,
+    pub(crate) hasty_deaths: Vec<Change>,
     pub(crate) seconds: Vec<Second>,
     messages: u64,
     bytes: u64,
@@ -118,6 +119,12 @@ impl History {
     /// Nodes that came alive again without having said so.
     pub fn resurrections(&self) -> &[Resurrection] {
         &self.resurrections
+    }
+
+    /// Deaths of nodes that ran and could be talked to, held by one that had just stood still: for
+    /// less than the shortest suspicion it had been able to hear of them.
+    pub fn hasty_deaths(&self) -> &[Change] {
+        &self.hasty_deaths
     }
 
     /// The mesh second by second.
@@ -227,13 +234,24 @@ impl World {
                 self.nodes[observer].doubts.insert(subject, doubt);
             }
         }
-        self.history.changes.push(Change {
+        let change = Change {
             at,
             observer,
             subject,
             condition,
             worth,
-        });
+        };
+        if condition == Condition::Dead && self.is_hasty(observer, subject) {
+            self.history.hasty_deaths.push(change);
+        }
+        self.history.changes.push(change);
+    }
+
+    fn is_hasty(&self, observer: usize, subject: usize) -> bool {
+        let resumed_us = self.nodes[observer].resumed_us;
+        resumed_us > 0
+            && self.age(resumed_us) < self.mesh.settings.suspicion_min
+            && self.can_talk(observer, subject)
     }
 
     fn incarnation(&self, observer: usize, subject: usize) -> Incarnation {

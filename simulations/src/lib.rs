@@ -7,9 +7,11 @@
 //! Invariants: time is whole microseconds and moves only by events; the same scenario and seed give
 //! the same [`Outcome::trace`], on every machine.
 
+pub mod agreement;
 mod clock;
 mod connections;
 mod distribution;
+mod experiment;
 mod fault;
 mod forgery;
 mod history;
@@ -31,6 +33,7 @@ mod world;
 
 pub use clock::Clocks;
 pub use distribution::{Distribution, Percentiles};
+pub use experiment::{Experiment, Findings};
 pub use fault::{Disk, Fault, Nodes, What};
 pub use history::{Change, End, History, Moment, Resurrection, Second, Worth};
 pub use node::node_id;
@@ -42,7 +45,7 @@ pub use random::{Jitter, Span};
 pub use run::run_with_bug;
 pub use run::{Run, run};
 pub use scenario::{Scenario, ScenarioError};
-pub use seeds::run_seeds;
+pub use seeds::{run_agreement_seeds, run_seeds};
 pub use strike::Struck;
 pub use timeline::{Happening, Line};
 pub use world::World;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use consensus_core::NodeId;
-use overlay_core::membership::{Condition, Incarnation, Membership};
+use overlay_core::membership::{Condition, Incarnation, Membership, Seat};
 
 use crate::{
     clock::LocalClock,
@@ -13,6 +13,9 @@ use crate::{
 
 /// Messages that wait for a process that stands still: about what the socket buffers hold.
 pub(crate) const INBOX_MAX: usize = 1024;
+
+/// Connections that a cache line holds.
+const CONNECTIONS_A_LINE: usize = 8;
 
 /// The digits of an id (base58, Bitcoin's alphabet).
 const DIGITS: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -58,37 +61,38 @@ pub(crate) struct Doubt {
     pub(crate) wrong_since_us: Option<u64>,
 }
 
-/// A host and its process.
+/// A host and its process. Its parts lie in this order: first what every event needs.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Node {
-    pub(crate) id: NodeId,
-    pub(crate) core: Membership,
-    pub(crate) clock: LocalClock,
+    pub(crate) running: bool,
     /// Counts the starts of the process, whatever its disk remembers.
     pub(crate) boot: u64,
+    /// Until when the process stands still, and because of which fault.
+    pub(crate) stalled: Option<(u64, usize)>,
+    pub(crate) clock: LocalClock,
+    /// The earliest timer event that is under way to this node.
+    pub(crate) timer_us: Option<u64>,
+    /// The connections that there are, by rising peer.
+    pub(crate) connections: Vec<Connection>,
+    /// Bytes sent since the world began, and since the last look.
+    pub(crate) sent_bytes: u64,
+    pub(crate) core: Membership,
+    pub(crate) id: NodeId,
     /// The generation that its disk remembers; the next start is the one after it.
     pub(crate) generation: Option<u64>,
-    pub(crate) running: bool,
     /// When the process last started, and last ended, in the world's time.
     pub(crate) started_us: u64,
     pub(crate) stopped_us: Option<u64>,
-    /// Until when the process stands still, and because of which fault.
-    pub(crate) stalled: Option<(u64, usize)>,
     /// When it last went on after a standstill.
     pub(crate) resumed_us: u64,
     pub(crate) inbox: VecDeque<Event>,
     /// The connections that the core wants, by rising index.
     pub(crate) wanted: Vec<usize>,
-    /// The connections that there are, by rising peer.
-    pub(crate) connections: Vec<Connection>,
     /// Dials under way, by rising index.
     pub(crate) dialling: Vec<usize>,
-    /// The earliest timer event that is under way to this node.
-    pub(crate) timer_us: Option<u64>,
     /// Whom it suspects or holds dead.
     pub(crate) doubts: BTreeMap<usize, Doubt>,
-    /// Bytes sent since the world began, and since the last look.
-    pub(crate) sent_bytes: u64,
 }
 
 impl Node {
@@ -142,6 +146,19 @@ impl Node {
         self.stalled = None;
         self.inbox.clear();
         self.wanted.clear();
+    }
+
+    /// Looks at what every event needs of it.
+    pub(crate) fn glance(&self) -> u64 {
+        let own = self.boot + u64::from(self.running) + self.timer_us.unwrap_or_default();
+        own + self.connections.len() as u64 + self.core.glance()
+    }
+
+    /// Looks at what is kept elsewhere.
+    pub(crate) fn look(&self, from: usize) -> u64 {
+        let lines = self.connections.iter().step_by(CONNECTIONS_A_LINE);
+        let peers: usize = lines.map(|one| one.peer()).sum();
+        peers as u64 + self.core.look(Seat::at(from))
     }
 
     pub(crate) const fn is_awake(&self) -> bool {

@@ -10,9 +10,9 @@ use consensus_core::Time;
 use crate::{
     Scenario, World,
     invariants::{
-        Violation, agreement, bounded_bandwidth, bounded_queues, faults_hit, no_false_death,
-        no_forged_record, no_live_node_stays_dead, no_resurrected_tombstone, pruning_freezes,
-        timely_detection,
+        Violation, agreement, bounded_bandwidth, bounded_queues, bystanders_are_trusted,
+        faults_hit, no_false_death, no_forged_record, no_live_node_stays_dead,
+        no_resurrected_tombstone, pruning_freezes, standstill_judges_nobody, timely_detection,
     },
     outcome::{Outcome, whole_seconds},
 };
@@ -97,6 +97,12 @@ fn watch(
 fn judge(world: &World, scenario: &Scenario, outcome: &Outcome) -> Result<(), Violation> {
     let bounds = &scenario.bounds;
     no_false_death::check(world, bounds.false_deaths_max, bounds.no_suspicion)?;
+    if let Some(allowed) = bounds.deaths_after_standstill_max {
+        standstill_judges_nobody::check(world, allowed)?;
+    }
+    if let Some(allowed) = bounds.bystander_suspicions_max {
+        bystanders_are_trusted::check(world, allowed)?;
+    }
     agreement::check(world)?;
     if let Some(bound) = bounds.detection_max {
         timely_detection::check(world, &outcome.detections, bound)?;

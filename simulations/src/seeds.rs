@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use crate::{Outcome, Scenario, run};
+use crate::{Outcome, Scenario, agreement, run};
 
 /// A run of more nodes than this has the machine's memory for itself.
 const LARGE_NODES: usize = 1_500;
@@ -21,23 +21,44 @@ const LARGE_NODES: usize = 1_500;
 pub fn run_seeds(
     scenario: &Scenario,
     seeds: Range<u64>,
-    mut progress: impl FnMut(&Outcome),
+    progress: impl FnMut(&Outcome),
 ) -> Vec<Outcome> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = if scenario.nodes > LARGE_NODES {
-        1
-    } else {
-        cores
-    };
+    let one = |seed| run(scenario, seed).outcome;
+    if scenario.nodes > LARGE_NODES {
+        return on_threads(1, seeds, one, progress);
+    }
+    on_threads(cores(), seeds, one, progress)
+}
+
+/// The same for groups of servers.
+pub fn run_agreement_seeds(
+    scenario: &agreement::Scenario,
+    seeds: Range<u64>,
+    progress: impl FnMut(&agreement::Outcome),
+) -> Vec<agreement::Outcome> {
+    let one = |seed| agreement::run(scenario, seed);
+    on_threads(cores(), seeds, one, progress)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn on_threads<T: Send>(
+    threads: usize,
+    seeds: Range<u64>,
+    run: impl Fn(u64) -> T + Sync,
+    mut progress: impl FnMut(&T),
+) -> Vec<T> {
     let next = AtomicU64::new(seeds.start);
     let (done, finished) = mpsc::sync_channel(threads);
     let mut outcomes = thread::scope(|scope| {
         for _ in 0..threads {
-            let (done, next) = (done.clone(), &next);
+            let (done, next, run) = (done.clone(), &next, &run);
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || done.send(run(scenario, seed).outcome).is_err() {
+                    if seed >= seeds.end || done.send((seed, run(seed))).is_err() {
                         return;
                     }
                 }
@@ -45,12 +66,12 @@ pub fn run_seeds(
         }
         drop(done);
         let mut outcomes = Vec::new();
-        for outcome in finished {
+        for (seed, outcome) in finished {
             progress(&outcome);
-            outcomes.push(outcome);
+            outcomes.push((seed, outcome));
         }
         outcomes
     });
-    outcomes.sort_by_key(|outcome| outcome.seed);
-    outcomes
+    outcomes.sort_by_key(|(seed, _)| *seed);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }

@@ -27,8 +27,8 @@ impl World {
         node.start(index, &self.mesh, self.now_us);
         let local = node.clock.at(self.now_us);
         node.core.handle_rings(Arc::clone(&self.mesh.rings), local);
-        if node.boot == 1 {
-            node.core.handle_known(&self.mesh.known, local);
+        if let Some(known) = self.mesh.known.as_ref().filter(|_| node.boot == 1) {
+            node.core.handle_shared(known, local);
         }
         self.trace.note(self.now_us, b'S', index, 0, node.boot);
         self.history.started(self.now_us, index);
@@ -116,7 +116,6 @@ impl World {
                 node.core.handle_connected(&peer_id, local);
             }
             Event::Start { .. }
-            | Event::Timer { .. }
             | Event::Resume { .. }
             | Event::Dial { .. }
             | Event::IdleCheck
@@ -174,7 +173,7 @@ impl World {
         let due_us = node.clock.reaches(due).max(self.now_us);
         if node.timer_us.is_none_or(|at| due_us < at) {
             node.timer_us = Some(due_us);
-            self.queue.push(due_us, Event::Timer { node: index });
+            self.queue.push_timer(due_us, index);
         }
     }
 
@@ -189,7 +188,7 @@ impl World {
         let mut handshake_us = 0;
         match self.connection(from, to) {
             // Over a connection of an earlier life nothing arrives.
-            Some(one) if one.peer_boot != boot => return,
+            Some(one) if one.peer_boot() != boot => return,
             Some(_) => {}
             None if self.can_talk(from, to) => {
                 let handshake = self.round_trip(from, to);

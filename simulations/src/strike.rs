@@ -391,7 +391,7 @@ impl World {
             }
             Nodes::Peers(count) => {
                 let peers = other.first().map(|node| &self.nodes[*node].connections);
-                let peers = peers.into_iter().flatten().map(|one| one.peer);
+                let peers = peers.into_iter().flatten().map(|one| one.peer());
                 let peers = peers.filter(|peer| free(peer) && self.is_running(*peer));
                 self.draw(*count, peers.collect())
             }

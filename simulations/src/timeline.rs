@@ -28,8 +28,10 @@ pub enum Happening {
     Suspicion,
     /// Somebody is held dead.
     Death,
-    /// Nobody doubts it any more.
+    /// Nobody doubts it any more; or a group of servers writes again.
     Trust,
+    /// A server was elected.
+    Leader,
 }
 
 /// One line.

@@ -6,11 +6,12 @@
 //! Invariants: time is whole microseconds and moves only by events; everything random comes out of
 //! one generator with the run's seed; nothing is ordered by a hash table or by an address.
 
-use std::{sync::Arc, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use consensus_core::{NodeId, Time};
 use overlay_core::membership::{
-    Condition, Membership, Message, Record, Rings, Seat, Settings, SignedRecord, SimulatedKeys,
+    Condition, Known, Membership, Message, Record, Rings, Seat, Settings, SignedRecord,
+    SimulatedKeys,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +22,7 @@ use crate::{
     history::History,
     network::Network,
     node::{Node, node_id},
-    queue::Queue,
+    queue::{Next, Queue},
     random::{as_micros, mix},
     scenario::Scenario,
     strike::{Step, Struck},
@@ -35,9 +36,6 @@ const START_SPREAD_US: u64 = 500_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     Start {
-        node: usize,
-    },
-    Timer {
         node: usize,
     },
     Resume {
@@ -73,12 +71,12 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Mesh {
     pub(crate) seed: u64,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) clocks: Clocks,
     /// The agreed set; all cores share it.
     pub(crate) rings: Arc<Rings>,
-    /// What a mesh that has long been running knows of everybody; empty if it begins anew.
-    pub(crate) known: Vec<Arc<SignedRecord>>,
+    /// What a mesh that has long been running knows of everybody; none if it begins anew.
+    pub(crate) known: Option<Known>,
     /// What is wrong with every core.
     #[cfg(feature = "planted-bugs")]
     pub(crate) bug: Option<overlay_core::membership::planted::PlantedBug>,
@@ -115,7 +113,7 @@ impl Mesh {
         let seed = mix(self.seed ^ (index as u64) << 20 ^ boot);
         let keys = Arc::new(SimulatedKeys(id.clone()));
         let record = Self::record(id, index, generation);
-        let core = Membership::new(record, keys, self.settings.clone(), seed, local);
+        let core = Membership::new(record, keys, Arc::clone(&self.settings), seed, local);
         #[cfg(feature = "planted-bugs")]
         let core = self.plant(core);
         core
@@ -161,16 +159,16 @@ impl World {
     pub fn new(scenario: &Scenario, seed: u64) -> Self {
         let now_us = 1;
         let count = scenario.nodes;
+        let rings = Arc::new(Rings::new(&(0..count).map(node_id).collect(), seed));
         let mesh = Mesh {
             seed,
-            settings: scenario.settings.clone(),
+            settings: Arc::new(scenario.settings.clone()),
             clocks: scenario.clocks,
-            rings: Arc::new(Rings::new(&(0..count).map(node_id).collect(), seed)),
-            known: if scenario.starts_warm() {
-                Mesh::first_records(count)
-            } else {
-                Vec::new()
-            },
+            known: scenario.starts_warm().then(|| {
+                let records = Mesh::first_records(count);
+                Known::new(Arc::clone(&rings), &records, Time::ZERO)
+            }),
+            rings,
             #[cfg(feature = "planted-bugs")]
             bug: None,
         };
@@ -285,11 +283,35 @@ impl World {
     /// Carries out everything that is due by `end`.
     pub fn run_until(&mut self, end: Time) {
         let end_us = end.as_micros();
-        while let Some((at_us, event)) = self.queue.pop_until(end_us) {
+        while let Some((at_us, next)) = self.queue.pop_until(end_us) {
             self.now_us = at_us;
-            self.carry_out(event);
+            if self.queue.wants_announcing() {
+                self.approach();
+            }
+            match next {
+                Next::Timer(node) => self.fire_timer(node),
+                Next::Event(event) => self.carry_out(event),
+            }
         }
         self.now_us = self.now_us.max(end_us);
+    }
+
+    /// Looks at the hosts that will be needed next. They lie scattered over more memory than any cache
+    /// holds, and several can be fetched in the time of one.
+    fn approach(&mut self) {
+        self.queue.announce();
+        let [soon, later] = self.queue.announced();
+        let ends = |next: Next<&Event>| match next {
+            Next::Timer(node) => Some((node, node)),
+            Next::Event(Event::Arrive { from, to, .. }) => Some((*from, *to)),
+            Next::Event(_) => None,
+        };
+        for (from, to) in later.filter_map(ends) {
+            black_box(self.nodes[to].glance() + self.nodes[from].boot);
+        }
+        for (from, to) in soon.filter_map(ends) {
+            black_box(self.nodes[to].look(from));
+        }
     }
 
     pub(crate) fn schedule(&mut self, wait: Duration, event: Event) {
@@ -298,7 +320,6 @@ impl World {
 
     fn carry_out(&mut self, event: Event) {
         match event {
-            Event::Timer { node } => self.fire_timer(node),
             Event::Arrive { to, .. } | Event::Closed { at: to, .. } => self.hand_in(to, event),
             Event::Start { node } => self.start(node),
             Event::Resume { node } => self.resume(node),

@@ -102,3 +102,26 @@ fn a_verdict_without_help_is_caught() {
         &["no_false_death"],
     );
 }
+
+#[test]
+fn a_standstill_that_nobody_notices_is_caught() {
+    let by = ["standstill_judges_nobody"];
+    assert_caught(PlantedBug::StallUnnoticed, "suspended", &by);
+}
+
+#[test]
+fn a_helpers_word_that_counts_as_its_silence_is_caught() {
+    assert_caught(PlantedBug::NackIgnored, "cascade", &["timely_detection"]);
+}
+
+#[test]
+fn a_node_that_never_doubts_itself_is_caught() {
+    let by = ["bystanders_are_trusted"];
+    assert_caught(PlantedBug::LocalHealthOff, "bad_link", &by);
+}
+
+#[test]
+fn a_suspect_that_nobody_warns_is_caught() {
+    let by = ["no_false_death", "no_live_node_stays_dead"];
+    assert_caught(PlantedBug::NoBuddy, "bad_link", &by);
+}

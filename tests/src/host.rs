@@ -29,7 +29,7 @@ pub const SOCKET: &str = "/run/shoal/shoald.sock";
 pub const LISTEN_PORT: u16 = 7440;
 
 /// Where a host's `shoald` keeps what must survive.
-const DATA_DIR: &str = "/var/lib/shoal";
+pub(crate) const DATA_DIR: &str = "/var/lib/shoal";
 /// What programs take for the time, relative to the machine's, in the lab's shared directory.
 pub(crate) const CLOCK_FILE: &str = "clock";
 

@@ -15,12 +15,14 @@
 
 mod cgroups;
 mod daemon;
+mod faults;
 mod holder;
 mod host;
 mod image;
 mod lab;
 mod mesh;
 mod nat;
+mod observers;
 mod operator;
 mod process;
 mod wait;
@@ -31,6 +33,8 @@ pub use image::{IMAGE, PAGE, image_tar};
 pub use lab::{Lab, missing_privilege};
 pub use mesh::{Mesh, Node, text};
 pub use nat::{Nat, Site};
+pub use observers::{Judgement, Observers};
 pub use operator::{Bundle, Standing};
 pub use process::{Output, Process};
+pub use vip_bench::Micros;
 pub use wait::wait_until;

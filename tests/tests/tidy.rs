@@ -9,7 +9,12 @@ use std::{
 };
 
 /// The crates that decide: no runtime, no poller, no socket, not even indirectly.
-const CORES: [&str; 3] = ["consensus-core", "overlay-core", "runtimes-core"];
+const CORES: [&str; 4] = [
+    "consensus-core",
+    "consensus-lease",
+    "overlay-core",
+    "runtimes-core",
+];
 
 /// What a core's dependency tree must not contain.
 const SHELL_CRATES: [&str; 3] = ["tokio", "mio", "socket2"];

@@ -1,7 +1,8 @@
-//! `shoal sim`: the membership of a mesh under faults, in a simulated world.
+//! `shoal sim`: the membership of a mesh and the agreement of its servers under faults, in a simulated
+//! world.
 //!
-//! Needs no daemon and touches nothing: what runs is the same core that shoald runs, with clocks,
-//! network and processes simulated.
+//! Needs no daemon and touches nothing: what runs is the same code that shoald runs, with clocks,
+//! network, disks and processes simulated.
 
 mod answer;
 
@@ -9,15 +10,10 @@ use std::{
     cell::Cell,
     fs,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use node_api::ApiError;
-use simulations::{
-    Outcome, Scenario, ScenarioError,
-    report::{Asked, Report},
-    run_seeds, scenario,
-};
+use simulations::{Experiment, Findings, ScenarioError, report::Asked};
 
 use crate::{
     failure::{self, Exit, Failure},
@@ -102,53 +98,51 @@ impl Sim {
 
 impl Run {
     fn run(&self, terminal: &Terminal) -> Result<Exit, Failure> {
-        let report = self.subject.simulate(terminal, self.from, self.seeds)?;
-        answer::report(terminal, &report, answer::summary(&report))
+        let findings = self.subject.simulate(terminal, self.from, self.seeds)?;
+        answer::report(terminal, &findings, answer::summary(&findings))
     }
 }
 
 impl Replay {
     fn run(&self, terminal: &Terminal) -> Result<Exit, Failure> {
-        let report = self.subject.simulate(terminal, self.seed, 1)?;
-        answer::report(terminal, &report, answer::story(&report))
+        let findings = self.subject.simulate(terminal, self.seed, 1)?;
+        answer::report(terminal, &findings, answer::story(&findings))
     }
 }
 
 impl Subject {
-    fn read(&self) -> Result<Scenario, Failure> {
+    fn read(&self) -> Result<Experiment, Failure> {
         let path = Path::new(&self.scenario);
         let is_file = self.scenario.contains('/') || path.extension().is_some_and(|e| e == "toml");
         let found = if is_file {
-            Scenario::parse(&read(path)?)
+            Experiment::parse(&read(path)?)
         } else {
-            scenario::find(&self.scenario)
+            Experiment::find(&self.scenario)
         };
         let found = match (found, self.nodes) {
-            (Ok(scenario), Some(nodes)) => scenario.sized(nodes),
+            (Ok(experiment), Some(nodes)) => experiment.sized(nodes),
             (found, _) => found,
         };
         found.map_err(|error| told(&error).into())
     }
 
-    fn simulate(&self, terminal: &Terminal, from: u64, seeds: u64) -> Result<Report, Failure> {
-        let scenario = self.read()?;
-        let begun = Instant::now();
-        let bar = Bar::new(terminal, seeds);
-        bar.draw();
-        let outcomes = run_seeds(&scenario, from..from + seeds, |outcome| bar.take(outcome));
-        bar.over()?;
+    fn simulate(&self, terminal: &Terminal, from: u64, seeds: u64) -> Result<Findings, Failure> {
+        let experiment = self.read()?;
         let asked = Asked {
             scenario: shell_word::plain_or_quoted(&self.scenario),
             nodes: self.nodes,
         };
-        let report = Report::new(&scenario, &asked, &outcomes, begun.elapsed());
+        let bar = Bar::new(terminal, seeds);
+        bar.draw();
+        let findings = experiment.run(&asked, from..from + seeds, |broken| bar.take(broken));
+        bar.over()?;
         if let Some(file) = &self.html {
-            write(file, report.html().as_bytes())?;
+            write(file, findings.html().as_bytes())?;
         }
         if let Some(file) = &self.report {
-            write(file, &answer::document(&report))?;
+            write(file, &answer::document(&findings))?;
         }
-        Ok(report)
+        Ok(findings)
     }
 }
 
@@ -170,10 +164,9 @@ impl<'a> Bar<'a> {
         }
     }
 
-    fn take(&self, outcome: &Outcome) {
+    fn take(&self, broken: bool) {
         self.done.set(self.done.get() + 1);
-        let broken = u64::from(outcome.violation.is_some());
-        self.broken.set(self.broken.get() + broken);
+        self.broken.set(self.broken.get() + u64::from(broken));
         self.draw();
     }
 
@@ -235,12 +228,13 @@ fn told(error: &ScenarioError) -> ApiError {
 }
 
 /// The failure that a broken invariant is; the replay command is its hint.
-fn violated(report: &Report) -> Option<ApiError> {
-    let first = report.violations.first()?;
-    let broken = report.violations.len();
+fn violated(findings: &Findings) -> Option<ApiError> {
+    let first = findings.violations().first()?;
+    let broken = findings.violations().len();
+    let (seeds, scenario) = (findings.seeds(), findings.scenario());
     let message = format!(
-        "{broken} of {} runs of {} broke an invariant; the first with seed {}: {} at {} ms: {}",
-        report.seeds, report.scenario, first.seed, first.invariant, first.at_ms, first.detail
+        "{broken} of {seeds} runs of {scenario} broke an invariant; the first with seed {}: {} at {} ms: {}",
+        first.seed, first.invariant, first.at_ms, first.detail
     );
     Some(ApiError::new(
         "InvariantViolatedError",
@@ -250,8 +244,8 @@ fn violated(report: &Report) -> Option<ApiError> {
 }
 
 /// Ends a command whose answer was given.
-fn exit(terminal: &Terminal, report: &Report) -> Exit {
-    match violated(report) {
+fn exit(terminal: &Terminal, findings: &Findings) -> Exit {
+    match violated(findings) {
         None => Exit::Done,
         Some(error) => {
             // With --json the answer itself has the violations.

@@ -1,11 +1,13 @@
 //! The program as an operator runs it, against a server that answers as a daemon would.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod access;
 mod certificates;
 mod fake_daemon;
 mod recovery;
 mod simulations;
 mod terminal;
+mod vips;
 
 use std::{
     fs,
@@ -28,7 +30,7 @@ fn changed(_: &str, _: &[u8]) -> (u16, String) {
 }
 
 /// Every command that asks a daemon and writes no file before it does.
-const EVERY_COMMAND: [&str; 40] = [
+const EVERY_COMMAND: [&str; 55] = [
     "init",
     "token create",
     "status",
@@ -51,6 +53,21 @@ const EVERY_COMMAND: [&str; 40] = [
     "network show default",
     "network attach n default",
     "network detach n default",
+    "vip ls",
+    "vip show web",
+    "vip create web --network default --candidates n",
+    "vip candidates web n",
+    "vip check web none",
+    "vip failover web",
+    "vip drill web --kill --yes",
+    "vip delete web --yes",
+    "access ls",
+    "access show ann",
+    "access grant ann",
+    "access move ann --via n",
+    "access suspend ann",
+    "access resume ann",
+    "access revoke ann",
     "module ls",
     "module assign n docker-engine",
     "module unassign n docker-engine",
@@ -240,7 +257,7 @@ fn changes_send_what_was_written_and_show_warnings_beside_the_answer() {
         ),
         (
             "network attach n1 default",
-            "PUT /v1/networks/default/peers/n1 ",
+            r#"PUT /v1/networks/default/peers/n1 {"hub":false,"lan_subnets":[]}"#,
         ),
         (
             "network detach n1 default",

@@ -75,6 +75,38 @@ fn the_document_of_a_run_is_the_same_for_the_same_seed() {
 }
 
 #[test]
+fn a_group_of_servers_is_run_replayed_and_reported_like_a_mesh() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("report.html");
+    let args = ["sim", "run", "leader_killed", "--seeds", "2", "--json"];
+    let html = ["--html", page.to_str().unwrap()];
+    let run = document(&shoal(&[&args[..], &html[..]].concat()));
+    assert_eq!(run["kind"], "agreement");
+    assert_eq!(run["violations"], serde_json::json!([]));
+    assert_eq!(run["failover_ms"]["count"], 20);
+    let replayed = document(&shoal(&[
+        "sim",
+        "replay",
+        "leader_killed",
+        "--seed",
+        "1",
+        "--json",
+    ]));
+    assert_eq!(replayed["trace_hash"], run["runs"][1]["trace_hash"]);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    for foreign in ["<script", "http://", "https://", "src="] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    let told = shoal(&["sim", "replay", "leader_killed", "--seed", "1"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.contains("is killed") && told.contains("writes go on after"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_broken_invariant_fails_with_the_command_that_shows_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = impossible(dir.path());

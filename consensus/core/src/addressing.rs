@@ -128,6 +128,27 @@ impl FromStr for Ipv4Prefix {
     }
 }
 
+/// What `shoal-` leaves of the 15 characters of an interface's name (Linux: IFNAMSIZ).
+pub const HANDLE_CHARS_MAX: usize = 9;
+/// Of a longer name the handle keeps the beginning, for people.
+const HANDLE_BEGINNING_CHARS: usize = 4;
+/// Digits of the rest of a handle: a million handles for one beginning.
+const HANDLE_DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// A network's handle: its name where that fits an interface's, else the name's beginning and four
+/// digits out of the whole. Whether two networks collide is for `apply` to refuse.
+pub(crate) fn network_handle(name: &str) -> String {
+    if name.len() <= HANDLE_CHARS_MAX {
+        return name.to_owned();
+    }
+    let hash = blake3::derive_key("shoal v1 network handle", name.as_bytes());
+    let digit = |byte: &u8| char::from(HANDLE_DIGITS[usize::from(byte % 32)]);
+    let beginning: String = name.chars().take(HANDLE_BEGINNING_CHARS).collect();
+    let digits = hash[..HANDLE_CHARS_MAX - HANDLE_BEGINNING_CHARS - 1].iter();
+    let rest: String = digits.map(digit).collect();
+    format!("{}-{rest}", beginning.trim_end_matches('-'))
+}
+
 /// A /64 of the unique local space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ipv6Prefix64(u64);
@@ -182,6 +203,30 @@ mod tests {
         assert_eq!(a.0 >> 16, b.0 >> 16);
         assert_ne!(a, b);
         assert_eq!(a.network().octets()[0], 0xfd);
+    }
+
+    #[test]
+    fn a_handle_is_the_name_or_derived_from_it_and_fits_an_interface() {
+        for name in ["default", "a", "ninechars", "b-1"] {
+            assert_eq!(network_handle(name), name);
+        }
+        // Derived handles never change between versions: interfaces outlive daemons.
+        assert_eq!(network_handle("production"), "prod-5ewf");
+        let long = [
+            "production",
+            "production-2",
+            "abc-and-much-more",
+            &"x".repeat(63),
+        ];
+        let handles: std::collections::BTreeSet<_> = long.map(network_handle).into();
+        assert_eq!(handles.len(), long.len());
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        for handle in handles {
+            assert!(
+                handle.len() <= HANDLE_CHARS_MAX && handle.chars().all(plain),
+                "{handle}"
+            );
+        }
     }
 
     #[test]

@@ -11,9 +11,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, CertificateRecord, DockerPhase, ExpiringCertificate, Ipv4Prefix, IssuedCertificate,
-    LifecycleClass, Mesh, NetworkId, NetworkProfile, NodeId, NodeState, OperatorRole, Refusal,
-    RequestId, Role, RootFingerprint, RotationStep, SealedKey, Target, TokenId, WallMs,
+    Assignment, DockerPhase, Enrolment, Epoch, ExpiringCertificate, FoundingAuthority, IpPrefix,
+    Ipv4Prefix, IssuedCertificate, LeaseProfile, LogIndex, Mesh, NetworkChange, NetworkId,
+    NewCertificate, NewGrant, NewIntermediate, NewNetwork, NewRoot, NodeId, NodeState,
+    OperatorRole, ReadinessCheck, Refusal, RequestId, Revocation, Role, RootFingerprint,
+    RotationStep, SealedKey, TokenId, VipId, WallMs,
 };
 
 /// A command and who gave it when.
@@ -29,91 +31,6 @@ pub struct Envelope {
     pub time: WallMs,
     /// The command.
     pub command: Command,
-}
-
-/// What a node says of itself when it enrols.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Enrolment {
-    /// Its identity, as its connection proved.
-    pub node: NodeId,
-    /// The name it wants.
-    pub name: String,
-    /// The operator's marks on it.
-    pub labels: BTreeMap<String, String>,
-    /// Facts about the machine.
-    pub metadata: BTreeMap<String, String>,
-    /// How long it means to stay.
-    pub lifecycle_class: LifecycleClass,
-    /// Whether its data directory is in memory.
-    pub tmpfs_store: bool,
-    /// What the machine can carry.
-    pub network_profile: NetworkProfile,
-    /// Where it can be reached.
-    pub addresses: Vec<SocketAddr>,
-    /// Its WireGuard public key.
-    pub wireguard_public_key: [u8; 32],
-    /// The age recipient that secrets are sealed to for it.
-    pub sealing_recipient: String,
-}
-
-/// A certificate's serial number and record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewCertificate {
-    /// Serial number, hexadecimal.
-    pub serial: String,
-    /// The record.
-    pub record: CertificateRecord,
-}
-
-/// A root certificate that somebody made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewRoot {
-    /// DER.
-    pub certificate: Vec<u8>,
-    /// Its key under the signature of the present root, DER; none for a mesh's first root.
-    pub cross: Option<Vec<u8>>,
-    /// When it ends.
-    pub not_after: WallMs,
-}
-
-/// An intermediate that a server made for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewIntermediate {
-    /// Serial number, hexadecimal.
-    pub serial: String,
-    /// DER.
-    pub certificate: Vec<u8>,
-    /// The root that signed it.
-    pub root: RootFingerprint,
-    /// When it begins.
-    pub not_before: WallMs,
-    /// When it ends.
-    pub not_after: WallMs,
-}
-
-/// What a founder makes before its mesh exists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundingAuthority {
-    /// The root.
-    pub root: NewRoot,
-    /// Its key, sealed to the founder and to the recovery recipient.
-    pub root_key: SealedKey,
-    /// The age recipient whose identity is kept off line.
-    pub recovery_recipient: String,
-    /// The founder's intermediate.
-    pub intermediate: NewIntermediate,
-}
-
-/// Which certificates are to be accepted no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Revocation {
-    /// The one with this serial number; an intermediate with all that it signed.
-    Serial(String),
-    /// Every leaf that a node holds, by name or id. It stays a member and gets new ones when it
-    /// proves its key.
-    Node(String),
-    /// Every leaf that an operator holds.
-    Operator(String),
 }
 
 /// Everything that changes the agreed state.
@@ -286,14 +203,18 @@ pub enum Command {
     AttachPeer {
         /// The node, by name or id.
         node: String,
-        /// The network's handle.
+        /// The network's name.
         network: String,
+        /// Whether it forwards between the others where the network's mode is hub.
+        hub: bool,
+        /// Networks behind the node that the others reach through it.
+        lan_subnets: BTreeSet<IpPrefix>,
     },
     /// Take it away.
     DetachPeer {
         /// The node, by name or id.
         node: String,
-        /// The network's handle.
+        /// The network's name.
         network: String,
     },
     /// Assign a module.
@@ -330,6 +251,160 @@ pub enum Command {
     UnregisterDocker {
         /// Its name.
         name: String,
+    },
+    /// Make a network.
+    CreateNetwork(NewNetwork),
+    /// Forget a network that nobody has a place in.
+    DeleteNetwork {
+        /// Its name.
+        network: String,
+    },
+    /// Change a network.
+    SetNetwork {
+        /// Its name.
+        network: String,
+        /// What changes.
+        change: NetworkChange,
+    },
+    /// Change a node's place in a network. `None` leaves a value as it is.
+    SetPeer {
+        /// The node, by name or id.
+        node: String,
+        /// The network's name.
+        network: String,
+        /// Whether it forwards between the others where the network's mode is hub.
+        hub: Option<bool>,
+        /// Networks behind the node that the others reach through it.
+        lan_subnets: Option<BTreeSet<IpPrefix>>,
+    },
+    /// Make a virtual IP. Its first candidate holds it.
+    CreateVip {
+        /// Its name.
+        name: String,
+        /// The network's handle.
+        network: String,
+        /// Who may hold it, by name or id, the most wanted first.
+        candidates: Vec<String>,
+        /// What candidates are asked.
+        check: Option<ReadinessCheck>,
+        /// The durations of its lease.
+        profile: LeaseProfile,
+    },
+    /// Take a virtual IP away for good.
+    DeleteVip {
+        /// Its name or id.
+        vip: String,
+    },
+    /// Let others hold it, or the same in another order. Moves nothing.
+    SetVipCandidates {
+        /// Its name or id.
+        vip: String,
+        /// Who may hold it from now on, by name or id, the most wanted first.
+        candidates: Vec<String>,
+    },
+    /// Ask candidates something else, or nothing.
+    SetVipCheck {
+        /// Its name or id.
+        vip: String,
+        /// What.
+        check: Option<ReadinessCheck>,
+    },
+    /// A majority of the lease voters has closed an epoch; somebody else gets the next one.
+    AssignVip {
+        /// Which.
+        vip: VipId,
+        /// The epoch that ended.
+        after: Epoch,
+        /// Who gets it; nobody only where there is no candidate.
+        to: Option<NodeId>,
+        /// The lease voters that closed it.
+        closed_by: BTreeSet<NodeId>,
+        /// Why, for the event.
+        reason: String,
+    },
+    /// The holder has shut its gate and lets go.
+    ReleaseVip {
+        /// Which.
+        vip: VipId,
+        /// The epoch that it held.
+        epoch: Epoch,
+        /// Who is to get it; unless given whom an operator wished, else the next candidate that is
+        /// ready, else nobody.
+        to: Option<NodeId>,
+        /// Why, for the event.
+        reason: String,
+    },
+    /// Rest a lease on other servers: first on both sets.
+    BeginLeaseVoters {
+        /// Which.
+        vip: VipId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The entry that wrote the set that it rests on now, as
+        /// [`crate::VirtualIp::voters_since`] tells.
+        since: LogIndex,
+        /// The set that takes over.
+        new: BTreeSet<NodeId>,
+    },
+    /// The holder said that its present lease rests on both sets: the old one may go.
+    FinishLeaseVoters {
+        /// Which.
+        vip: VipId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The entry that began this change.
+        since: LogIndex,
+    },
+    /// A candidate tells that it is ready, or not any more.
+    ReportReadiness {
+        /// Which.
+        vip: VipId,
+        /// Whether it is.
+        ready: bool,
+        /// Why not.
+        reason: String,
+    },
+    /// An operator wants it elsewhere.
+    RequestFailover {
+        /// Its name or id.
+        vip: String,
+        /// With whom, by name or id; with the next candidate that is fit, unless given.
+        to: Option<String>,
+        /// Who was heard when this was asked.
+        reachable: BTreeSet<NodeId>,
+    },
+    /// Somebody saw how long nobody answered at a virtual IP's address.
+    ReportMove {
+        /// Which.
+        vip: VipId,
+        /// The epoch that ended the silence.
+        epoch: Epoch,
+        /// How long it was, in microseconds.
+        outage_us: u64,
+    },
+    /// Let a device without a daemon into a network.
+    CreateGrant(NewGrant),
+    /// Give a device another gateway.
+    MoveGrant {
+        /// The grant's name.
+        grant: String,
+        /// The node that is to be its gateway, by name or id.
+        gateway: String,
+    },
+    /// Let a device in no more, until it is resumed.
+    SuspendGrant {
+        /// The grant's name.
+        grant: String,
+    },
+    /// Let it in again.
+    ResumeGrant {
+        /// The grant's name.
+        grant: String,
+    },
+    /// Forget a grant: its device is let in no more.
+    RevokeGrant {
+        /// The grant's name.
+        grant: String,
     },
 }
 
@@ -392,16 +467,26 @@ impl Command {
             Self::DecommissionDocker { .. } => "decommission_docker",
             Self::RegisterDocker { .. } => "register_docker",
             Self::UnregisterDocker { .. } => "unregister_docker",
-        }
-    }
-}
-
-impl Assignment {
-    /// Straight to one node.
-    pub fn to_node(module: crate::Module, node: NodeId) -> Self {
-        Self {
-            module,
-            target: Target::Node(node),
+            Self::CreateNetwork(_) => "create_network",
+            Self::DeleteNetwork { .. } => "delete_network",
+            Self::SetNetwork { .. } => "set_network",
+            Self::SetPeer { .. } => "set_peer",
+            Self::CreateVip { .. } => "create_vip",
+            Self::DeleteVip { .. } => "delete_vip",
+            Self::SetVipCandidates { .. } => "set_vip_candidates",
+            Self::SetVipCheck { .. } => "set_vip_check",
+            Self::AssignVip { .. } => "assign_vip",
+            Self::ReleaseVip { .. } => "release_vip",
+            Self::BeginLeaseVoters { .. } => "begin_lease_voters",
+            Self::FinishLeaseVoters { .. } => "finish_lease_voters",
+            Self::ReportReadiness { .. } => "report_readiness",
+            Self::RequestFailover { .. } => "request_failover",
+            Self::ReportMove { .. } => "report_move",
+            Self::CreateGrant(_) => "create_grant",
+            Self::MoveGrant { .. } => "move_grant",
+            Self::SuspendGrant { .. } => "suspend_grant",
+            Self::ResumeGrant { .. } => "resume_grant",
+            Self::RevokeGrant { .. } => "revoke_grant",
         }
     }
 }

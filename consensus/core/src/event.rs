@@ -80,6 +80,12 @@ kinds! {
     PeerAttached = "system.sdwan.peer.attached",
     /// A node lost its place in a network.
     PeerDetached = "system.sdwan.peer.detached",
+    /// A virtual IP was made.
+    VipAllocated = "system.sdwan.virtual_ip.allocated",
+    /// A virtual IP has another holder.
+    VipMoved = "system.sdwan.virtual_ip.moved",
+    /// Nobody holds a virtual IP any more.
+    VipReleased = "system.sdwan.virtual_ip.released",
     /// `docker-engine` was assigned to a node.
     DockerAssigned = "system.docker.module.assigned",
     /// The engine is being looked for or installed.
@@ -98,6 +104,24 @@ kinds! {
     DockerFailed = "system.docker.failed",
     /// A Docker host's row is gone.
     DockerDecommissioned = "system.docker.decommissioned",
+    /// A network was made.
+    NetworkCreated = "system.sdwan.network.created",
+    /// A network is no more.
+    NetworkDeleted = "system.sdwan.network.deleted",
+    /// A network's routing or prefixes changed.
+    NetworkChanged = "system.sdwan.network.changed",
+    /// A node's place in a network changed.
+    PeerChanged = "system.sdwan.peer.changed",
+    /// A device was let into a network.
+    AccessGranted = "system.sdwan.access_grant.created",
+    /// A device has another gateway.
+    AccessMoved = "system.sdwan.access_grant.moved",
+    /// A device is not let in for the time being.
+    AccessSuspended = "system.sdwan.access_grant.suspended",
+    /// It is let in again.
+    AccessResumed = "system.sdwan.access_grant.resumed",
+    /// A device is let in no more.
+    AccessRevoked = "system.sdwan.access_grant.revoked",
 }
 
 /// One thing that happened.

@@ -122,7 +122,7 @@ macro_rules! random_id {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                parse_hex16(text).map(Self).ok_or_else(|| InvalidId {
+                $crate::ids::parse_hex16(text).map(Self).ok_or_else(|| InvalidId {
                     what: $what,
                     text: text.to_owned(),
                     rule: "32 hexadecimal digits",
@@ -153,7 +153,10 @@ random_id!(
     "network id"
 );
 
-fn parse_hex16(text: &str) -> Option<[u8; 16]> {
+/// For the modules that name things of their own so.
+pub(crate) use random_id;
+
+pub(crate) fn parse_hex16(text: &str) -> Option<[u8; 16]> {
     if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

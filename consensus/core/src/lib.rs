@@ -3,15 +3,22 @@
 //! Decides: which commands are valid, what they change, what each node must know of it.
 //! Never: reads a clock, a socket or a disk, draws randomness, waits.
 
+mod access_grant;
 mod addressing;
 mod apply;
 mod authority;
 mod command;
 mod docker_host;
+mod enrolment;
 mod event;
 mod ids;
+mod lease;
 mod lifecycle;
 pub mod limits;
+mod network;
+mod prefix;
+mod proposal;
+mod readiness;
 mod recent;
 mod refusal;
 mod renewal;
@@ -19,26 +26,42 @@ mod rotation;
 mod shared;
 mod state;
 mod trust;
+mod virtual_ip;
 mod voters;
 pub mod wire;
 
-pub use addressing::{DEFAULT_IPV4_PREFIX, Ipv4Prefix, Ipv6Prefix64, OVERLAY_IPV4_SPACE};
+pub use access_grant::{AccessGrant, GrantState, NewGrant};
+pub use addressing::{
+    DEFAULT_IPV4_PREFIX, HANDLE_CHARS_MAX, Ipv4Prefix, Ipv6Prefix64, OVERLAY_IPV4_SPACE,
+};
 pub use apply::{FOUNDER_RAFT_ID, Restorer, apply, go_on_alone, restore};
 pub use authority::{
     Authority, CertificateProfile, CertificateRecord, ExpiringCertificate, Holder, Intermediate,
     LeafFingerprint, Operator, OperatorRole, Removed, Revoked, Root, RootFingerprint, RootState,
     Rotation, RotationStep, SealedKey,
 };
-pub use command::{
-    Applied, Command, Done, Enrolment, Envelope, FoundingAuthority, NewCertificate,
-    NewIntermediate, NewRoot, Revocation,
-};
+pub use command::{Applied, Command, Done, Envelope};
 pub use docker_host::{DOCKER_TLS_PORT, DockerHost, DockerPhase, IssuedCertificate};
+pub use enrolment::{
+    Enrolment, FoundingAuthority, NewCertificate, NewIntermediate, NewRoot, Revocation,
+};
 pub use event::{EVENTS_KEPT, Event, EventKind};
 pub use ids::{
     InvalidId, LogIndex, MeshId, NetworkId, NodeId, RaftId, RequestId, Time, TokenId, WallMs,
 };
+pub use lease::{
+    CLOCK_DRIFT_PPM, Epoch, LeaseProfile, LeaseTiming, LeaseVoters, QUARANTINE_US, RENEWALS_LOST,
+    RENEWALS_MISSED, VipId, drifted,
+};
 pub use lifecycle::{EPHEMERAL_SILENCE_MAX, SPOT_SILENCE_MAX, silence_max, silent_too_long};
+pub use network::{
+    DEFAULT_NETWORK, Network, NetworkChange, NewNetwork, Peer, PrefixChange, RoutingMode,
+};
+pub use prefix::IpPrefix;
+pub use readiness::{
+    CHECK_INTERVAL_MS, CHECK_TIMEOUT_MS, FAILURES_IN_A_ROW, Probe, Readiness, ReadinessCheck,
+    ReadinessCount,
+};
 pub use recent::{Answers, Recent};
 pub use refusal::Refusal;
 pub use renewal::{
@@ -50,8 +73,9 @@ pub use rotation::{
 };
 pub use shared::Shared;
 pub use state::{
-    Agreed, Assignment, LifecycleClass, Mesh, Module, Network, NetworkProfile, Node, NodeState,
-    Peer, Role, State, Target, Token,
+    Agreed, Assignment, LifecycleClass, Mesh, Module, NetworkProfile, Node, NodeState, Role, State,
+    Target, Token,
 };
 pub use trust::reseal_due;
+pub use virtual_ip::{FailoverWish, Unfit, VipMove, VipState, VirtualIp};
 pub use voters::{GroupView, VoterStep, leader_step};

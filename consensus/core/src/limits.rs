@@ -22,6 +22,10 @@ pub const NODES_MAX: usize = 10_000;
 pub const SERVERS_MAX: usize = 7;
 /// More open tokens than an operator can have handed out.
 pub const TOKENS_MAX: usize = 1000;
+/// A node gossips its endpoints in so many networks.
+pub const NETWORKS_MAX: usize = 32;
+/// More networks than a machine is the way into.
+pub const LAN_SUBNETS_MAX: usize = 16;
 /// Every change settles every node against every selector; nobody tells so many apart.
 pub const SELECTORS_MAX: usize = 256;
 /// More external hosts than anyone lists by hand.
@@ -50,6 +54,16 @@ pub const INTERMEDIATES_MAX: usize = 256;
 pub const RECIPIENT_CHARS_MAX: usize = 100;
 /// An age file takes about a hundred bytes for each of eight recipients, and the key itself.
 pub const SEALED_KEY_BYTES_MAX: usize = 8192;
+/// Each is renewed several times a second by its holder, at every server.
+pub const VIRTUAL_IPS_MAX: usize = 256;
+/// More machines than one service is kept ready on.
+pub const VIP_CANDIDATES_MAX: usize = 16;
+/// The last changes of a virtual IP's holder that are shown; older ones are in the event log.
+pub const VIP_MOVES_KEPT: usize = 16;
+/// Devices of people; every node routes every one's addresses.
+pub const ACCESS_GRANTS_MAX: usize = 1000;
+/// A program's path and its arguments.
+pub const CHECK_WORDS_MAX: usize = 32;
 
 /// A server's intermediate lives a week; a day more for clocks that differ.
 pub const INTERMEDIATE_LIFE_MS_MAX: u64 = 8 * DAY_MS;

@@ -115,6 +115,83 @@ pub enum Refusal {
         at: WallMs,
         reason: String,
     },
+    #[error("a network called {network:?} exists already")]
+    NetworkExists { network: String },
+    #[error("network {network} is in use by {by}")]
+    NetworkInUse { network: String, by: String },
+    #[error("the interfaces of network {network} would be called shoal-{handle}, as those of {by}")]
+    NetworkHandleTaken {
+        network: String,
+        handle: String,
+        by: String,
+    },
+    #[error("the WireGuard port {port} is taken by network {by}")]
+    WireguardPortTaken { port: u16, by: String },
+    #[error("{what} {prefix} overlaps {with}")]
+    PrefixOverlap {
+        what: String,
+        prefix: String,
+        with: String,
+    },
+    #[error("no virtual IP called {vip:?} in this mesh")]
+    VipUnknown { vip: String },
+    #[error("a virtual IP called {name:?} exists already")]
+    VipExists { name: String },
+    #[error("the address {address} that {vip} would get is taken by {by}")]
+    VipCollision {
+        vip: String,
+        address: String,
+        by: String,
+    },
+    #[error("{node} is no candidate of the virtual IP {vip}")]
+    VipNotCandidate { vip: String, node: String },
+    #[error("no other candidate may take the virtual IP {vip}{}", listed(.reasons))]
+    VipNoCandidate {
+        vip: String,
+        reasons: Vec<(String, String)>,
+    },
+    #[error("{node} holds the virtual IP {vip}")]
+    VipHeld { vip: String, node: String },
+    #[error("{node} does not hold the virtual IP {vip}")]
+    VipNotHolder { vip: String, node: String },
+    #[error("the virtual IP {vip} is at epoch {epoch}, not {said}")]
+    VipEpoch { vip: String, epoch: u64, said: u64 },
+    #[error(
+        "epoch {epoch} of the virtual IP {vip} is not over: {closed} of its voters closed it, too few"
+    )]
+    VipNotClosed {
+        vip: String,
+        epoch: u64,
+        closed: u64,
+    },
+    #[error("the lease voters of the virtual IP {vip} are {how}")]
+    VipVoters { vip: String, how: String },
+    #[error("the virtual IP {vip} may move to {node}, through its peer in network {network}")]
+    VipUsesPeer {
+        node: String,
+        network: String,
+        vip: String,
+    },
+    #[error("no access grant called {name:?} in this mesh")]
+    GrantUnknown { name: String },
+    #[error("an access grant called {name:?} exists already")]
+    GrantExists { name: String },
+    #[error("the address {address} that {grant} would get is taken by {by}")]
+    GrantCollision {
+        grant: String,
+        address: String,
+        by: String,
+    },
+    #[error("the WireGuard key belongs to {by} already")]
+    GrantKeyTaken { by: String },
+    #[error(
+        "{node} is the gateway of the access grant {grant}, through its peer in network {network}"
+    )]
+    GrantUsesPeer {
+        node: String,
+        network: String,
+        grant: String,
+    },
 }
 
 impl Refusal {
@@ -161,6 +238,27 @@ impl Refusal {
             Self::OperatorUnknown { .. } => "OperatorNotFoundError",
             Self::OperatorExists { .. } => "OperatorExistsError",
             Self::NodeRemoved { .. } => "NodeRemovedError",
+            Self::NetworkExists { .. } => "NetworkExistsError",
+            Self::NetworkInUse { .. } => "NetworkInUseError",
+            Self::NetworkHandleTaken { .. } => "NetworkHandleTakenError",
+            Self::WireguardPortTaken { .. } => "WireguardPortTakenError",
+            Self::PrefixOverlap { .. } => "PrefixOverlapError",
+            Self::VipUnknown { .. } => "VirtualIpNotFoundError",
+            Self::VipExists { .. } => "VirtualIpExistsError",
+            Self::VipCollision { .. } => "VirtualIpCollisionError",
+            Self::VipNotCandidate { .. } => "VirtualIpNotCandidateError",
+            Self::VipNoCandidate { .. } => "VirtualIpNoCandidateError",
+            Self::VipHeld { .. } => "VirtualIpHeldError",
+            Self::VipNotHolder { .. } => "VirtualIpNotHolderError",
+            Self::VipEpoch { .. } => "VirtualIpEpochError",
+            Self::VipNotClosed { .. } => "VirtualIpNotClosedError",
+            Self::VipVoters { .. } => "VirtualIpVotersError",
+            Self::VipUsesPeer { .. } => "VirtualIpUsesPeerError",
+            Self::GrantUnknown { .. } => "AccessGrantNotFoundError",
+            Self::GrantExists { .. } => "AccessGrantExistsError",
+            Self::GrantCollision { .. } => "AccessGrantCollisionError",
+            Self::GrantKeyTaken { .. } => "AccessGrantKeyTakenError",
+            Self::GrantUsesPeer { .. } => "AccessGrantUsesPeerError",
         }
     }
 
@@ -253,6 +351,64 @@ impl Refusal {
             Self::NodeRemoved { .. } => {
                 "empty its data directory and join again with a new token".into()
             }
+            Self::NetworkExists { .. } => {
+                "choose another name; `shoal network ls` lists the networks".into()
+            }
+            Self::NetworkInUse { network, .. } => format!(
+                "`shoal network show {network}` lists its peers; `shoal network detach NODE {network}` takes one out"
+            ),
+            Self::NetworkHandleTaken { .. } => "choose another name".into(),
+            Self::WireguardPortTaken { .. } => {
+                "choose another port, or leave it out and have a free one picked".into()
+            }
+            Self::PrefixOverlap { .. } => {
+                "choose another prefix; `shoal network ls` and `shoal network show` list those in use".into()
+            }
+            Self::VipUnknown { .. } => "`shoal vip ls` lists the virtual IPs".into(),
+            Self::VipExists { .. } => {
+                "choose another name, or delete that one with `shoal vip delete`".into()
+            }
+            Self::VipCollision { .. } => {
+                "give the command again: it then gets another address".into()
+            }
+            Self::VipNotCandidate { vip, .. } | Self::VipNoCandidate { vip, .. } => {
+                format!("`shoal vip show {vip}` lists its candidates and how they are")
+            }
+            Self::VipHeld { vip, .. } => {
+                format!("`shoal vip failover {vip}` moves it to the next candidate")
+            }
+            Self::VipNotHolder { vip, .. }
+            | Self::VipEpoch { vip, .. }
+            | Self::VipNotClosed { vip, .. }
+            | Self::VipVoters { vip, .. } => {
+                format!("it moved meanwhile, or is about to: see `shoal vip show {vip}`")
+            }
+            Self::VipUsesPeer { vip, .. } => {
+                format!("take it off the candidates first: `shoal vip candidates {vip} NODE,…`")
+            }
+            Self::GrantUnknown { .. } => "`shoal access ls` lists the access grants".into(),
+            Self::GrantExists { .. } => {
+                "choose another name, or revoke that one with `shoal access revoke`".into()
+            }
+            Self::GrantCollision { .. } => {
+                "give the command again: it then gets another address".into()
+            }
+            Self::GrantKeyTaken { .. } => {
+                "every device needs a key of its own: make one with `wg genkey`, or leave --public-key out".into()
+            }
+            Self::GrantUsesPeer { grant, .. } => {
+                format!("choose another gateway first: `shoal access move {grant} --via NODE`")
+            }
         }
+    }
+}
+
+/// `: n2 is this, n3 that`; nothing where there is nobody.
+fn listed(reasons: &[(String, String)]) -> String {
+    let each = reasons.iter().map(|(node, why)| format!("{node}: {why}"));
+    let each: Vec<String> = each.collect();
+    match each.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", each.join("; ")),
     }
 }

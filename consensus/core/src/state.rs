@@ -7,16 +7,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answers, Authority, CertificateRecord, DockerHost, Event, Ipv4Prefix, Ipv6Prefix64, LogIndex,
-    MeshId, NetworkId, NodeId, Operator, RaftId, Recent, Removed, Revoked, RootFingerprint,
-    SealedKey, Shared, TokenId, WallMs,
+    AccessGrant, Answers, Authority, CertificateRecord, DockerHost, Event, LogIndex, MeshId,
+    Network, NetworkId, NodeId, Operator, Peer, RaftId, Recent, Removed, Revoked, RootFingerprint,
+    SealedKey, Shared, TokenId, VipId, VirtualIp, WallMs,
 };
 
 /// The whole replicated state.
@@ -68,6 +68,10 @@ pub struct Agreed {
     pub operators: BTreeMap<String, Operator>,
     /// Who is a member no more; the newest 10,000.
     pub removed: Shared<BTreeMap<NodeId, Removed>>,
+    /// Addresses that move from node to node.
+    pub virtual_ips: Shared<BTreeMap<VipId, VirtualIp>>,
+    /// Devices without a daemon that are let into a network, by name.
+    pub access_grants: Shared<BTreeMap<String, AccessGrant>>,
 }
 
 /// The trust domain.
@@ -200,28 +204,6 @@ pub struct Node {
     pub joined_at: WallMs,
 }
 
-/// One isolated overlay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
-    /// Unique in the mesh, and what interfaces are called: `shoal-<handle>`.
-    pub handle: String,
-    /// Its /64.
-    pub ipv6: Ipv6Prefix64,
-    /// Its IPv4 prefix.
-    pub ipv4: Ipv4Prefix,
-    /// The UDP port of its WireGuard interfaces.
-    pub wireguard_port: u16,
-}
-
-/// A node's place in a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its /128.
-    pub ipv6: Ipv6Addr,
-    /// Its /32.
-    pub ipv4: Ipv4Addr,
-}
-
 /// Where a module goes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Target {
@@ -264,6 +246,16 @@ pub struct Assignment {
     pub target: Target,
 }
 
+impl Assignment {
+    /// Straight to one node.
+    pub fn to_node(module: Module, node: NodeId) -> Self {
+        Self {
+            module,
+            target: Target::Node(node),
+        }
+    }
+}
+
 /// A bootstrap token as the mesh remembers it: never its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
@@ -294,19 +286,36 @@ impl Agreed {
             .map_or_else(|| id.to_string(), |node| node.name.clone())
     }
 
-    /// The network called so.
-    pub fn find_network(&self, handle: &str) -> Option<(&NetworkId, &Network)> {
-        self.networks
-            .iter()
-            .find(|(_, network)| network.handle == handle)
+    /// The same for one that may have left the mesh, as long as it is remembered.
+    pub fn former_name_of(&self, id: &NodeId) -> String {
+        let former = || self.removed.get(id).map(|removed| removed.name.clone());
+        let node = self.nodes.get(id).map(|node| node.name.clone());
+        node.or_else(former).unwrap_or_else(|| id.to_string())
     }
 
-    /// A node's first place in any network.
+    /// The network called so.
+    pub fn find_network(&self, name: &str) -> Option<(&NetworkId, &Network)> {
+        self.networks
+            .iter()
+            .find(|(_, network)| network.name == name)
+    }
+
+    /// A node's oldest place in any network: where its own services listen. A further one never
+    /// moves them.
     pub fn first_peer(&self, node: &NodeId) -> Option<(&NetworkId, &Peer)> {
         self.peers
             .iter()
-            .find(|((_, id), _)| id == node)
+            .filter(|((_, id), _)| id == node)
+            .min_by_key(|((network, _), peer)| (peer.attached, *network))
             .map(|((network, _), peer)| (network, peer))
+    }
+
+    /// Who has a place in a network.
+    pub fn peers_of(&self, network: NetworkId) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.peers
+            .iter()
+            .filter(move |((of, _), _)| *of == network)
+            .map(|((_, node), peer)| (node, peer))
     }
 
     /// Whether an assignment's target covers the node.

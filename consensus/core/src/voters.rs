@@ -2,7 +2,8 @@
 //!
 //! Decides the next membership change that the leader makes. A new server is a learner first and
 //! becomes a voter only when it has caught up, so that adding it never costs the majority; a
-//! removed one leaves the voters before it leaves the group. Raft dissertation (Ongaro 2014), 4.2.
+//! removed one leaves the voters before it leaves the group, and not before the last virtual IP's
+//! lease that rests on it. Raft dissertation (Ongaro 2014), 4.2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,8 @@ pub enum VoterStep {
 pub struct GroupView {
     /// Who votes; during a change the old and the new voters.
     pub voters: BTreeSet<RaftId>,
+    /// Which nodes the voters are; of those that are servers no more nobody else knows it.
+    pub owners: BTreeMap<RaftId, NodeId>,
     /// Who only follows.
     pub learners: BTreeSet<RaftId>,
     /// How far each log is known to reach.
@@ -44,13 +47,7 @@ pub struct GroupView {
 /// A change that its leader did not live to finish is finished by the next one. A change to voters
 /// without a majority now would stop the mesh until they are back, so it waits.
 pub fn leader_step(agreed: &Agreed, group: &GroupView) -> Option<VoterStep> {
-    let step = voter_step(
-        agreed,
-        &group.voters,
-        &group.learners,
-        &group.matched,
-        group.last,
-    );
+    let step = voter_step(agreed, group);
     let unfinished = || {
         group
             .changing
@@ -63,15 +60,8 @@ pub fn leader_step(agreed: &Agreed, group: &GroupView) -> Option<VoterStep> {
 }
 
 /// The next step, or none when Raft's membership is what was agreed.
-///
-/// `matched` is how far each learner's log is known to reach, `last` the leader's own log.
-fn voter_step(
-    agreed: &Agreed,
-    voters: &BTreeSet<RaftId>,
-    learners: &BTreeSet<RaftId>,
-    matched: &BTreeMap<RaftId, LogIndex>,
-    last: LogIndex,
-) -> Option<VoterStep> {
+fn voter_step(agreed: &Agreed, group: &GroupView) -> Option<VoterStep> {
+    let (voters, learners) = (&group.voters, &group.learners);
     let wanted: BTreeMap<RaftId, &NodeId> = agreed.servers().map(|(id, raft)| (raft, id)).collect();
     if let Some((raft, id)) = wanted
         .iter()
@@ -80,13 +70,13 @@ fn voter_step(
         return Some(VoterStep::AddLearner(*raft, (*id).clone()));
     }
     let caught_up = |raft: &RaftId| {
-        let at = matched.get(raft);
-        at.is_some_and(|at| at.0.saturating_add(LAG_MAX) >= last.0)
+        let at = group.matched.get(raft);
+        at.is_some_and(|at| at.0.saturating_add(LAG_MAX) >= group.last.0)
     };
     let mut next: BTreeSet<RaftId> = voters
         .iter()
         .copied()
-        .filter(|raft| wanted.contains_key(raft))
+        .filter(|raft| wanted.contains_key(raft) || carries_a_lease(agreed, group, *raft))
         .collect();
     // One joins at a time: each has to be seen to work before the majority rests on the next.
     // Replacements come together, or replacing all servers would leave one alone for a while.
@@ -104,10 +94,25 @@ fn voter_step(
     stray.map(|raft| VoterStep::DropLearner(*raft))
 }
 
+/// Whether a voter that is no server any more has to stay: outside of Raft it would not learn that
+/// a lease which rests on it has moved. A node that serves again knows it as the voter that it is.
+fn carries_a_lease(agreed: &Agreed, group: &GroupView, raft: RaftId) -> bool {
+    let owner = group.owners.get(&raft);
+    owner.is_some_and(|owner| {
+        let serves = agreed.servers().any(|(id, _)| id == owner);
+        !serves && agreed.lease_uses(owner)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{collections::VecDeque, net::Ipv6Addr};
+
     use super::*;
-    use crate::{LifecycleClass, NetworkProfile, Node, NodeState, Role, WallMs};
+    use crate::{
+        Epoch, LeaseProfile, LeaseVoters, LifecycleClass, NetworkId, NetworkProfile, Node,
+        NodeState, Role, VipId, VirtualIp, WallMs,
+    };
 
     fn group(voters: &[u64], changing: bool, heard: &[u64]) -> GroupView {
         let set = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
@@ -236,7 +241,17 @@ mod tests {
                 let mut learners = BTreeSet::new();
                 let matched = (1..=4).map(|raft| (RaftId(raft), LAST)).collect();
                 let mut steps = 0;
-                while let Some(next) = voter_step(&agreed, &voters, &learners, &matched, LAST) {
+                loop {
+                    let group = GroupView {
+                        voters: voters.clone(),
+                        learners: learners.clone(),
+                        matched: BTreeMap::clone(&matched),
+                        last: LAST,
+                        ..GroupView::default()
+                    };
+                    let Some(next) = voter_step(&agreed, &group) else {
+                        break;
+                    };
                     match next {
                         VoterStep::AddLearner(raft, _) => assert!(learners.insert(raft)),
                         VoterStep::DropLearner(raft) => assert!(learners.remove(&raft)),
@@ -257,6 +272,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_demoted_server_goes_on_voting_while_a_lease_rests_on_it() {
+        let mut agreed = servers(&[1, 2]);
+        let lease = |voters: &[u64], holder| VirtualIp {
+            name: "web".into(),
+            network: NetworkId::from_bytes([3; 16]),
+            address: Ipv6Addr::LOCALHOST,
+            candidates: vec![id(1)],
+            check: None,
+            profile: LeaseProfile::Lan,
+            epoch: Epoch(1),
+            holder,
+            voters: LeaseVoters::Stable(voters.iter().map(|raft| id(*raft)).collect()),
+            voters_since: LogIndex(1),
+            readiness: BTreeMap::new(),
+            wish: None,
+            moves: VecDeque::new(),
+            created_at: WallMs(0),
+        };
+        let vip = VipId::from_bytes([1; 16]);
+        agreed
+            .virtual_ips
+            .insert(vip, lease(&[1, 2, 3], Some(id(1))));
+        assert_eq!(step(&agreed, &[1, 2, 3, 4], &[], &[]), change(&[1, 2, 3]));
+        assert_eq!(step(&agreed, &[1, 2, 3], &[], &[]), None);
+        // Its replacement does not wait for it.
+        let mut more = servers(&[1, 2, 5]);
+        more.virtual_ips = agreed.virtual_ips.clone();
+        let level = [(5, 1000)];
+        assert_eq!(step(&more, &[1, 2, 3], &[5], &level), change(&[1, 2, 3, 5]));
+        agreed.virtual_ips.insert(vip, lease(&[1, 2, 3], None));
+        assert_eq!(step(&agreed, &[1, 2, 3], &[], &[]), change(&[1, 2]));
+        agreed.virtual_ips.insert(vip, lease(&[1, 2], Some(id(1))));
+        assert_eq!(step(&agreed, &[1, 2, 3], &[], &[]), change(&[1, 2]));
+    }
+
     const LAST: LogIndex = LogIndex(1000);
 
     fn step(
@@ -267,13 +318,18 @@ mod tests {
     ) -> Option<VoterStep> {
         let ids = |ids: &[u64]| ids.iter().copied().map(RaftId).collect();
         let matched = matched.iter().map(|(id, at)| (RaftId(*id), LogIndex(*at)));
-        voter_step(
-            agreed,
-            &ids(voters),
-            &ids(learners),
-            &matched.collect(),
-            LAST,
-        )
+        let group = GroupView {
+            voters: ids(voters),
+            owners: voters
+                .iter()
+                .map(|raft| (RaftId(*raft), id(*raft)))
+                .collect(),
+            learners: ids(learners),
+            matched: matched.collect(),
+            last: LAST,
+            ..GroupView::default()
+        };
+        voter_step(agreed, &group)
     }
 
     fn change(voters: &[u64]) -> Option<VoterStep> {

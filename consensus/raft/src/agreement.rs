@@ -22,12 +22,12 @@ use openraft::{
 use tokio::{
     sync::{self, OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinHandle,
-    time::timeout,
 };
 
 use crate::{
     answering::PIECES_MAX,
     carrier::Carrier,
+    clock::timeout,
     compaction::{self, Written},
     era::Era,
     errors::{FoundError, OpenError, ProposeError, ReadError, WaitError},

@@ -7,14 +7,12 @@
 use std::sync::Arc;
 
 use openraft::errors::{Fatal, RaftError};
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep_until},
-};
+use tokio::sync::Mutex;
 
 use crate::{
     agreement::Agreement,
     carrier::Lane,
+    clock::{Instant, sleep_until},
     era::Era,
     errors::HandleError,
     machine::Machine,

@@ -19,12 +19,10 @@ use std::{
 };
 
 use consensus_core::LogIndex;
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::sync::{Notify, watch};
 
 use crate::{
+    clock::timeout,
     machine::Machine,
     running::Group,
     status::{RaftStatus, Role, since},

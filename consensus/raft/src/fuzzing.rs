@@ -5,9 +5,9 @@
 
 use consensus_core::RaftId;
 use openraft::vote::RaftLeaderId as _;
-use tokio::time::Instant;
 
 use crate::{
+    clock::Instant,
     errors::StoreDamage,
     raft_types::{LeaderId, LogEntry, LogId, SnapshotMeta, StoredMembership, Vote},
     store,

@@ -19,6 +19,7 @@
 mod agreement;
 mod answering;
 mod carrier;
+mod clock;
 mod compaction;
 mod era;
 mod errors;

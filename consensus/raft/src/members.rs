@@ -14,10 +14,10 @@ use openraft::{
     ChangeMembers,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
-use tokio::time::timeout;
 
 use crate::{
     agreement::{Agreement, Late},
+    clock::timeout,
     errors::{ChangeError, TransferError},
     machine::Machine,
     raft_types::{Member, Types},

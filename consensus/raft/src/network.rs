@@ -19,6 +19,7 @@ use openraft::{
 
 use crate::{
     carrier::{Carrier, CarrierError, Lane},
+    clock,
     raft_types::{Member, Snapshot, Types, Vote},
     timers::Timers,
     transfer,
@@ -83,7 +84,7 @@ impl Link {
             request,
         };
         let exchange = self.carrier.call(node, lane, v1::message(&envelope), ttl);
-        let body = match tokio::time::timeout(ttl, exchange).await {
+        let body = match clock::timeout(ttl, exchange).await {
             Ok(Ok(body)) => body,
             Ok(Err(error @ CarrierError::Unreachable(_))) => {
                 return Err(Unreachable::new(&error).into());
@@ -150,7 +151,7 @@ impl Link {
                 Told::Done(vote) => return Ok(SnapshotResponse::new(vote)),
                 // What the other side holds is its to say.
                 Told::Ask => {
-                    tokio::time::sleep(RETRY_PAUSE * sending.failures).await;
+                    clock::sleep(RETRY_PAUSE * sending.failures).await;
                     (request, piece) = (offer.clone(), false);
                     continue;
                 }

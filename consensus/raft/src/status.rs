@@ -11,6 +11,7 @@ use consensus_core::{LogIndex, NodeId, RaftId};
 use openraft::{Instant as _, ServerState};
 
 use crate::{
+    clock,
     era::{self, Era},
     raft_types::Metrics,
 };
@@ -133,7 +134,7 @@ fn needed(sets: &[std::collections::BTreeSet<u64>]) -> usize {
 
 /// Now by the clock that Raft uses, which may be a simulated one.
 fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+    clock::Instant::now().into_std()
 }
 
 /// How long ago something in a status was.

@@ -12,9 +12,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::{
+    clock::Instant,
     raft_types::{LogId, SnapshotMeta, Vote},
     wire::v1::{self, OfferV1, PieceV1, TransferRefusalV1 as Refusal},
 };

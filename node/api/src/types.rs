@@ -10,16 +10,29 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod access;
 mod authority;
+mod network;
 mod recovery;
+mod vip;
 
+pub use access::{
+    AccessGatewayRequest, AccessGrantDetails, AccessGrantRequest, AccessGrantView, AccessTunnel,
+};
 pub use authority::{
     CaStatus, CertificateView, EnforcedBy, Enforcement, IntermediateView, OperatorBundle,
     OperatorCertificateRequest, OperatorRequest, OperatorRoleRequest, OperatorView, RevokeRequest,
     Revoked, RootView, RotateRequest, RotationView,
 };
+pub use network::{
+    NetworkCreated, NetworkRequest, NetworkSetRequest, NetworkView, PeerRequest, PeerView,
+};
 pub use recovery::{
     BackupRequest, BackupView, RecoverPlan, RecoverRequest, Recovered, RestoreRequest,
+};
+pub use vip::{
+    DrillPeer, DrillRequest, DrillView, FailoverRequest, FailoverView, VipCandidate,
+    VipCandidatesRequest, VipCheckRequest, VipDetails, VipMoveView, VipRequest, VipView,
 };
 
 /// `GET /v1/status`
@@ -282,42 +295,6 @@ pub struct Changed {
     pub raft_index: u64,
     /// What the operator should know, such as a mesh of two servers.
     pub warnings: Vec<String>,
-}
-
-/// A network, as `network ls` and `network show` give it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkView {
-    /// Its id.
-    pub id: String,
-    /// Its name, and the end of its interfaces' names.
-    pub name: String,
-    /// The interface on every node: `shoal-<name>`.
-    pub interface: String,
-    /// Its /64.
-    pub ipv6_prefix: String,
-    /// Its IPv4 prefix.
-    pub ipv4_prefix: String,
-    /// The UDP port of its WireGuard interfaces.
-    pub wireguard_port: u16,
-    /// Who has a place in it.
-    pub peers: Vec<PeerView>,
-}
-
-/// A node's place in a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerView {
-    /// The node's name.
-    pub node: String,
-    /// Its /128.
-    pub ipv6: Ipv6Addr,
-    /// Its /32.
-    pub ipv4: Ipv4Addr,
-    /// Its WireGuard public key, base64.
-    pub public_key: String,
-    /// Where this node's WireGuard sends its packets.
-    pub endpoint: Option<String>,
-    /// Seconds since the last handshake with this node.
-    pub handshake_s: Option<u64>,
 }
 
 /// A module, as `module ls` gives it.

@@ -29,7 +29,7 @@ pub(crate) struct Token {
     pub(crate) secret: [u8; 32],
     /// Where the mesh can be reached.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// The networks' IPv4 prefixes, so that a joiner whose host has a route into one can refuse
+    /// The first network's IPv4 prefix, so that a joiner whose host has a route into one can refuse
     /// before it has used the token.
     pub(crate) prefixes: Vec<Ipv4Prefix>,
 }

@@ -5,7 +5,11 @@
 //! cannot be dialled have their packets forwarded by a hub: each gives the other's addresses to the
 //! hub's peer, and the hub forwards between its peers.
 //!
-//! Decides: the hub of a pair, from what both say of themselves. Never: measures anything.
+//! A network in hub mode has no straight ways between spokes at all: they have hubs for peers, and
+//! the hubs forward.
+//!
+//! Decides: the hub of a pair, from what both say of themselves, or from the pair itself. Never:
+//! measures anything.
 //!
 //! Invariant: both ends of a pair that know the same records choose the same hub. WireGuard accepts
 //! a packet only from the peer that owns its source, so two opinions would be no path at all.
@@ -72,13 +76,55 @@ pub fn by_hubs(peers: &mut BTreeMap<PublicKey, PeerPlan>, hubs: &BTreeMap<Public
     }
 }
 
+/// The hub by which two spokes of a network in hub mode reach each other: of the `hubs` that are
+/// `usable`, which must say the same at both ends, the one that the pair itself draws. So hubs share
+/// the pairs, and one that goes takes along only its own.
+pub fn spoke_hub<'a>(
+    one: &NodeId,
+    other: &NodeId,
+    hubs: impl IntoIterator<Item = &'a NodeId>,
+    usable: impl Fn(&NodeId) -> bool,
+) -> Option<&'a NodeId> {
+    let (first, second) = (one.min(other), one.max(other));
+    let draw = |hub: &&NodeId| (drawn([first, second, hub]), (*hub).clone());
+    let candidates = hubs.into_iter().filter(|hub| usable(hub));
+    candidates.max_by_key(draw)
+}
+
+/// A number out of names: highest random weight hashing (Thaler and Ravishankar, 1998) needs no
+/// more than one that spreads. FNV-1a, 64 bits.
+fn drawn(names: [&NodeId; 3]) -> u64 {
+    let bytes = names.iter().flat_map(|name| name.as_str().bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // The last name's last bytes reach the upper bits only by another round.
+    (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Takes away the peers that are spokes as this node is, and gives what was allowed to each to its
+/// hub's peer. A spoke without a hub is allowed nothing.
+pub fn only_by_hubs(
+    peers: &mut BTreeMap<PublicKey, PeerPlan>,
+    spokes: &BTreeMap<PublicKey, Option<PublicKey>>,
+) {
+    for (spoke, hub) in spokes {
+        let Some(plan) = peers.remove(spoke) else {
+            continue;
+        };
+        if let Some(hub) = hub.and_then(|hub| peers.get_mut(&hub)) {
+            hub.allowed_ips.extend(plan.allowed_ips);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn node(n: u8) -> NodeId {
-        let digit = char::from(b'1' + n);
-        let text = format!("12D3KooW{}", digit.to_string().repeat(44));
+        let digit = |n: u8| char::from(b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdef"[usize::from(n)]);
+        let text = format!("12D3KooW{}", digit(n).to_string().repeat(44));
         text.parse().unwrap()
     }
 
@@ -126,6 +172,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn both_spokes_draw_the_same_hub_and_the_pairs_are_shared_out() {
+        let hubs: Vec<NodeId> = (30..33).map(node).collect();
+        let mut drawn = BTreeMap::new();
+        for a in 0..20 {
+            for b in 0..a {
+                let (one, other) = (node(a), node(b));
+                let chosen = spoke_hub(&one, &other, &hubs, |_| true).unwrap();
+                assert_eq!(
+                    spoke_hub(&other, &one, hubs.iter().rev(), |_| true),
+                    Some(chosen)
+                );
+                *drawn.entry(chosen.clone()).or_insert(0) += 1;
+                // A hub that goes moves its own pairs only.
+                for gone in hubs.iter().filter(|hub| *hub != chosen) {
+                    let left = spoke_hub(&one, &other, &hubs, |hub| hub != gone);
+                    assert_eq!(left, Some(chosen));
+                }
+            }
+        }
+        assert_eq!(drawn.values().sum::<u32>(), 190);
+        assert!(
+            drawn.len() == 3 && drawn.values().all(|pairs| *pairs >= 30),
+            "{drawn:?}"
+        );
+        assert_eq!(spoke_hub(&node(0), &node(1), &hubs, |_| false), None);
+    }
+
+    #[test]
+    fn a_spoke_has_hubs_for_peers_and_nobody_else() {
+        let key = |n| PublicKey::from_bytes([n; 32]);
+        let address = |n: u8| Cidr::host([100, 96, 0, n].into());
+        let peer = |n| PeerPlan {
+            endpoint: Some(([192, 0, 2, n], 7441).into()),
+            allowed_ips: [address(n)].into(),
+            keepalive_s: None,
+        };
+        let mut peers: BTreeMap<_, _> = [1, 2, 3, 4].map(|n| (key(n), peer(n))).into();
+        let spokes = [
+            (key(2), Some(key(1))),
+            (key(3), Some(key(1))),
+            (key(4), None),
+        ]
+        .into();
+        only_by_hubs(&mut peers, &spokes);
+        assert_eq!(peers.keys().copied().collect::<Vec<_>>(), [key(1)]);
+        let all = [address(1), address(2), address(3)].into();
+        assert_eq!(peers[&key(1)].allowed_ips, all);
     }
 
     #[test]

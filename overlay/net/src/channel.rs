@@ -18,18 +18,21 @@ pub enum Channel {
     Watch,
     /// Membership messages.
     Membership,
+    /// Renewals and closures of leases.
+    Lease,
 }
 
 const MIB: usize = 1024 * 1024;
 
 impl Channel {
     /// Every channel.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Raft,
         Self::Snapshot,
         Self::Command,
         Self::Watch,
         Self::Membership,
+        Self::Lease,
     ];
 
     /// Longest frame body.
@@ -45,6 +48,8 @@ impl Channel {
             Self::Watch => 16 * MIB,
             // A digest and its records; latest wins, so frames stay small.
             Self::Membership => 64 * 1024,
+            // Every lease between two nodes in one message.
+            Self::Lease => 64 * 1024,
         }
     }
 
@@ -71,20 +76,22 @@ pub(crate) enum Lane {
 }
 
 /// Protocol names of calls, in the order of [`Channel::ALL`].
-const CALL_NAMES: [&str; 5] = [
+const CALL_NAMES: [&str; 6] = [
     "/shoal/1/raft/call",
     "/shoal/1/snapshot/call",
     "/shoal/1/command/call",
     "/shoal/1/watch/call",
     "/shoal/1/membership/call",
+    "/shoal/1/lease/call",
 ];
 /// Protocol names of raw streams, in the order of [`Channel::ALL`].
-const STREAM_NAMES: [&str; 5] = [
+const STREAM_NAMES: [&str; 6] = [
     "/shoal/1/raft/stream",
     "/shoal/1/snapshot/stream",
     "/shoal/1/command/stream",
     "/shoal/1/watch/stream",
     "/shoal/1/membership/stream",
+    "/shoal/1/lease/stream",
 ];
 const HOLD_NAME: &str = "/shoal/1/hold";
 const PULSE_NAME: &str = "/shoal/1/pulse";

@@ -3,7 +3,7 @@
 //! Decides nothing and is no part of the interface. A decoded message is given back as the bytes
 //! that it is encoded to, so that its type stays private.
 
-use std::{io, net::SocketAddr};
+use std::{collections::BTreeSet, io, net::SocketAddr};
 
 use futures::AsyncRead;
 use libp2p::Multiaddr;
@@ -14,6 +14,7 @@ use crate::{
     call,
     frame::{FrameReader, FrameWriter},
     peering::Transport,
+    reach,
     refusal::Refused,
     wire::v1::{self, Answer, EnrolAnswer, Hello, Renewed, Undecodable},
 };
@@ -39,6 +40,32 @@ pub fn enrol_answer(bytes: &[u8]) -> Result<Vec<u8>, NoMessage> {
 /// A chain that a connected peer goes over to.
 pub fn renewed(bytes: &[u8]) -> Result<Vec<u8>, NoMessage> {
     again::<Renewed>(bytes)
+}
+
+/// A node's question whether it can be dialled.
+pub fn reach_question(bytes: &[u8]) -> Result<Vec<u8>, NoMessage> {
+    again::<reach::Question>(bytes)
+}
+
+/// The answer to it.
+pub fn reach_answer(bytes: &[u8]) -> Result<Vec<u8>, NoMessage> {
+    again::<reach::Answer>(bytes)
+}
+
+/// Where whoever asks so is dialled back, seen at this address over this transport.
+pub fn dialled_back(bytes: &[u8], observed: (SocketAddr, Transport)) -> BTreeSet<SocketAddr> {
+    let question = v1::decode::<reach::Question>(bytes);
+    question.map_or_else(
+        |_| BTreeSet::new(),
+        |question| reach::to_dial(observed, &question.ports),
+    )
+}
+
+/// Where a node that asked with these ports takes itself to be seen, and to be reached.
+pub fn believed_reached(bytes: &[u8], ports: &[u16]) -> Option<(SocketAddr, Vec<SocketAddr>)> {
+    let answer = v1::decode::<reach::Answer>(bytes).ok()?;
+    let reach::Answer { observed, reached } = reach::credible(answer, ports);
+    Some((observed, reached))
 }
 
 fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<Vec<u8>, NoMessage> {

@@ -4,7 +4,9 @@
 //! dials from a socket that the asker has never spoken to, and only the very IP address that it
 //! sees the asker at, so that nobody can be made to dial a third party (AutoNAT; libp2p specs,
 //! autonat). A node is held to be reachable only if everyone that answered reached it: a relay on
-//! the same side of a NAT proves nothing for the others. What the operator says counts more.
+//! the same side of a NAT proves nothing for the others. What the operator says counts more. An
+//! answer that names other addresses than could have been dialled is believed without them, so that
+//! no relay makes a node advertise whom it likes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,10 +62,12 @@ pub(crate) struct Answer {
 pub(crate) async fn ask(stream: Stream, ports: Vec<u16>) -> Option<Answer> {
     let (mut reader, mut writer) = framed(stream, BYTES_MAX);
     let conversation = async {
-        writer.queue(&[&v1::encode(&Question { ports })]).ok()?;
+        let question = Question { ports };
+        writer.queue(&[&v1::encode(&question)]).ok()?;
         writer.flush().await.ok()?;
         let bytes = reader.next().await.ok()??;
-        v1::decode::<Answer>(&bytes).ok()
+        let answer = v1::decode::<Answer>(&bytes).ok()?;
+        Some(credible(answer, &question.ports))
     };
     timeout(DEADLINE, conversation).await.ok().flatten()
 }
@@ -108,17 +112,30 @@ pub(crate) async fn answer(
 }
 
 /// The asker's ports at the address that it is seen at, and at no other.
-fn to_dial((observed, over): (SocketAddr, Transport), ports: &[u16]) -> BTreeSet<SocketAddr> {
+pub(crate) fn to_dial(
+    (observed, over): (SocketAddr, Transport),
+    ports: &[u16],
+) -> BTreeSet<SocketAddr> {
     let own = ports.iter().copied().filter(|port| *port != 0);
     let mut addresses: BTreeSet<_> = own
         .take(PORTS_MAX)
         .map(|port| SocketAddr::new(observed.ip(), port))
         .collect();
     // A TCP connection's source port says nothing of UDP.
-    if over == Transport::Quic {
+    if over == Transport::Quic && observed.port() != 0 {
         addresses.insert(observed);
     }
     addresses
+}
+
+/// The answer without what nobody can have dialled who was asked with these ports.
+pub(crate) fn credible(answer: Answer, ports: &[u16]) -> Answer {
+    let dialled = to_dial((answer.observed, Transport::Quic), ports);
+    let reached = answer.reached.into_iter().collect::<BTreeSet<_>>();
+    Answer {
+        reached: reached.intersection(&dialled).copied().collect(),
+        ..answer
+    }
 }
 
 /// What the relays said.
@@ -201,6 +218,16 @@ mod tests {
         assert_eq!(ports, [22, 23, 4000, 7440]);
         assert!(dialled.iter().all(|address| address.ip() == observed.ip()));
         assert!(!to_dial((observed, Transport::Tcp), &[7440]).contains(&observed));
+    }
+
+    #[test]
+    fn a_relay_makes_nobody_believe_in_an_address_that_it_cannot_have_dialled() {
+        let own = ["192.0.2.7:4000", "192.0.2.7:7440"];
+        let foreign = ["203.0.113.1:7440", "192.0.2.7:22", "[::1]:7440"];
+        let all = [&own[..], &foreign[..], &own[..]].concat();
+        let heard = credible(said("192.0.2.7:4000", &all), &[7440]);
+        assert_eq!(heard, said("192.0.2.7:4000", &own));
+        assert_eq!(credible(heard.clone(), &[7440]), heard);
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! there already is adopted together with its sessions if it is one of those two; anything else
 //! under that name is refused and left alone.
 
-use std::{ffi::OsString, fs, io, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use rustix::{io::Errno, process::Pid};
 use tracing::info;
@@ -44,10 +48,21 @@ pub struct InterfaceSettings {
 }
 
 impl InterfaceSettings {
-    /// This very program, run as `PROGRAM wireguard-device`.
+    /// `shoal-wireguard-device`, if it lies beside this program, and otherwise this very program,
+    /// run as `PROGRAM wireguard-device`. Both are the same device; the former is smaller.
     pub fn own_device_command() -> Vec<OsString> {
-        vec!["/proc/self/exe".into(), "wireguard-device".into()]
+        let own = std::env::current_exe().ok();
+        let beside = own.and_then(|own| device_program(own.parent()?));
+        beside.map_or_else(
+            || vec!["/proc/self/exe".into(), "wireguard-device".into()],
+            |program| vec![program.into()],
+        )
     }
+}
+
+fn device_program(folder: &Path) -> Option<PathBuf> {
+    let program = folder.join("shoal-wireguard-device");
+    program.is_file().then_some(program)
 }
 
 /// Why the interface is not up.
@@ -370,6 +385,22 @@ mod tests {
             assert_eq!(error.code(), "InterfaceNameInvalid", "{name}");
         }
         assert!(check(&settings("exactly-15-char")).is_ok());
+    }
+
+    #[test]
+    fn the_small_device_program_is_taken_where_it_lies_beside_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(device_program(folder.path()), None);
+        let program = folder.path().join("shoal-wireguard-device");
+        fs::create_dir(&program).unwrap();
+        assert_eq!(
+            device_program(folder.path()),
+            None,
+            "a folder is no program"
+        );
+        fs::remove_dir(&program).unwrap();
+        fs::write(&program, "").unwrap();
+        assert_eq!(device_program(folder.path()), Some(program));
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! The userspace device: one process per interface that carries the packets where the kernel has
 //! no WireGuard. It outlives the daemon that started it, and with it every session.
 //!
-//! gotatun does the protocol (WireGuard whitepaper); this file gives it a TUN device and serves
-//! the configuration protocol on the usual Unix socket. gotatun's own server is not used: it
+//! gotatun does the protocol (WireGuard whitepaper); this file gives it a TUN device and a socket
+//! that move packets in bulk, and serves the configuration protocol on the usual Unix socket. gotatun's own server is not used: it
 //! removes and adds a peer that changes, and the session is lost.
 //!
 //! Order at start: TUN first, which the kernel gives to one process only, then pidfile and socket,
@@ -20,11 +20,10 @@ use std::{
 
 use gotatun::{
     device::{
-        DefaultDeviceTransports, Device, Error as GotatunError, Peer,
+        Device, Error as GotatunError, Peer,
         configure::{DeviceRead, DeviceWrite, PeerStats},
         uapi::command::{Set, SetPeer, SetUnset},
     },
-    tun::tun_async_device::TunDevice,
     x25519::{PublicKey, StaticSecret},
 };
 use rustix::io::Errno;
@@ -37,7 +36,10 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use crate::{
+    buffers::Progress,
+    datagrams::Sockets,
     key::hex,
+    tun::{self, FromKernel, ToKernel},
     uapi::{SOCKET_FOLDER, socket_path},
 };
 
@@ -51,7 +53,8 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// Largest request that is read; a thousand peers with twenty prefixes each are 1 MB.
 const REQUEST_BYTES_MAX: u64 = 16 << 20;
 
-type Tunnel = Device<DefaultDeviceTransports>;
+type Transports = (Sockets, ToKernel, FromKernel);
+type Tunnel = Device<Transports>;
 
 /// What a device process is told on its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,10 +176,11 @@ fn report(error: &DeviceError) {
 }
 
 async fn serve(settings: &DeviceSettings) -> Result<(), DeviceError> {
-    let tun = open_tun(&settings.interface)?;
+    let progress = Progress::default();
+    let (to_kernel, from_kernel) = tun::open(&settings.interface, &progress).map_err(tun_error)?;
     let mut tunnel = gotatun::device::build()
-        .with_default_udp()
-        .with_ip(tun)
+        .with_udp(Sockets::new(progress))
+        .with_ip_pair(to_kernel, from_kernel)
         .build()
         .await
         .map_err(|error| DeviceError::failed("be assembled", error))?;
@@ -213,18 +217,7 @@ async fn serve(settings: &DeviceSettings) -> Result<(), DeviceError> {
     result
 }
 
-fn open_tun(name: &str) -> Result<TunDevice, DeviceError> {
-    let mut config = tun::Configuration::default();
-    tun::Configuration::tun_name(&mut config, name);
-    let device = tun::create_as_async(&config).map_err(tun_error)?;
-    TunDevice::from_tun_device(device)
-        .map_err(|error| DeviceError::failed("use its TUN device", error))
-}
-
-fn tun_error(error: tun::Error) -> DeviceError {
-    let tun::Error::Io(source) = error else {
-        return DeviceError::failed("open its TUN device", error);
-    };
+fn tun_error(source: io::Error) -> DeviceError {
     match Errno::from_io_error(&source) {
         Some(Errno::PERM | Errno::ACCESS) => DeviceError::TunPermission(source),
         Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => DeviceError::TunMissing(source),
@@ -287,7 +280,7 @@ async fn read_request(stream: &mut UnixStream) -> io::Result<Zeroizing<String>> 
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-async fn describe(device: &DeviceRead<'_, DefaultDeviceTransports>) -> Zeroizing<String> {
+async fn describe(device: &DeviceRead<'_, Transports>) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::new());
     if let Some(key) = device.private_key() {
         let bytes = Zeroizing::new(key.to_bytes());
@@ -345,10 +338,7 @@ async fn configure(tunnel: &Tunnel, request: &str) -> Result<(), Errno> {
         })?
 }
 
-async fn apply(
-    device: &mut DeviceWrite<'_, DefaultDeviceTransports>,
-    set: Set,
-) -> Result<(), Errno> {
+async fn apply(device: &mut DeviceWrite<'_, Transports>, set: Set) -> Result<(), Errno> {
     // gotatun panics when a device without a key opens its socket or gets a peer.
     if device.private_key().is_none() && set.private_key.is_none() {
         return Err(Errno::NOKEY);
@@ -368,7 +358,7 @@ async fn apply(
     Ok(())
 }
 
-async fn apply_peer(device: &mut DeviceWrite<'_, DefaultDeviceTransports>, change: SetPeer) {
+async fn apply_peer(device: &mut DeviceWrite<'_, Transports>, change: SetPeer) {
     let key = PublicKey::from(change.peer.public_key.0);
     if change.remove {
         device.remove_peer(&key).await;

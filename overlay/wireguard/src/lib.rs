@@ -13,6 +13,8 @@
 
 mod adopt;
 mod backend;
+mod buffers;
+mod datagrams;
 mod device;
 mod fence;
 #[doc(hidden)]
@@ -23,6 +25,8 @@ mod key;
 mod link;
 mod overlap;
 mod process;
+mod train;
+mod tun;
 mod uapi;
 mod written;
 

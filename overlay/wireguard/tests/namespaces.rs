@@ -31,6 +31,77 @@ fn two_hosts_reach_each_other_over_the_overlay_in_both_families() {
     );
 }
 
+/// Several connections at once, so that their segments are mixed, and far more than one frame each.
+#[test]
+fn bulk_data_arrives_whole_in_both_families() {
+    root_or_say_so!();
+    let (one, two, _underlay) = joined_pair();
+    let server = "import socketserver, hashlib
+class Sum(socketserver.StreamRequestHandler):
+    def handle(self):
+        sum = hashlib.sha256()
+        for piece in iter(lambda: self.request.recv(1 << 16), b''):
+            sum.update(piece)
+        self.request.sendall(sum.hexdigest().encode())
+class Server(socketserver.ThreadingTCPServer):
+    address_family = 10
+Server(('::', 9000), Sum).serve_forever()";
+    let client = "import hashlib, random, socket, sys, threading
+def send(seed):
+    data = random.Random(seed).randbytes(8 << 20)
+    with socket.create_connection((sys.argv[1], 9000), 60) as to:
+        to.sendall(data)
+        to.shutdown(socket.SHUT_WR)
+        told = to.recv(64, socket.MSG_WAITALL).decode()
+    if told == hashlib.sha256(data).hexdigest(): print('whole')
+for seed in range(4): threading.Thread(target=send, args=[seed]).start()";
+    two.shell(&format!(
+        "mkdir /run/server; echo \"{server}\" >/run/server/sum.py; \
+         python3 /run/server/sum.py >/run/server/log 2>&1 & echo $! >/run/server/sum.pid"
+    ));
+    one.shell(&format!("echo \"{client}\" >/run/client.py"));
+    until("the server listens", || {
+        two.shell_status("ss -Hltn | grep -q :9000")
+    });
+    for address in ["fd5a::2", "10.90.0.2"] {
+        let told = one.shell(&format!("python3 /run/client.py {address}"));
+        assert_eq!(told, "whole\n".repeat(4).trim_end(), "{address}");
+    }
+}
+
+/// A program that hands the kernel many datagrams in one piece, as QUIC does.
+#[test]
+fn datagrams_sent_in_one_piece_arrive_apart() {
+    root_or_say_so!();
+    let (one, two, _underlay) = joined_pair();
+    let server = "import socket
+s = socket.socket(10, 2); s.settimeout(20); s.bind(('::', 9001)); s.setsockopt(1, 8, 1 << 20)
+open('/run/listens', 'w').close()
+pieces = [s.recv(9000) for _ in range(41)]
+assert all(len(p) == 1200 and p == bytes([i]) * 1200 for i, p in enumerate(pieces[:40])), pieces
+assert pieces[40] == b'end', pieces[40]
+open('/run/whole', 'w').close()";
+    let client = "import socket, sys
+s = socket.socket(2 if '.' in sys.argv[1] else 10, 2); s.setsockopt(17, 103, 1200)
+s.sendto(b''.join(bytes([i]) * 1200 for i in range(40)) + b'end', (sys.argv[1], 9001))";
+    one.shell(&format!("echo \"{client}\" >/run/client.py"));
+    for address in ["fd5a::2", "10.90.0.2"] {
+        two.shell(&format!(
+            "rm -f /run/whole /run/listens; echo \"{server}\" >/run/server.py; \
+             python3 /run/server.py >/run/server.log 2>&1 &"
+        ));
+        until("the server listens", || {
+            two.shell_status("test -e /run/listens")
+        });
+        one.shell(&format!("python3 /run/client.py {address}"));
+        until("every datagram arrives", || {
+            let log = two.shell("cat /run/server.log");
+            assert_eq!(log, "", "{address}");
+            two.shell_status("test -e /run/whole")
+        });
+    }
+}
+
 #[test]
 fn a_plan_applied_again_touches_nothing_while_packets_flow() {
     root_or_say_so!();

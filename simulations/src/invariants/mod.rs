@@ -9,22 +9,26 @@
 //! | [`bounded_queues`] | every second | the core's own promise, `Load::limit` |
 //! | [`bounded_bandwidth`] | before the first fault | SWIM section 2, constant load per member |
 //! | [`no_false_death`] | at the end | Lifeguard section 5, false positives |
+//! | [`bystanders_are_trusted`] | at the end | Lifeguard section V, false positives about healthy members |
+//! | [`standstill_judges_nobody`] | at the end | Lifeguard, slow message processing |
 //! | [`timely_detection`] | at the end | SWIM section 3.1, bounded detection; Lifeguard section 4 |
 //! | [`agreement`] | at the end | SWIM section 3, eventual detection; Demers et al. 1987 |
 //! | [`faults_hit`] | at the end | the laboratory's own: a fault that hit nothing proves nothing |
 //!
-//! The first eight are safety: they hold while faults strike. Agreement is liveness: it is asked for
-//! once the last fault is over and the time to settle has passed.
+//! All but the last two are safety: they hold while faults strike. Agreement is liveness: it is asked
+//! for once the last fault is over and the time to settle has passed.
 
 pub mod agreement;
 pub mod bounded_bandwidth;
 pub mod bounded_queues;
+pub mod bystanders_are_trusted;
 pub mod faults_hit;
 pub mod no_false_death;
 pub mod no_forged_record;
 pub mod no_live_node_stays_dead;
 pub mod no_resurrected_tombstone;
 pub mod pruning_freezes;
+pub mod standstill_judges_nobody;
 pub mod timely_detection;
 
 use consensus_core::Time;

@@ -4,10 +4,13 @@
 //! from a scenario file is text in it.
 
 use super::{
-    Report,
+    BrokenRun, FaultRow, Report,
     svg::{Plot, escaped},
 };
-use crate::{distribution::Percentiles, timeline::Happening};
+use crate::{
+    distribution::Percentiles,
+    timeline::{Happening, Line},
+};
 
 /// Columns of the histogram of detection times.
 const COLUMNS: u64 = 60;
@@ -17,18 +20,26 @@ const RUNS_MAX: usize = 200;
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn page(report: &Report) -> String {
-    let name = escaped(&report.scenario);
     let plots = [detection(report), bandwidth(report), beliefs(report)].concat();
+    let body = [
+        head(report),
+        tiles(report),
+        plots,
+        faults(&report.faults),
+        steps(report.timeline_seed, &report.timeline),
+        runs(report),
+    ];
+    document(&report.scenario, &body.concat())
+}
+
+/// A whole page around its contents.
+pub(crate) fn document(name: &str, body: &str) -> String {
+    let name = escaped(name);
     format!(
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\
          <meta name='viewport' content='width=device-width, initial-scale=1'>\
          <title>{name}: shoal simulation</title><style>{STYLE}</style></head><body><main>\n\
-         {}{}{plots}{}{}{}\n</main></body></html>\n",
-        head(report),
-        tiles(report),
-        faults(report),
-        timeline(report),
-        runs(report)
+         {body}\n</main></body></html>\n"
     )
 }
 
@@ -40,19 +51,25 @@ fn head(report: &Report) -> String {
             report.seeds
         ),
     };
-    let mut text = format!(
+    let text = format!(
         "<header><h1>{}</h1>{verdict}<p>{}</p><p class='facts'>{} nodes · {} · \
          {:.0} s simulated in {:.1} s ({:.0} times real time) · trace <code>{}</code></p></header>",
         escaped(&report.scenario),
         escaped(&report.about),
         report.nodes,
-        seeds(report),
+        seeds(report.first_seed, report.seeds),
         report.simulated_s,
         report.real_s,
         report.speed,
         &report.trace_hash[..16.min(report.trace_hash.len())]
     );
-    for broken in report.violations.iter().take(5) {
+    text + &broken(&report.violations)
+}
+
+/// Broken runs, one after the other; the first tell most.
+pub(crate) fn broken(violations: &[BrokenRun]) -> String {
+    let mut text = String::new();
+    for broken in violations.iter().take(5) {
         text += &format!(
             "<section class='broken'><b>seed {}, {} ms: {}</b><p>{}</p><pre>{}</pre></section>",
             broken.seed,
@@ -65,14 +82,11 @@ fn head(report: &Report) -> String {
     text
 }
 
-fn seeds(report: &Report) -> String {
-    match report.seeds {
-        1 => format!("seed {}", report.first_seed),
-        count => format!(
-            "{count} seeds, {} to {}",
-            report.first_seed,
-            report.first_seed + count - 1
-        ),
+/// Which seeds there were.
+pub(crate) fn seeds(first: u64, count: u64) -> String {
+    match count {
+        1 => format!("seed {first}"),
+        count => format!("{count} seeds, {first} to {}", first + count - 1),
     }
 }
 
@@ -227,15 +241,16 @@ fn bands(report: &Report, plot: &mut Plot) {
     }
 }
 
-fn faults(report: &Report) -> String {
-    if report.faults.is_empty() {
+/// What struck, as a table.
+pub(crate) fn faults(faults: &[FaultRow]) -> String {
+    if faults.is_empty() {
         return String::new();
     }
     let mut rows = String::new();
-    for fault in &report.faults {
-        let lasts = fault
-            .for_ms
-            .map_or("for good".to_owned(), |ms| format!("{} s", ms / 1000));
+    for fault in faults {
+        let lasts = fault.for_ms.map_or("for good".to_owned(), |ms| {
+            format!("{} s", to_f64(ms) / 1000.0)
+        });
         rows += &format!(
             "<tr><td>{}</td><td class='number'>{:.1} s</td><td class='number'>{lasts}</td>\
              <td class='number'>{}</td><td>{}</td></tr>",
@@ -255,15 +270,17 @@ fn faults(report: &Report) -> String {
     )
 }
 
-fn timeline(report: &Report) -> String {
+/// What happened in one run, as a list.
+pub(crate) fn steps(seed: u64, timeline: &[Line]) -> String {
     let mut rows = String::new();
-    for line in &report.timeline {
+    for line in timeline {
         let class = match line.happening {
             Happening::Fault => "fault",
             Happening::Process => "process",
             Happening::Suspicion => "suspicion",
             Happening::Death => "death",
             Happening::Trust => "trust",
+            Happening::Leader => "leader",
         };
         rows += &format!(
             "<li class='{class}'><time>{:.3} s</time>{}</li>",
@@ -271,10 +288,7 @@ fn timeline(report: &Report) -> String {
             escaped(&line.what)
         );
     }
-    let about = format!(
-        "What happened in the run with seed {}.",
-        report.timeline_seed
-    );
+    let about = format!("What happened in the run with seed {seed}.");
     section(
         "Timeline",
         &about,
@@ -319,12 +333,13 @@ fn runs(report: &Report) -> String {
     section("Runs", &about, &table)
 }
 
-fn section(name: &str, about: &str, body: &str) -> String {
+/// A part of a page with its head.
+pub(crate) fn section(name: &str, about: &str, body: &str) -> String {
     format!("<section><h2>{name}</h2><p>{about}</p>{body}</section>\n")
 }
 
 /// 12345 is 12,345.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -341,6 +356,6 @@ fn grouped(number: u64) -> String {
     clippy::cast_precision_loss,
     reason = "a plot has a thousand places, a number has 2^53 exact ones"
 )]
-const fn to_f64(number: u64) -> f64 {
+pub(crate) const fn to_f64(number: u64) -> f64 {
     number as f64
 }

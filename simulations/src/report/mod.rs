@@ -3,8 +3,8 @@
 //! Decides: which figures stand for many runs. Invariant: everything but
 //! [`Report::real_s`] and what follows from it is the same for the same scenario and seeds.
 
-mod html;
-mod svg;
+pub(crate) mod html;
+pub(crate) mod svg;
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::{
     distribution::{Distribution, Percentiles},
     fault::Fault,
     history::Second,
+    invariants::Violation,
     outcome::{Detections, Outcome, wire_bytes},
     random::as_micros,
     scenario::Scenario,
@@ -176,14 +177,19 @@ impl Report {
         let simulated: Duration = outcomes.iter().map(|outcome| outcome.simulated).sum();
         let told = outcomes.iter().find(|outcome| outcome.violation.is_some());
         let told = told.or(outcomes.first());
+        let broken = outcomes.iter().filter_map(|outcome| {
+            let violation = outcome.violation.as_ref()?;
+            Some(broken_run(asked, outcome.seed, violation))
+        });
+        let traces: Vec<&str> = outcomes.iter().map(|one| one.trace.as_str()).collect();
         Self {
             scenario: scenario.name.clone(),
             about: scenario.about.clone(),
             nodes: scenario.nodes,
             first_seed: outcomes.first().map_or(0, |outcome| outcome.seed),
             seeds: outcomes.len() as u64,
-            trace_hash: trace_of_all(outcomes),
-            violations: broken(asked, outcomes),
+            trace_hash: trace_of_all(&traces),
+            violations: broken.collect(),
             detection_ms: detections.each.percentiles(),
             detection_first_ms: detections.first.percentiles(),
             detection_all_ms: detections.all.percentiles(),
@@ -215,31 +221,29 @@ impl Report {
     }
 }
 
-fn trace_of_all(outcomes: &[Outcome]) -> String {
-    if let [one] = outcomes {
-        return one.trace.clone();
+/// The fingerprint of several runs in their order; of a single one its own.
+pub(crate) fn trace_of_all(traces: &[&str]) -> String {
+    if let [one] = traces {
+        return (*one).to_owned();
     }
     let mut hasher = blake3::Hasher::new();
-    for outcome in outcomes {
-        hasher.update(outcome.trace.as_bytes());
+    for trace in traces {
+        hasher.update(trace.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
 
-fn broken(asked: &Asked, outcomes: &[Outcome]) -> Vec<BrokenRun> {
-    let broken = outcomes.iter().filter_map(|outcome| {
-        let violation = outcome.violation.as_ref()?;
-        let nodes = asked.nodes.map(|nodes| format!(" --nodes {nodes}"));
-        let (scenario, nodes) = (&asked.scenario, nodes.unwrap_or_default());
-        Some(BrokenRun {
-            seed: outcome.seed,
-            invariant: violation.invariant.to_owned(),
-            at_ms: violation.at.as_micros() / 1000,
-            detail: violation.detail.clone(),
-            replay: format!("shoal sim replay {scenario} --seed {}{nodes}", outcome.seed),
-        })
-    });
-    broken.collect()
+/// A broken invariant with the command that shows it again.
+pub(crate) fn broken_run(asked: &Asked, seed: u64, violation: &Violation) -> BrokenRun {
+    let nodes = asked.nodes.map(|nodes| format!(" --nodes {nodes}"));
+    let (scenario, nodes) = (&asked.scenario, nodes.unwrap_or_default());
+    BrokenRun {
+        seed,
+        invariant: violation.invariant.to_owned(),
+        at_ms: violation.at.as_micros() / 1000,
+        detail: violation.detail.clone(),
+        replay: format!("shoal sim replay {scenario} --seed {seed}{nodes}"),
+    }
 }
 
 fn faults(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<FaultRow> {

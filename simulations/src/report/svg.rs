@@ -15,7 +15,7 @@ const BOTTOM: f64 = 44.0;
 const TICKS: f64 = 6.0;
 
 /// A plot that is being drawn.
-pub(super) struct Plot {
+pub(crate) struct Plot {
     body: String,
     x: (f64, f64),
     y_max: f64,
@@ -23,7 +23,7 @@ pub(super) struct Plot {
 
 impl Plot {
     /// An empty plot of `x.0..x.1` by `0..y_max`.
-    pub(super) fn new(x: (f64, f64), y_max: f64) -> Self {
+    pub(crate) fn new(x: (f64, f64), y_max: f64) -> Self {
         let (low, high) = x;
         let high = if high > low { high } else { low + 1.0 };
         Self {
@@ -42,7 +42,7 @@ impl Plot {
     }
 
     /// A time in which something else held, with its name above.
-    pub(super) fn band(&mut self, from: f64, to: f64, row: usize, label: &str) {
+    pub(crate) fn band(&mut self, from: f64, to: f64, row: usize, label: &str) {
         let (left, right) = (self.at_x(from), self.at_x(to.min(self.x.1)));
         let width = (right - left).max(2.0);
         let (top, height) = (TOP, HEIGHT - TOP - BOTTOM);
@@ -56,7 +56,7 @@ impl Plot {
     }
 
     /// A column from `from` to `to`.
-    pub(super) fn column(&mut self, from: f64, to: f64, y: f64, title: &str) {
+    pub(crate) fn column(&mut self, from: f64, to: f64, y: f64, title: &str) {
         let (left, right) = (self.at_x(from), self.at_x(to));
         let top = self.at_y(y);
         let (width, height) = ((right - left - 1.0).max(0.8), HEIGHT - BOTTOM - top);
@@ -68,13 +68,13 @@ impl Plot {
     }
 
     /// A line through the points.
-    pub(super) fn line(&mut self, class: &str, points: &[(f64, f64)]) {
+    pub(crate) fn line(&mut self, class: &str, points: &[(f64, f64)]) {
         let path = self.path(points);
         self.body += &format!("<path class='line {class}' d='{path}'/>");
     }
 
     /// All below the points.
-    pub(super) fn area(&mut self, class: &str, points: &[(f64, f64)]) {
+    pub(crate) fn area(&mut self, class: &str, points: &[(f64, f64)]) {
         let (Some(first), Some(last)) = (points.first(), points.last()) else {
             return;
         };
@@ -96,7 +96,7 @@ impl Plot {
     }
 
     /// An upright line with a name at its head.
-    pub(super) fn mark(&mut self, x: f64, row: usize, label: &str) {
+    pub(crate) fn mark(&mut self, x: f64, row: usize, label: &str) {
         let at = self.at_x(x);
         let (top, base) = (TOP, HEIGHT - BOTTOM);
         let text_at = TOP + 10.0 + 14.0 * row as f64;
@@ -114,7 +114,7 @@ impl Plot {
     }
 
     /// The finished plot, with the axes' names.
-    pub(super) fn finish(self, name: &str, x_name: &str, y_name: &str) -> String {
+    pub(crate) fn finish(self, name: &str, x_name: &str, y_name: &str) -> String {
         let mut axes = String::new();
         let base = HEIGHT - BOTTOM;
         for tick in ticks(0.0, self.y_max) {
@@ -195,7 +195,7 @@ fn short(value: f64) -> String {
 }
 
 /// Text that is no markup.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use overlay_core::membership::Settings;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use toml::Spanned;
 
 use super::{Bounds, Link, Region, Scenario, ScenarioError, Start, Topology};
@@ -20,12 +20,14 @@ mod faults;
 /// No time in a scenario is longer than a day: longer runs say nothing new and never end.
 const SECONDS_MAX: f64 = 86_400.0;
 
-type Number = Spanned<f64>;
+pub(crate) type Number = Spanned<f64>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScenarioFile {
     name: Spanned<String>,
+    #[serde(default, rename = "kind")]
+    _kind: KindFile,
     #[serde(default)]
     about: String,
     nodes: Spanned<i64>,
@@ -45,6 +47,14 @@ struct ScenarioFile {
     fault: Vec<faults::FaultFile>,
 }
 
+/// What a file may say of itself; other kinds of scenarios have files of their own.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+enum KindFile {
+    #[default]
+    Membership,
+}
+
 #[derive(Deserialize, Default, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum Profile {
@@ -62,7 +72,7 @@ enum StartFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LinkFile {
+pub(crate) struct LinkFile {
     latency_ms: Option<[Number; 2]>,
     jitter_ms: Option<Number>,
     #[serde(default)]
@@ -98,7 +108,7 @@ struct BetweenFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClocksFile {
+pub(crate) struct ClocksFile {
     skew_ms: Option<Number>,
     drift_ppm: Option<Spanned<i64>>,
 }
@@ -111,25 +121,18 @@ struct BoundsFile {
     bytes_per_second: Option<Spanned<i64>>,
     no_suspicion: Option<bool>,
     stale_death_s: Option<Number>,
+    bystander_suspicions: Option<Spanned<i64>>,
+    deaths_after_standstill: Option<Spanned<i64>>,
 }
 
 /// The text, to find lines in.
 #[derive(Clone, Copy)]
-struct Source<'a>(&'a str);
+pub(crate) struct Source<'a>(pub(crate) &'a str);
 
 pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     let source = Source(text);
-    let file: ScenarioFile = toml::from_str(text).map_err(|error| ScenarioError::Syntax {
-        line: error.span().map_or(1, |span| source.line(span.start)),
-        problem: error.message().lines().collect::<Vec<_>>().join("; "),
-    })?;
-    let defaults = Scenario::calm(file.name.get_ref(), 2);
-    let name = file.name.get_ref();
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-        let rule = "up to 64 letters, digits, - and _";
-        return Err(source.wrong(&file.name, "name", rule));
-    }
+    let file: ScenarioFile = source.parse()?;
+    let defaults = Scenario::calm(name_of(&file.name, source)?, 2);
     let settings = match file.profile {
         Profile::Lan => Settings::lan(),
         Profile::Wan => Settings::wan(),
@@ -155,16 +158,23 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     })
 }
 
+pub(crate) fn name_of<'a>(
+    name: &'a Spanned<String>,
+    source: Source<'_>,
+) -> Result<&'a str, ScenarioError> {
+    let text = name.get_ref();
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+        let rule = "up to 64 letters, digits, - and _";
+        return Err(source.wrong(name, "name", rule));
+    }
+    Ok(text)
+}
+
 fn topology(file: &ScenarioFile, source: Source<'_>) -> Result<Topology, ScenarioError> {
     let mut topology = Scenario::calm("", 2).topology;
     if let Some(network) = &file.network {
-        let keys = (
-            network.latency_ms.as_ref(),
-            network.jitter_ms.as_ref(),
-            network.jitter,
-            network.loss_percent.as_ref(),
-        );
-        topology.link = link(keys, Link::lan(), source)?;
+        topology.link = link_of(network, Link::lan(), source)?;
     }
     if !file.region.is_empty() {
         topology.regions = file
@@ -212,6 +222,20 @@ fn topology(file: &ScenarioFile, source: Source<'_>) -> Result<Topology, Scenari
     Ok(topology)
 }
 
+pub(crate) fn link_of(
+    file: &LinkFile,
+    defaults: Link,
+    source: Source<'_>,
+) -> Result<Link, ScenarioError> {
+    let keys = (
+        file.latency_ms.as_ref(),
+        file.jitter_ms.as_ref(),
+        file.jitter,
+        file.loss_percent.as_ref(),
+    );
+    link(keys, defaults, source)
+}
+
 type LinkKeys<'a> = (
     Option<&'a [Number; 2]>,
     Option<&'a Number>,
@@ -243,7 +267,10 @@ fn link(keys: LinkKeys<'_>, defaults: Link, source: Source<'_>) -> Result<Link, 
     })
 }
 
-fn clocks(file: Option<&ClocksFile>, source: Source<'_>) -> Result<Clocks, ScenarioError> {
+pub(crate) fn clocks(
+    file: Option<&ClocksFile>,
+    source: Source<'_>,
+) -> Result<Clocks, ScenarioError> {
     let Some(file) = file else {
         return Ok(Clocks::default());
     };
@@ -282,11 +309,23 @@ fn bounds(file: Option<&BoundsFile>, source: Source<'_>) -> Result<Bounds, Scena
             "stale_death_s",
             defaults.stale_death_max,
         )?,
+        bystander_suspicions_max: number(&file.bystander_suspicions, "bystander_suspicions")?,
+        deaths_after_standstill_max: number(
+            &file.deaths_after_standstill,
+            "deaths_after_standstill",
+        )?,
     })
 }
 
 impl Source<'_> {
-    fn line(self, at: usize) -> usize {
+    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<T, ScenarioError> {
+        toml::from_str(self.0).map_err(|error| ScenarioError::Syntax {
+            line: error.span().map_or(1, |span| self.line(span.start)),
+            problem: error.message().lines().collect::<Vec<_>>().join("; "),
+        })
+    }
+
+    pub(crate) fn line(self, at: usize) -> usize {
         1 + self
             .0
             .bytes()
@@ -295,7 +334,7 @@ impl Source<'_> {
             .count()
     }
 
-    fn wrong<T: ToString>(
+    pub(crate) fn wrong<T: ToString>(
         self,
         value: &Spanned<T>,
         key: &'static str,
@@ -309,7 +348,7 @@ impl Source<'_> {
         }
     }
 
-    fn whole(
+    pub(crate) fn whole(
         self,
         value: &Spanned<i64>,
         key: &'static str,
@@ -339,15 +378,23 @@ impl Source<'_> {
         Ok(Duration::from_micros(us))
     }
 
-    fn millis(self, value: &Number, key: &'static str) -> Result<Duration, ScenarioError> {
+    pub(crate) fn millis(
+        self,
+        value: &Number,
+        key: &'static str,
+    ) -> Result<Duration, ScenarioError> {
         self.time(value, key, 1000.0)
     }
 
-    fn seconds(self, value: &Number, key: &'static str) -> Result<Duration, ScenarioError> {
+    pub(crate) fn seconds(
+        self,
+        value: &Number,
+        key: &'static str,
+    ) -> Result<Duration, ScenarioError> {
         self.time(value, key, 1.0)
     }
 
-    fn seconds_or(
+    pub(crate) fn seconds_or(
         self,
         value: Option<&Number>,
         key: &'static str,
@@ -356,7 +403,7 @@ impl Source<'_> {
         value.map_or(Ok(default), |value| self.seconds(value, key))
     }
 
-    fn span(
+    pub(crate) fn span(
         self,
         [min, max]: &[Number; 2],
         key: &'static str,
@@ -376,7 +423,7 @@ impl Source<'_> {
         self.span(span, key, 1000.0)
     }
 
-    fn ppm(self, value: &Number, key: &'static str) -> Result<u32, ScenarioError> {
+    pub(crate) fn ppm(self, value: &Number, key: &'static str) -> Result<u32, ScenarioError> {
         let percent = *value.get_ref();
         if !(0.0..=100.0).contains(&percent) {
             return Err(self.wrong(value, key, "from 0 to 100"));

@@ -5,7 +5,7 @@
 
 mod checks;
 mod error;
-mod file;
+pub(crate) mod file;
 mod shipped;
 
 use std::time::Duration;
@@ -125,6 +125,10 @@ pub struct Bounds {
     pub no_suspicion: bool,
     /// How long a reachable live node may be held dead.
     pub stale_death_max: Duration,
+    /// How often a node comes to suspect, on average, one that runs and that no fault is aimed at.
+    pub bystander_suspicions_max: Option<u64>,
+    /// Deaths of nodes that could be talked to, held by one that had just stood still.
+    pub deaths_after_standstill_max: Option<u64>,
 }
 
 impl Default for Bounds {
@@ -136,6 +140,8 @@ impl Default for Bounds {
             no_suspicion: false,
             // A redial, or a greeting to one of a few dead members, with room for a lost try.
             stale_death_max: Duration::from_secs(20),
+            bystander_suspicions_max: None,
+            deaths_after_standstill_max: None,
         }
     }
 }

@@ -71,6 +71,13 @@ const SHAPES: &[fn(&[u8])] = &[
     survives::<types::PullProgress>,
     survives::<types::EventView>,
     survives::<types::Changed>,
+    survives::<types::VipRequest>,
+    survives::<types::VipCandidatesRequest>,
+    survives::<types::FailoverRequest>,
+    survives::<types::VipDetails>,
+    survives::<types::FailoverView>,
+    survives::<types::DrillRequest>,
+    survives::<types::DrillView>,
 ];
 
 /// The first byte chooses the shape, the rest is its JSON.

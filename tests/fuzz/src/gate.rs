@@ -1,17 +1,20 @@
-//! What arrives on a connection: the gate's messages, frames, calls, addresses.
+//! What arrives on a connection: the gate's messages, frames, calls, addresses, and the questions
+//! whether a node can be dialled.
 //!
 //! Claims: a stream of frames is what a plain reading of its length prefixes gives, in whatever
 //! pieces it arrives, and takes memory as its bytes arrive; a call's envelope comes apart into
-//! what it was made of; a refusal's text has an end.
+//! what it was made of; a refusal's text has an end; nobody is made to dial anybody but who asks,
+//! or to believe in an address that its question did not bring up.
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use futures::{AsyncRead, executor::block_on};
-use overlay_net::fuzzing;
+use overlay_net::{Transport, fuzzing};
 
 /// Longest text of a refusal, in characters, that is kept of a peer's words.
 const REFUSAL_CHARS_MAX: usize = 512;
@@ -30,6 +33,36 @@ pub(crate) fn enrol_answer(data: &[u8]) {
 
 pub(crate) fn renewed(data: &[u8]) {
     message(data, fuzzing::renewed);
+}
+
+/// Dials that one question can bring about: three ports, and the one that was observed.
+const DIALLED_MAX: usize = 4;
+/// Ports that the asker asked about.
+const ASKED: [u16; 2] = [7440, 7442];
+
+pub(crate) fn reach_question(data: &[u8]) {
+    message(data, fuzzing::reach_question);
+    for observed in ["192.0.2.7:4000", "[2001:db8::7]:0"] {
+        let observed: SocketAddr = observed.parse().expect("an address");
+        for over in [Transport::Quic, Transport::Tcp] {
+            let dialled = fuzzing::dialled_back(data, (observed, over));
+            assert!(dialled.len() <= DIALLED_MAX);
+            let own = |at: &SocketAddr| at.ip() == observed.ip() && at.port() != 0;
+            assert!(dialled.iter().all(own), "somebody else is dialled");
+        }
+    }
+}
+
+pub(crate) fn reach_answer(data: &[u8]) {
+    message(data, fuzzing::reach_answer);
+    let Some((observed, reached)) = fuzzing::believed_reached(data, &ASKED) else {
+        return;
+    };
+    assert!(reached.len() <= DIALLED_MAX);
+    for at in reached {
+        assert_eq!(at.ip(), observed.ip(), "somebody else is believed in");
+        assert!(at.port() == observed.port() || ASKED.contains(&at.port()));
+    }
 }
 
 fn message(data: &[u8], again: fn(&[u8]) -> Result<Vec<u8>, fuzzing::NoMessage>) {

@@ -125,6 +125,8 @@ pub const TARGETS: &[Target] = &[
     target("raft_request", raft::request, POSTCARD),
     target("raft_snapshot", raft::snapshot, POSTCARD),
     target("raft_transfer", raft::transfer, POSTCARD),
+    target("reach_answer", gate::reach_answer, POSTCARD),
+    target("reach_question", gate::reach_question, POSTCARD),
     target("sealed", certificate::sealed, TEXT),
     target("token", daemon::token, POSTCARD),
     target("view_file", daemon::view_file, POSTCARD),

@@ -3,6 +3,7 @@
 //! One module per area of claims; each test builds its own lab and leaves nothing behind. Needs
 //! root and says so loudly where it has none.
 
+mod access;
 mod certificates;
 mod daemon;
 mod discovery;
@@ -11,7 +12,9 @@ mod enrolment;
 mod lab;
 mod mesh;
 mod nat;
+mod networks;
 mod operators;
 mod overlay;
 mod recovery;
+mod vip;
 mod wrong_input;

@@ -5,7 +5,7 @@ use std::fs;
 use shoal_tests::{Lab, Mesh, Node, text};
 
 /// Commands that are wrong in a mesh of `s1` and `a1`, and a word that the refusal must contain.
-const WRONG: [(&str, &str); 36] = [
+const WRONG: [(&str, &str); 64] = [
     ("init --name again", "mesh"),
     ("join --token-file /nowhere", "/nowhere"),
     ("join --token-file /run/lab/files/garbage", "garbage"),
@@ -28,6 +28,52 @@ const WRONG: [(&str, &str); 36] = [
     ("network attach a1 nothing", "nothing"),
     ("network detach nobody default", "nobody"),
     ("network detach a1 nothing", "nothing"),
+    ("vip show nothing", "nothing"),
+    (
+        "vip create web --network nothing --candidates a1",
+        "nothing",
+    ),
+    (
+        "vip create web --network default --candidates nobody",
+        "nobody",
+    ),
+    (
+        "vip create web --network default --candidates a1,a1",
+        "once",
+    ),
+    ("vip create web --network default --candidates a1,,s1", ""),
+    (
+        "vip create web --network default --candidates a1 --check udp:53",
+        "udp:53",
+    ),
+    (
+        "vip create web --network default --candidates a1 --check tcp:0",
+        "tcp:0",
+    ),
+    (
+        "vip create web --network default --candidates a1 --profile fast",
+        "fast",
+    ),
+    ("vip candidates nothing a1", "nothing"),
+    ("vip check nothing none", "nothing"),
+    ("vip failover nothing", "nothing"),
+    ("vip failover nothing --to a1", "nothing"),
+    ("vip drill nothing", "nothing"),
+    ("vip drill nothing --kill --yes", "nothing"),
+    ("vip drill nothing --kill --to a1 --yes", "kill"),
+    ("vip drill nothing --kill", "consent"),
+    ("vip delete nothing --yes", "nothing"),
+    ("access show nobody", "nobody"),
+    ("access grant ann --network nothing", "nothing"),
+    ("access grant ann --via nobody", "nobody"),
+    ("access grant ann --public-key short", "short"),
+    ("access grant ann --endpoint nowhere", "nowhere"),
+    ("access grant ann --out /nowhere/x", "/nowhere"),
+    ("access grant Ann", "Ann"),
+    ("access move nobody --via s1", "nobody"),
+    ("access suspend nobody", "nobody"),
+    ("access resume nobody", "nobody"),
+    ("access revoke nobody", "nobody"),
     ("module assign nobody docker-engine", "nobody"),
     ("module assign a1 rocket-engine", "rocket-engine"),
     ("module unassign a1 docker-engine", "docker-engine"),
@@ -83,6 +129,13 @@ fn every_verb_refuses_wrong_input_and_nothing_changes() {
     let rows = server.shoal(&["node", "ls", "--json"]).ok().json_rows();
     assert_eq!(rows.len(), before);
     assert!(server.docker_row("a1").is_none());
+    assert!(
+        server
+            .shoal(&["vip", "ls", "--json"])
+            .ok()
+            .json_rows()
+            .is_empty()
+    );
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use simulations::{
-    Percentiles, Scenario, ScenarioError,
-    report::Report,
-    scenario::{self, Shipped},
+    Experiment, Findings, Percentiles, ScenarioError, agreement,
+    report::{BrokenRun, FaultRow, Report},
+    scenario::Shipped,
 };
 
 use super::{exit, told};
@@ -20,6 +20,7 @@ const BROKEN_MAX: usize = 5;
 #[derive(Serialize)]
 struct Listed {
     name: String,
+    kind: &'static str,
     nodes: usize,
     lasts_s: u64,
     faults: Vec<&'static str>,
@@ -27,22 +28,28 @@ struct Listed {
 }
 
 fn listed(shipped: &Shipped) -> Result<Listed, ScenarioError> {
-    let scenario = Scenario::parse(shipped.text)?;
-    Ok(Listed {
-        nodes: scenario.nodes,
-        lasts_s: scenario.end().as_secs(),
-        faults: scenario
-            .faults
-            .iter()
-            .map(|fault| fault.what.kind())
-            .collect(),
-        about: scenario.about,
-        name: scenario.name,
+    Ok(match Experiment::parse(shipped.text)? {
+        Experiment::Membership(scenario) => Listed {
+            kind: "membership",
+            nodes: scenario.nodes,
+            lasts_s: scenario.end().as_secs(),
+            faults: scenario.faults.iter().map(|one| one.what.kind()).collect(),
+            about: scenario.about,
+            name: scenario.name,
+        },
+        Experiment::Agreement(scenario) => Listed {
+            kind: "agreement",
+            nodes: scenario.servers,
+            lasts_s: scenario.end().as_secs(),
+            faults: scenario.faults.iter().map(|one| one.what.kind()).collect(),
+            about: scenario.about,
+            name: scenario.name,
+        },
     })
 }
 
 pub(super) fn list(terminal: &Terminal) -> Result<Exit, Failure> {
-    let scenarios = scenario::shipped().iter().map(listed);
+    let scenarios = Experiment::shipped().map(listed);
     let scenarios: Vec<_> = scenarios
         .collect::<Result<_, _>>()
         .map_err(|error| told(&error))?;
@@ -54,12 +61,13 @@ pub(super) fn list(terminal: &Terminal) -> Result<Exit, Failure> {
         let lasts = format!("{} s", one.lasts_s);
         vec![
             one.name.clone(),
+            one.kind.to_owned(),
             one.nodes.to_string(),
             lasts,
             one.about.clone(),
         ]
     });
-    terminal.text(&table(&["NAME", "NODES", "LASTS", "ABOUT"], rows).trim_fmt())?;
+    terminal.text(&table(&["NAME", "KIND", "NODES", "LASTS", "ABOUT"], rows).trim_fmt())?;
     Ok(Exit::Done)
 }
 
@@ -70,9 +78,8 @@ struct Shown<'a> {
 }
 
 pub(super) fn show(terminal: &Terminal, name: &str) -> Result<Exit, Failure> {
-    let known = scenario::shipped();
-    let Some(one) = known.iter().find(|one| one.name == name) else {
-        let known = known.iter().map(|one| one.name).collect();
+    let Some(one) = Experiment::shipped().find(|one| one.name == name) else {
+        let known = Experiment::shipped().map(|one| one.name).collect();
         let name = name.to_owned();
         return Err(told(&ScenarioError::Unknown { name, known }).into());
     };
@@ -86,71 +93,97 @@ pub(super) fn show(terminal: &Terminal, name: &str) -> Result<Exit, Failure> {
 }
 
 /// The report as a document.
-pub(super) fn document(report: &Report) -> Vec<u8> {
-    let mut text = serde_json::to_vec(report)
+pub(super) fn document(findings: &Findings) -> Vec<u8> {
+    let mut text = serde_json::to_vec(findings)
         .expect("a report is structs of text and numbers, which JSON can always hold");
     text.push(b'\n');
     text
 }
 
 /// Gives the answer, then says whether all is well.
-pub(super) fn report(terminal: &Terminal, report: &Report, words: String) -> Result<Exit, Failure> {
+pub(super) fn report(
+    terminal: &Terminal,
+    findings: &Findings,
+    words: String,
+) -> Result<Exit, Failure> {
     if terminal.json() {
-        terminal.value(report)?;
+        terminal.value(findings)?;
     } else {
         terminal.text(&words)?;
     }
-    Ok(exit(terminal, report))
+    Ok(exit(terminal, findings))
 }
 
 /// What all runs showed together.
-pub(super) fn summary(report: &Report) -> String {
-    let mut text = figures(report);
-    for broken in report.violations.iter().take(BROKEN_MAX) {
+pub(super) fn summary(findings: &Findings) -> String {
+    let mut text = figures(findings);
+    for broken in findings.violations().iter().take(BROKEN_MAX) {
         text += &format!(
             "\nseed {}: {} at {} ms: {}\n  {}\n",
             broken.seed, broken.invariant, broken.at_ms, broken.detail, broken.replay
         );
     }
-    if let Some(more) = report.violations.len().checked_sub(BROKEN_MAX + 1) {
+    if let Some(more) = findings.violations().len().checked_sub(BROKEN_MAX + 1) {
         text += &format!("\nand {} seeds more\n", more + 1);
     }
     text
 }
 
 /// What happened in a single run, then its figures.
-pub(super) fn story(report: &Report) -> String {
+pub(super) fn story(findings: &Findings) -> String {
+    let timeline = match findings {
+        Findings::Membership(report) => &report.timeline,
+        Findings::Agreement(report) => &report.timeline,
+    };
     let mut text = String::new();
-    for line in &report.timeline {
+    for line in timeline {
         let (s, ms) = (line.at_ms / 1000, line.at_ms % 1000);
         text += &format!("{s:>6}.{ms:03} s  {}\n", line.what);
     }
-    text + "\n" + &figures(report)
+    text + "\n" + &figures(findings)
 }
 
-fn figures(report: &Report) -> String {
-    let verdict = match report.violations.len() {
+fn figures(findings: &Findings) -> String {
+    match findings {
+        Findings::Membership(report) => of_mesh(report),
+        Findings::Agreement(report) => of_servers(report),
+    }
+}
+
+fn verdict(violations: &[BrokenRun], seeds: u64) -> String {
+    match violations.len() {
         0 => "every invariant held".to_owned(),
-        broken => format!("broken in {broken} of {}", report.seeds),
-    };
-    let last = report.first_seed + report.seeds.saturating_sub(1);
-    let seeds = match report.seeds {
+        broken => format!("broken in {broken} of {seeds}"),
+    }
+}
+
+fn span_of_seeds(first: u64, count: u64) -> String {
+    let last = first + count.saturating_sub(1);
+    match count {
         1 => last.to_string(),
-        _ => format!("{} to {last}", report.first_seed),
-    };
+        _ => format!("{first} to {last}"),
+    }
+}
+
+fn hits(faults: &[FaultRow]) -> String {
+    let all = faults.iter();
+    let all = all.map(|fault| format!("{}: {} {}", fault.kind, fault.hits, fault.evidence));
+    all.collect::<Vec<_>>().join("; ")
+}
+
+fn pace(simulated_s: f64, real_s: f64, speed: f64) -> String {
+    format!("{simulated_s:.0} s in {real_s:.1} s, {speed:.0} times real time")
+}
+
+fn of_mesh(report: &Report) -> String {
     let sent = &report.bytes_per_second;
-    let hits: Vec<_> = report
-        .faults
-        .iter()
-        .map(|fault| format!("{}: {} {}", fault.kind, fault.hits, fault.evidence))
-        .collect();
     facts(&[
         (
             "Scenario",
             format!("{}, {} nodes", report.scenario, report.nodes),
         ),
-        ("Seeds", seeds),
-        ("Invariants", verdict),
+        ("Seeds", span_of_seeds(report.first_seed, report.seeds)),
+        ("Invariants", verdict(&report.violations, report.seeds)),
         ("Death known", spread(report.detection_ms.as_ref())),
         (
             "Death known by all",
@@ -166,13 +199,47 @@ fn figures(report: &Report) -> String {
                 sent.calm, sent.peak
             ),
         ),
-        ("Faults hit", hits.join("; ")),
+        ("Faults hit", hits(&report.faults)),
         (
             "Simulated",
+            pace(report.simulated_s, report.real_s, report.speed),
+        ),
+        ("Trace", report.trace_hash.clone()),
+    ])
+}
+
+fn of_servers(report: &agreement::Report) -> String {
+    let all = &report.operations;
+    let (name, servers, profile) = (&report.scenario, report.servers, report.profile);
+    facts(&[
+        (
+            "Scenario",
+            format!("{name}, {servers} servers, timers {profile}"),
+        ),
+        ("Seeds", span_of_seeds(report.first_seed, report.seeds)),
+        ("Invariants", verdict(&report.violations, report.seeds)),
+        (
+            "Failovers",
+            report
+                .failover_ms
+                .map_or_else(|| table::NOTHING.to_owned(), |all| all.count.to_string()),
+        ),
+        ("Writes went on", spread(report.failover_ms.as_ref())),
+        ("Never again", report.failovers_unfinished.to_string()),
+        ("A write", spread(report.write_ms.as_ref())),
+        (
+            "Operations",
             format!(
-                "{:.0} s in {:.1} s, {:.0} times real time",
-                report.simulated_s, report.real_s, report.speed
+                "{} writes acknowledged, {} refused, {} with unknown outcome; {} reads, {} by followers",
+                all.writes, all.refused, all.unknown, all.reads, all.follower_reads
             ),
+        ),
+        ("Leaders", all.leaders.to_string()),
+        ("Whole again", spread(report.healed_ms.as_ref())),
+        ("Faults hit", hits(&report.faults)),
+        (
+            "Simulated",
+            pace(report.simulated_s, report.real_s, report.speed),
         ),
         ("Trace", report.trace_hash.clone()),
     ])

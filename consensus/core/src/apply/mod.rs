@@ -7,13 +7,17 @@
 //! Invariants: the same log gives the same bytes on every server; a repeated request id answers
 //! as the first time and changes nothing; a refusal changes nothing but the applied index.
 
+mod access_grants;
 mod authority;
 mod certificates;
 mod docker;
+mod leases;
 mod modules;
 mod networks;
 mod nodes;
 mod operators;
+mod peers;
+mod prefixes;
 mod recovery;
 mod removal;
 mod revocation;
@@ -22,12 +26,14 @@ mod servers;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod virtual_ips;
 
 pub use recovery::{Restorer, go_on_alone, restore};
 pub use servers::FOUNDER_RAFT_ID;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use self::peers::Placement;
 use crate::{
     Agreed, Applied, Command, Done, Envelope, Event, EventKind, Holder, LogIndex, NodeId, Refusal,
     Role, State, WallMs,
@@ -85,7 +91,7 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         } => {
             nodes::create_mesh(change, actor, mesh, authority, first, certificate)?;
             networks::create_default(change, mesh.id, *network, *ipv4, *wireguard_port);
-            networks::attach(change, &first.node, *network)
+            peers::attach(change, &first.node, *network, &Placement::default())
         }
         Command::CreateToken {
             id,
@@ -117,8 +123,19 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
             force,
         } => removal::remove(change, node, reason, *compromised, reachable, *force),
         Command::RecordSilence { node, silent } => nodes::record_silence(change, node, *silent),
-        Command::AttachPeer { node, network } => networks::attach_by_name(change, node, network),
-        Command::DetachPeer { node, network } => networks::detach(change, node, network),
+        Command::AttachPeer {
+            node,
+            network,
+            hub,
+            lan_subnets,
+        } => {
+            let placement = Placement {
+                hub: *hub,
+                lan_subnets: lan_subnets.clone(),
+            };
+            peers::attach_by_name(change, node, network, &placement)
+        }
+        Command::DetachPeer { node, network } => peers::detach(change, node, network),
         Command::RecordCertificate(certificate) => {
             certificates::record_signed(change, actor, certificate)
         }
@@ -148,6 +165,72 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         Command::DecommissionDocker { node } => docker::decommission(change, node),
         Command::RegisterDocker { name, endpoint } => docker::register(change, name, endpoint),
         Command::UnregisterDocker { name } => docker::unregister(change, name),
+        Command::CreateNetwork(new) => networks::create(change, new),
+        Command::DeleteNetwork { network } => networks::delete(change, network),
+        Command::SetNetwork {
+            network,
+            change: wanted,
+        } => networks::set(change, network, wanted),
+        Command::SetPeer {
+            node,
+            network,
+            hub,
+            lan_subnets,
+        } => peers::set(change, node, network, *hub, lan_subnets.as_ref()),
+        Command::CreateVip {
+            name,
+            network,
+            candidates,
+            check,
+            profile,
+        } => virtual_ips::create(change, name, network, candidates, check.as_ref(), *profile),
+        Command::DeleteVip { vip } => virtual_ips::delete(change, vip),
+        Command::SetVipCandidates { vip, candidates } => {
+            virtual_ips::set_candidates(change, vip, candidates)
+        }
+        Command::SetVipCheck { vip, check } => virtual_ips::set_check(change, vip, check.as_ref()),
+        Command::AssignVip {
+            vip,
+            after,
+            to,
+            closed_by,
+            reason,
+        } => {
+            let after = *after;
+            let closing = leases::Closing { after, closed_by };
+            leases::assign(change, actor, *vip, &closing, to.as_ref(), reason)
+        }
+        Command::ReleaseVip {
+            vip,
+            epoch,
+            to,
+            reason,
+        } => leases::release(change, actor, *vip, *epoch, to.as_ref(), reason),
+        Command::BeginLeaseVoters {
+            vip,
+            epoch,
+            since,
+            new,
+        } => leases::begin_voters(change, actor, *vip, (*epoch, *since), new),
+        Command::FinishLeaseVoters { vip, epoch, since } => {
+            leases::finish_voters(change, actor, *vip, (*epoch, *since))
+        }
+        Command::ReportReadiness { vip, ready, reason } => {
+            virtual_ips::report_readiness(change, actor, *vip, *ready, reason)
+        }
+        Command::RequestFailover { vip, to, reachable } => {
+            leases::request_failover(change, vip, to.as_deref(), reachable)
+        }
+        Command::ReportMove {
+            vip,
+            epoch,
+            outage_us,
+        } => leases::report_move(change, actor, *vip, *epoch, *outage_us),
+        Command::CreateGrant(new) => access_grants::create(change, new),
+        Command::MoveGrant { grant, gateway } => access_grants::move_to(change, grant, gateway),
+        Command::SuspendGrant { grant } => access_grants::suspend(change, grant, true),
+        Command::ResumeGrant { grant } => access_grants::suspend(change, grant, false),
+        Command::RevokeGrant { grant } => access_grants::revoke(change, grant),
     }
 }
 

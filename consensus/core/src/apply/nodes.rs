@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
-    Change, authority, certificates, check_label, check_label_count, check_labels, check_name,
-    done, invalid, modules, networks,
+    Change, access_grants, authority, certificates, check_label, check_label_count, check_labels,
+    check_name, done, invalid, modules, networks, peers,
     servers::{FOUNDER_RAFT_ID, raft_id_at, refuse_one_more, refuse_passing_server},
     tokens, too_large,
 };
@@ -83,13 +83,18 @@ pub(super) fn admit(
     check_identity(&enrolment.node, certificate)?;
     certificates::check(change, actor, certificate)?;
     let network = networks::default_network(change)?;
-    networks::check_attach(change, &enrolment.node, &enrolment.name, network)?;
+    peers::check_attach(change, &enrolment.node, &enrolment.name, network)?;
     let raft_id = (role == Role::Server).then_some(raft_id_at(change.index));
     if let Some(token) = change.state.tokens.get_mut(&token) {
         token.used_by = Some(enrolment.node.clone());
     }
     insert(change, enrolment, role, raft_id, certificate);
-    networks::attach(change, &enrolment.node, network)?;
+    peers::attach(
+        change,
+        &enrolment.node,
+        network,
+        &peers::Placement::default(),
+    )?;
     modules::settle(change);
     Ok(Done::Admitted { role })
 }
@@ -138,6 +143,7 @@ fn check_enrolment(change: &Change<'_>, enrolment: &Enrolment) -> Result<(), Ref
         });
     }
     refuse_stolen_key(change, &enrolment.node)?;
+    access_grants::refuse_key(change, &enrolment.wireguard_public_key)?;
     // One list of hosts names both kinds.
     if change
         .agreed()

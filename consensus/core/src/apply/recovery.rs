@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, authority, certificates, networks, nodes, removal};
+use super::{Change, authority, certificates, leases, networks, nodes, peers, removal};
 use crate::{
     Enrolment, EventKind, LogIndex, NewCertificate, NewIntermediate, NodeId, RaftId, Refusal, Role,
     RootFingerprint, SealedKey, State, WallMs,
@@ -51,6 +51,7 @@ pub fn go_on_alone(
         node.raft_id = Some(raft_id);
         node.has_served = true;
     }
+    leases::new_era(&mut change);
     let names = names(&change, &demoted);
     change.event(
         EventKind::MeshRecovered,
@@ -93,13 +94,13 @@ pub fn restore(
     let network = networks::default_network(&change)?;
     let has_place = change.agreed().peers.contains_key(&(network, me.clone()));
     if !has_place {
-        networks::check_attach(&change, me, &enrolment.name, network)?;
+        peers::check_attach(&change, me, &enrolment.name, network)?;
     }
     let row = nodes::row(enrolment, Role::Server, Some(raft_id), time);
     change.agreed_mut().nodes.insert(me.clone(), row);
     change.agreed_mut().removed.remove(me);
     if !has_place {
-        networks::attach(&mut change, me, network)?;
+        peers::attach(&mut change, me, network, &peers::Placement::default())?;
     }
     authority::record_intermediate(&mut change, me, &restorer.intermediate)?;
     certificates::check(&change, me, &restorer.certificate)?;
@@ -114,6 +115,7 @@ pub fn restore(
         authority::check_sealed(key, &wanted)?;
     }
     change.state.root_keys = restorer.root_keys.clone();
+    leases::new_era(&mut change);
     let names = names(&change, &demoted);
     change.event(EventKind::MeshRestored, Some(me), [("demoted", names)]);
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, certificates, docker, revocation, servers};
+use super::{Change, certificates, docker, revocation, servers, virtual_ips};
 use crate::{
     Applied, EventKind, Holder, NodeId, Removed, Role, Target, WallMs, limits::REMOVED_KEPT,
 };
@@ -28,6 +28,7 @@ pub(super) fn remove(
     }
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     docker::forget(change, &id);
+    virtual_ips::forget_node(change, &id);
     change.event(
         EventKind::NodeRemoved,
         Some(&id),

@@ -7,9 +7,12 @@
 //! Invariants: a killed process runs no more code of its own but destructors; a paused one none
 //! at all until it is resumed; every random number that Raft draws comes from the process's seed.
 //!
-//! Only with the feature `simulation`, which no program of ours enables. Outside of a process the
-//! runtime below behaves as tokio's own.
+//! Only with the feature `simulation`. No program of ours enables it for the crate that it is built
+//! with: the laboratory uses these sources as a crate of their own, `simulated-raft`, so that one
+//! call of cargo for both never mixes them. Outside of a process the runtime below behaves as
+//! tokio's own.
 
+pub mod clock;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 pub mod spy;
@@ -33,6 +36,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::raft_types::Tokio;
 
+pub use self::clock::Clock;
 #[cfg(feature = "planted-bugs")]
 pub use self::planted::PlantedBug;
 #[cfg(feature = "planted-bugs")]
@@ -55,6 +59,8 @@ pub struct Process {
     disk: Arc<dyn Disk>,
     /// Entries between two snapshots, and entries kept behind one, instead of the usual numbers.
     short_log: Option<(u64, u64)>,
+    /// Its own clock; without one it goes by tokio's.
+    clock: Option<Clock>,
     #[cfg(feature = "planted-bugs")]
     bug: Option<PlantedBug>,
 }
@@ -95,6 +101,7 @@ impl Process {
             inner: Arc::new(Mutex::new(inner)),
             disk,
             short_log: None,
+            clock: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
         }
@@ -113,6 +120,15 @@ impl Process {
     pub fn with_short_log(self, every: u64, kept: u64) -> Self {
         Self {
             short_log: Some((every, kept)),
+            ..self
+        }
+    }
+
+    /// The same with a clock of its own. Counts for tasks spawned afterwards.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self {
+            clock: Some(clock),
             ..self
         }
     }
@@ -232,6 +248,11 @@ impl Process {
         CURRENT.with_borrow(Clone::clone)
     }
 
+    /// The clock of the process whose task is being polled.
+    fn current_clock() -> Option<Clock> {
+        CURRENT.with_borrow(|process| process.as_ref().and_then(|process| process.clock))
+    }
+
     /// Whether `work` may be polled now; if not yet, `waker` is woken when it may.
     fn admits(&self, waker: &Waker) -> bool {
         let mut inner = self.lock();
@@ -308,7 +329,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = tokio::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = JoinHandle<T>;
     type Sleep = tokio::time::Sleep;
-    type Instant = <Tokio as AsyncRuntime>::Instant;
+    type Instant = clock::Instant;
     type TimeoutError = tokio::time::error::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
     type ThreadLocalRng = Xoshiro256PlusPlus;
@@ -329,25 +350,25 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        Tokio::sleep(duration)
+        clock::sleep(duration)
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        Tokio::sleep_until(deadline)
+        clock::sleep_until(deadline)
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        Tokio::timeout(duration, future)
+        clock::timeout(duration, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
         deadline: Self::Instant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        Tokio::timeout_at(deadline, future)
+        clock::timeout_at(deadline, future)
     }
 
     fn is_panic(error: &Self::JoinError) -> bool {

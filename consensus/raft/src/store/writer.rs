@@ -158,7 +158,7 @@ impl Writer {
         while self.writes.recv_many(&mut round, ROUND_MAX).await > 0 {
             let written = self.write_round(std::mem::take(&mut round));
             if !written.waiting.is_empty() {
-                tokio::time::sleep(process.sync_takes()).await;
+                crate::clock::sleep(process.sync_takes()).await;
             }
             self.complete(written);
         }

@@ -191,6 +191,7 @@ pub(super) async fn rotate(
                 | PeerAnswer::Certificate { .. }
                 | PeerAnswer::Enforced(_)
                 | PeerAnswer::Probed(_)
+                | PeerAnswer::Vip(_)
                 | PeerAnswer::ReadAt(_)
                 | PeerAnswer::Failed(_) => return Err(misunderstood().into()),
             }

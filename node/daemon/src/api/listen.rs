@@ -172,12 +172,7 @@ impl OverlayListener {
     async fn serve_mesh(&self, mesh: &Arc<Mesh>) {
         let mut overlay = mesh.overlay.clone();
         loop {
-            let address = overlay
-                .borrow_and_update()
-                .up
-                .values()
-                .next()
-                .map(|peer| peer.ipv6);
+            let address = overlay.borrow_and_update().own().map(|peer| peer.ipv6);
             if let Some(address) = address {
                 let address = SocketAddr::from((address, OVERLAY_API_PORT));
                 match TcpListener::bind(address).await {
@@ -211,12 +206,8 @@ impl OverlayListener {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut overlay = mesh.overlay.clone();
         loop {
-            if !overlay
-                .borrow_and_update()
-                .up
-                .values()
-                .any(|peer| own.ip() == peer.ipv6)
-            {
+            let present = overlay.borrow_and_update().own().map(|peer| peer.ipv6);
+            if present.is_none_or(|present| own.ip() != present) {
                 return;
             }
             let Ok(slot) = slots.clone().acquire_owned().await else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State};
 use consensus_authority::{Certificate, words};
-use consensus_core::{Agreed, Command, NodeId, Role, TokenId, WallMs};
+use consensus_core::{Agreed, Command, DEFAULT_NETWORK, NodeId, Role, TokenId, WallMs};
 use node_api::{
     ApiError,
     types::{InitRequest, JoinRequest, Joined, Status, TokenCreated, TokenRequest},
@@ -212,9 +212,9 @@ pub(super) async fn create_token(
         addresses: token_addresses(&mesh),
         prefixes: view
             .agreed
-            .networks
-            .values()
-            .map(|network| network.ipv4)
+            .find_network(DEFAULT_NETWORK)
+            .map(|(_, network)| network.ipv4)
+            .into_iter()
             .collect(),
     };
     let expires_at = WallMs(wall_now().0 + ttl_s * 1000);

@@ -6,6 +6,7 @@
 //! they tell what this node knows. Either way they say how fresh they are. Writes are agreed before
 //! they answer.
 
+mod access_grants;
 mod ca;
 pub(crate) mod caller;
 mod docker;
@@ -13,10 +14,13 @@ mod events;
 mod listen;
 mod mesh;
 mod metrics;
+mod modules;
 mod networks;
 mod nodes;
 mod operators;
 mod recovery;
+mod vip_moves;
+mod vips;
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,22 +61,68 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/nodes/{node}/ping", post(nodes::ping))
         .route("/v1/nodes/{node}/labels", post(nodes::label))
         .route("/v1/nodes/{node}/role", post(nodes::set_role))
-        .route("/v1/networks", get(networks::list))
-        .route("/v1/networks/{network}", get(networks::show))
+        .route("/v1/networks", get(networks::list).post(networks::create))
+        .route(
+            "/v1/networks/{network}",
+            get(networks::show)
+                .post(networks::set)
+                .delete(networks::delete),
+        )
         .route(
             "/v1/networks/{network}/peers/{node}",
-            put(networks::attach).delete(networks::detach),
+            put(networks::attach)
+                .post(networks::set_peer)
+                .delete(networks::detach),
         )
-        .route("/v1/modules", get(networks::modules))
-        .route("/v1/modules/assign", post(networks::assign))
-        .route("/v1/modules/unassign", post(networks::unassign))
+        .route("/v1/modules", get(modules::list))
+        .route("/v1/modules/assign", post(modules::assign))
+        .route("/v1/modules/unassign", post(modules::unassign))
         .route("/v1/events", get(events::list))
+        .merge(vip_routes())
+        .merge(access_routes())
         .merge(docker_routes())
         .merge(authority_routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
         .layer(middleware::from_fn_with_state(node.clone(), admit))
         .with_state(node)
+}
+
+/// Virtual IPs.
+fn vip_routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/vips", get(vips::list).post(vips::create))
+        .route("/v1/vips/{vip}", get(vips::show).delete(vips::delete))
+        .route("/v1/vips/{vip}/check", put(vips::set_check))
+        .route("/v1/vips/{vip}/candidates", put(vips::set_candidates))
+        .route("/v1/vips/{vip}/failover", post(vip_moves::fail_over))
+        .route("/v1/vips/{vip}/drill", post(vip_moves::drill))
+        .route("/v1/vips/{vip}/drill/kill", post(vip_moves::drill_dead))
+}
+
+/// Access grants.
+fn access_routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route(
+            "/v1/access-grants",
+            get(access_grants::list).post(access_grants::create),
+        )
+        .route(
+            "/v1/access-grants/{grant}",
+            get(access_grants::show).delete(access_grants::revoke),
+        )
+        .route(
+            "/v1/access-grants/{grant}/gateway",
+            put(access_grants::set_gateway),
+        )
+        .route(
+            "/v1/access-grants/{grant}/suspend",
+            post(access_grants::suspend),
+        )
+        .route(
+            "/v1/access-grants/{grant}/resume",
+            post(access_grants::resume),
+        )
 }
 
 /// Docker hosts.
@@ -175,20 +225,24 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> 
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        let malformed = |reason: String| {
-            Failure(ApiError::new(
-                "MalformedRequestError",
-                format!("the request's body is wrong: {reason}"),
-                "see `shoal --help`",
-            ))
-        };
         let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)
             .await
-            .map_err(|error| malformed(error.to_string()))?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| malformed(error.to_string()))
+            .map_err(|error| malformed(&error.to_string()))?;
+        parse_body(&bytes).map(Self)
     }
+}
+
+/// A JSON text whose faults are answered in our own form.
+fn parse_body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(&error.to_string()))
+}
+
+fn malformed(reason: &str) -> Failure {
+    Failure(ApiError::new(
+        "MalformedRequestError",
+        format!("the request's body is wrong: {reason}"),
+        "see `shoal --help`",
+    ))
 }
 
 /// Query parameters whose faults are answered in our own form.

@@ -1,11 +1,17 @@
 //! Nodes: listed, labelled, promoted, removed.
 
+use std::time::Duration;
+
 use axum::{Json, extract::Path};
-use consensus_core::{Agreed, Command, Module, Node, NodeId, Refusal};
+use consensus_core::{
+    Agreed, Command, Envelope, LogIndex, Module, Node, NodeId, Refusal, RequestId, State, apply,
+};
+use futures::future::join_all;
 use node_api::types::{
     Changed, LabelRequest, NodeView, PingRequest, PingView, RemoveRequest, Revoked, RoleRequest,
 };
 use overlay_core::membership::Condition;
+use tokio::time::Instant;
 
 use crate::node::invalid_text;
 
@@ -14,7 +20,11 @@ use crate::mesh::{
     Mesh,
     peer_wire::PathTaken,
     probe::{path, probe_from},
+    proposer::wall_now,
 };
+
+/// Moves take milliseconds, elections seconds. Whoever waits longer has a dead holder before him.
+const MOVED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<NodeView>> {
     let view = mesh.proposer.views.view();
@@ -154,11 +164,64 @@ pub(super) async fn remove(
 ) -> Answer<Revoked> {
     let reason = request.reason;
     let command = Command::RemoveNode {
-        node,
+        node: node.clone(),
         reason: reason.unwrap_or_else(|| "removed by an operator".into()),
         compromised: request.compromised,
         reachable: mesh.proposer.reachable(),
         force: request.force,
     };
-    revoking(&mesh, command).await
+    would_be_agreed(&mesh, &command)?;
+    let unmoved = move_vips_off(&mesh, &node).await;
+    let mut answer = revoking(&mesh, command).await?;
+    answer.0.warnings.extend(unmoved);
+    Ok(answer)
+}
+
+/// What is going to be refused must not move anything before: tried on what this node knows.
+fn would_be_agreed(mesh: &Mesh, command: &Command) -> Result<(), Refusal> {
+    let view = mesh.proposer.views.view();
+    let mut copy = State {
+        agreed: view.agreed.clone(),
+        ..State::default()
+    };
+    let envelope = Envelope {
+        request: RequestId::from_bytes(rand::random()),
+        actor: mesh.me.clone(),
+        time: wall_now(),
+        operator: None,
+        command: command.clone(),
+    };
+    apply(&mut copy, LogIndex(view.revision.0 + 1), &envelope).map(|_| ())
+}
+
+/// Asks a holder that lives to let go of its virtual IPs before it is removed: that costs
+/// milliseconds, and waiting for its leases to run out costs all that they last. Says of which ones
+/// it has not. What nobody else may take goes with the node.
+async fn move_vips_off(mesh: &Mesh, node: &str) -> Vec<String> {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let mut reachable = mesh.vips.heard();
+    let found = agreed.find_node(node).map(|(id, _)| id.clone());
+    let Some(leaving) = found.filter(|id| reachable.remove(id)) else {
+        return Vec::new();
+    };
+    let by = Instant::now() + MOVED_WITHIN;
+    let rows = agreed.virtual_ips.iter();
+    let each = rows
+        .filter(|(_, vip)| vip.is_holder(&leaving))
+        .map(|(id, vip)| {
+            let command = Command::RequestFailover {
+                vip: id.to_string(),
+                to: None,
+                reachable: reachable.clone(),
+            };
+            async move {
+                let why = match mesh.proposer.submit(command).await {
+                    Ok(_) if mesh.vips.moved(*id, vip.epoch, by).await.is_some() => return None,
+                    Ok(_) => "its lease has to run out".to_owned(),
+                    Err(error) => error.message,
+                };
+                Some(format!("{} had not moved before: {why}", vip.name))
+            }
+        });
+    join_all(each).await.into_iter().flatten().collect()
 }

@@ -19,6 +19,7 @@ use super::{
     probe::probe,
     proposer::{Proposer, propose},
     rotation::Rotator,
+    vip_desk::VipDesk,
 };
 
 /// Requests handled at once; more wait in the network's bounded queue.
@@ -35,6 +36,7 @@ pub(crate) struct Desk {
     pub(crate) issuer: IssuerDesk,
     pub(crate) enforced: Enforced,
     pub(crate) rotator: Rotator,
+    pub(crate) vips: VipDesk,
 }
 
 /// Serves the Command channel until the network stops.
@@ -90,6 +92,9 @@ impl Desk {
             PeerRequest::Probe { node } => {
                 return PeerAnswer::Probed(probe(&self.proposer.net, &node).await);
             }
+            PeerRequest::Vip(question) => {
+                self.vips.answer(from, question).await.map(PeerAnswer::Vip)
+            }
             request @ (PeerRequest::Gate { .. }
             | PeerRequest::RenewNode { .. }
             | PeerRequest::DockerClient { .. }
@@ -125,6 +130,7 @@ impl IssuerDesk {
             | PeerRequest::Enforced { .. }
             | PeerRequest::ReadIndex
             | PeerRequest::Probe { .. }
+            | PeerRequest::Vip(_)
             | PeerRequest::Rotate { .. } => Err(misunderstood()),
         }
     }

@@ -105,7 +105,8 @@ async fn ask(proposer: &Proposer, node: &NodeId, index: LogIndex) -> Option<Node
         | PeerAnswer::ReadAt(_)
         | PeerAnswer::RotationBegun(_)
         | PeerAnswer::Failed(_)
-        | PeerAnswer::Probed(_) => None,
+        | PeerAnswer::Probed(_)
+        | PeerAnswer::Vip(_) => None,
     }
 }
 

@@ -92,6 +92,7 @@ fn group_view(status: &RaftStatus) -> GroupView {
         .filter(|(_, at)| at.elapsed() < HEARD_LATELY);
     GroupView {
         voters: status.voters.keys().copied().collect(),
+        owners: status.voters.clone(),
         learners: status.learners.keys().copied().collect(),
         matched: status.matched.clone(),
         last: status.last_log.unwrap_or(LogIndex(0)),

@@ -11,27 +11,34 @@
 //! | `desk::serve`, `desk::serve_gate` | requests of other nodes and of machines at the gate | answers |
 //! | `overlay::Overlay` | view, members, connections | WireGuard interface, overlay status |
 //! | `docker::Docker` | view, overlay status | dockerd, reports |
+//! | `readiness::Readiness` | view, overlay status, the gate's condition | reports |
 //! | `ways::run` | view | whom the network asks for help with NATs |
 //! | `upkeep` (3) | view, members, listeners | credentials' trust, dial addresses, own record, disk, reports |
 //! | `renewal::Renewal` | view, own certificate's age | credentials' chain, `mesh.json` |
 //! | `intermediate::IntermediateKeeper` | view, state | this server's authority, sealed root keys |
+//! | `lease::Leases` | view, members, Raft status, others' letters | letters, the virtual IPs' gate, closures on disk, proposals |
 //! | `leader::run` | view, members, Raft status | Raft's voters, silences, prunings, rotation, warnings |
 //! | `issuer::IssuerDesk::run` | view, this server's authority | dockerd's certificates |
 
 pub(crate) mod clock;
+pub(crate) mod desired;
 pub(crate) mod desk;
 pub(crate) mod docker;
+pub(crate) mod drill;
 pub(crate) mod enforcement;
 mod forwarding;
 mod greeting;
 mod intermediate;
 pub(crate) mod issuer;
 mod leader;
+pub(crate) mod lease;
+mod leftovers;
 pub(crate) mod overlay;
 pub(crate) mod own_return;
 pub(crate) mod peer_wire;
 pub(crate) mod probe;
 pub(crate) mod proposer;
+mod readiness;
 pub(crate) mod renewal;
 pub(crate) mod replica;
 pub(crate) mod rotation;
@@ -39,6 +46,8 @@ pub(crate) mod server;
 pub(crate) mod trust;
 pub(crate) mod upkeep;
 pub(crate) mod views;
+pub(crate) mod vip_desk;
+pub(crate) mod vip_wire;
 mod watch;
 mod ways;
 mod wiring;
@@ -67,6 +76,7 @@ use self::{
     rotation::Rotator,
     trust::bare_trust,
     views::Views,
+    vip_desk::VipDesk,
     wiring::{Duties, Wiring},
 };
 use crate::{
@@ -116,6 +126,7 @@ pub(crate) struct Mesh {
     pub(crate) issuer: IssuerDesk,
     pub(crate) enforced: Enforced,
     pub(crate) rotator: Rotator,
+    pub(crate) vips: VipDesk,
     key: NodeKey,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -209,8 +220,9 @@ impl Mesh {
         };
         let shut_out = wiring.followers(&mut incoming, &proposer);
         let (overlay, docker) = wiring.runtimes(&proposer);
+        let vips = wiring.leases(&mut incoming, &proposer, &overlay);
         let (enforced, rotator) = wiring.rotation(&proposer, &overlay, &credentials);
-        let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator);
+        let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator, &vips);
         let duties = Duties {
             mesh,
             membership,
@@ -239,6 +251,7 @@ impl Mesh {
             issuer,
             enforced,
             rotator,
+            vips,
             key: wiring.host.key.clone(),
             stop: wiring.stop,
             tasks: wiring.tasks,

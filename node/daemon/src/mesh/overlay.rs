@@ -1,26 +1,26 @@
 //! Keeps this node's WireGuard interface as the agreed state and gossip say.
 //!
-//! Decides which endpoint of a peer to use: the address at which libp2p talks to it now, with the
-//! WireGuard port that it gossips; else the first that it gossips. What to change is the peer
-//! plan's decision. An interface that can't come up is a condition, not an end: the node stays a
+//! Decides when to look at which interface, and where routes of this machine stand in the way: a
+//! network whose IPv4 prefix it routes elsewhere does not come up, a LAN behind a peer that it
+//! routes elsewhere stays so. What an interface should be is `desired`'s decision, what to change
+//! the peer plan's. An interface that can't come up is a condition, not an end: the node stays a
 //! member and tries again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use consensus_core::{Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer};
-use overlay_core::{
-    paths::{End, KEEPALIVE_S, by_hubs, hub},
-    peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey, plan},
-};
+use consensus_core::{Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer, VirtualIp, WallMs};
+use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, plan};
 use overlay_net::{Connection, Net};
-use overlay_wireguard::{Backend, Interface, InterfaceSettings, PrivateKey, bring_up};
+use overlay_wireguard::{
+    Backend, Interface, InterfaceSettings, PrefixOverlapError, PrivateKey, bring_up, check_overlap,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -28,8 +28,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MembersRx, forwarding,
+    MembersRx,
+    desired::prefixes,
+    forwarding::{Crossings, Forwarding},
     greeting::greet_added,
+    leftovers::{leftovers, remove},
+    proposer::wall_now,
     views::{Following, Views},
 };
 
@@ -39,6 +43,8 @@ const REPAIR_EVERY: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_secs(3);
 /// Where device sockets, pidfiles and logs are.
 const RUN_FOLDER: &str = "/run/shoal";
+/// The machine's interfaces.
+const LINKS: &str = "/sys/class/net";
 
 /// What the rest of the daemon sees of the overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,12 +53,23 @@ pub(crate) struct OverlayStatus {
     pub(crate) backend: Option<&'static str>,
     /// The networks whose interface is up with this node's addresses.
     pub(crate) up: BTreeMap<NetworkId, Peer>,
-    /// What is wrong, in words, by network handle.
+    /// What is wrong, in words, by network.
     pub(crate) conditions: BTreeMap<String, String>,
     /// The revision of the view that the interfaces' peers were last brought in line with.
     pub(crate) enforced: LogIndex,
-    /// Endpoint and seconds since the last handshake, by WireGuard public key.
-    pub(crate) peers: BTreeMap<[u8; 32], (Option<SocketAddr>, Option<u64>)>,
+    /// Endpoint and seconds since the last handshake, by network and WireGuard public key: a node
+    /// has one key for all its networks.
+    pub(crate) peers: BTreeMap<(NetworkId, [u8; 32]), Contact>,
+}
+
+/// Where a peer is, and how many seconds ago the last handshake was.
+type Contact = (Option<SocketAddr>, Option<u64>);
+
+impl OverlayStatus {
+    /// Where the node's own services listen: its oldest place, once it is up.
+    pub(crate) fn own(&self) -> Option<&Peer> {
+        self.up.values().min_by_key(|peer| peer.attached)
+    }
 }
 
 /// The task's inputs.
@@ -88,8 +105,17 @@ struct Up {
     network: Network,
     /// Where libp2p talked to each peer last.
     talked: BTreeMap<NodeId, IpAddr>,
-    /// Whether it forwards between its peers.
-    forwards: bool,
+    /// Networks behind peers that this machine routes elsewhere.
+    elsewhere: BTreeSet<Cidr>,
+}
+
+/// What this node has on its machine.
+#[derive(Default)]
+struct Machine {
+    interfaces: BTreeMap<NetworkId, Up>,
+    forwarding: Forwarding,
+    /// Whether it was looked for interfaces from before this daemon.
+    swept: bool,
 }
 
 impl Overlay {
@@ -100,15 +126,16 @@ impl Overlay {
             members: self.members.clone(),
             connections: self.net.connections(),
         };
-        let mut interfaces: BTreeMap<NetworkId, Up> = BTreeMap::new();
+        let mut machine = Machine::default();
         loop {
             let (revision, agreed) = inputs.view();
             inputs.members.mark_unchanged();
             inputs.connections.mark_unchanged();
-            let status = self.bring_in_line(revision, &agreed, &mut interfaces).await;
+            let status = self.bring_in_line(revision, &agreed, &mut machine).await;
             let settled = status.conditions.is_empty();
             self.publish(status);
             let pause = if settled { REPAIR_EVERY } else { RETRY_PAUSE };
+            let pause = pause.min(until_next_end(&agreed, wall_now()));
             let in_line = settled.then_some(agreed);
             let again = self.wait(&mut inputs, in_line, Instant::now() + pause);
             if again.await.is_break() {
@@ -155,13 +182,19 @@ impl Overlay {
         &self,
         revision: LogIndex,
         agreed: &Agreed,
-        interfaces: &mut BTreeMap<NetworkId, Up>,
+        machine: &mut Machine,
     ) -> OverlayStatus {
         let mut status = OverlayStatus {
             enforced: revision,
             ..OverlayStatus::default()
         };
+        if !machine.swept && agreed.nodes.contains_key(&self.me) {
+            machine.swept = true;
+            self.sweep(agreed).await;
+        }
+        let interfaces = &mut machine.interfaces;
         self.take_down(agreed, interfaces).await;
+        let mut crossings = Crossings::new();
         for ((network_id, node), peer) in &agreed.peers {
             if *node != self.me {
                 continue;
@@ -176,6 +209,8 @@ impl Overlay {
                 Ok(backend) => {
                     status.backend = Some(backend);
                     status.up.insert(*network_id, peer.clone());
+                    let crossing = self.crossing(agreed, *network_id, network, peer, wall_now());
+                    crossings.insert(network.interface(), crossing);
                 }
                 Err(reason) => {
                     // An interface that could not be changed may still have a peer that is to go;
@@ -183,10 +218,14 @@ impl Overlay {
                     if interfaces.contains_key(network_id) {
                         status.enforced = self.status.borrow().enforced;
                     }
-                    status.conditions.insert(network.handle.clone(), reason);
+                    status.conditions.insert(network.name.clone(), reason);
                 }
             }
-            self.observe(interfaces, &mut status).await;
+        }
+        self.observe(interfaces, &mut status).await;
+        if let Err(error) = machine.forwarding.bring_in_line(&crossings).await {
+            let (what, reason) = ("forwarding".to_owned(), with_sources(&error));
+            status.conditions.insert(what, reason);
         }
         status
     }
@@ -204,6 +243,16 @@ impl Overlay {
         });
     }
 
+    /// Interfaces of networks that this node lost its place in before this daemon.
+    async fn sweep(&self, agreed: &Agreed) {
+        let own = agreed.peers.keys().filter(|(_, node)| *node == self.me);
+        let wanted = own.filter_map(|(id, _)| agreed.networks.get(id));
+        let wanted = wanted.map(Network::interface).collect();
+        for name in leftovers(Path::new(LINKS), &wanted) {
+            remove(name, self.key.clone(), PathBuf::from(RUN_FOLDER)).await;
+        }
+    }
+
     /// Interfaces of networks that this node is no peer of any more.
     async fn take_down(&self, agreed: &Agreed, interfaces: &mut BTreeMap<NetworkId, Up>) {
         let gone: Vec<NetworkId> = interfaces
@@ -214,7 +263,7 @@ impl Overlay {
         for id in gone {
             if let Some(up) = interfaces.remove(&id) {
                 tracing::info!(
-                    network = up.network.handle,
+                    network = up.network.name,
                     "the overlay interface is taken down"
                 );
                 if let Err(error) = up.interface.down().await {
@@ -236,12 +285,13 @@ impl Overlay {
         let up = match interfaces.entry(id) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => {
+                refuse_overlap(network).await?;
                 let up = self.bring_up(network).await?;
-                tracing::info!(network = network.handle, backend = ?up.interface.backend(), "the overlay interface is up");
+                tracing::info!(network = network.name, backend = ?up.interface.backend(), "the overlay interface is up");
                 place.insert(up)
             }
         };
-        let desired = self.desired(agreed, id, network, peer, &mut up.talked);
+        let mut desired = self.desired(agreed, id, network, peer, &mut up.talked, wall_now());
         let observed = match up.interface.observe().await {
             Ok(observed) => observed,
             Err(error) => {
@@ -250,10 +300,11 @@ impl Overlay {
                 return Err(with_sources(&error));
             }
         };
+        leave_elsewhere(up, &mut desired, &observed.routes).await;
         let steps = plan(&desired, &observed);
         if !steps.is_empty() {
             tracing::debug!(
-                network = network.handle,
+                network = network.name,
                 steps = steps.len(),
                 "adjusting the overlay interface"
             );
@@ -263,12 +314,6 @@ impl Overlay {
                 .map_err(|error| with_sources(&error))?;
             greet_added(&steps, peer);
         }
-        if self.is_hub(agreed) && !up.forwards {
-            forwarding::allow(&network.handle)
-                .await
-                .map_err(|error| with_sources(&error))?;
-            up.forwards = true;
-        }
         Ok(match up.interface.backend() {
             Backend::Kernel => "kernel",
             Backend::Userspace => "userspace",
@@ -276,9 +321,8 @@ impl Overlay {
     }
 
     async fn bring_up(&self, network: &Network) -> Result<Up, String> {
-        let name = format!("shoal-{}", network.handle);
         let settings = InterfaceSettings {
-            name: name.clone(),
+            name: network.interface(),
             private_key: self.key.clone(),
             listen_port: network.wireguard_port,
             mtu: DEFAULT_MTU,
@@ -294,7 +338,7 @@ impl Overlay {
             )
         })?;
         if let Err(error) = interface
-            .raise_fence(&network.handle, prefixes(network))
+            .raise_fence(&network.handle.replace('-', "_"), prefixes(network))
             .await
         {
             let code = error.code();
@@ -304,145 +348,33 @@ impl Overlay {
             interface,
             network: network.clone(),
             talked: BTreeMap::new(),
-            forwards: false,
-        })
-    }
-
-    fn desired(
-        &self,
-        agreed: &Agreed,
-        id: NetworkId,
-        network: &Network,
-        own: &Peer,
-        talked: &mut BTreeMap<NodeId, IpAddr>,
-    ) -> InterfacePlan {
-        let mut peers = BTreeMap::new();
-        let mut hubs = BTreeMap::new();
-        let keepalive_s = self.is_behind_nat().then_some(KEEPALIVE_S);
-        for ((of, node), peer) in &agreed.peers {
-            if *of != id || *node == self.me {
-                continue;
-            }
-            let Some(row) = agreed.nodes.get(node) else {
-                continue;
-            };
-            let allowed_ips: BTreeSet<Cidr> =
-                [Cidr::host(peer.ipv6.into()), Cidr::host(peer.ipv4.into())].into();
-            let endpoint = self.endpoint(talked, id, node, network.wireguard_port, &row.addresses);
-            let plan = PeerPlan {
-                endpoint,
-                allowed_ips,
-                keepalive_s,
-            };
-            let key = PublicKey::from_bytes(row.wireguard_public_key);
-            peers.insert(key, plan);
-            if let Some(hub) = self.hub_to(agreed, id, node) {
-                hubs.insert(key, PublicKey::from_bytes(hub.wireguard_public_key));
-            }
-        }
-        by_hubs(&mut peers, &hubs);
-        InterfacePlan {
-            addresses: [IpAddr::from(own.ipv6), own.ipv4.into()].into(),
-            routes: prefixes(network).into(),
-            mtu: DEFAULT_MTU,
-            listen_port: network.wireguard_port,
-            peers,
-        }
-    }
-
-    /// Whether packets from here pass a router that forgets them, so that they must be repeated.
-    fn is_behind_nat(&self) -> bool {
-        self.net.reachability().borrow().is_translated()
-    }
-
-    /// The hub by which packets go to a node that cannot be reached from here.
-    fn hub_to<'a>(&self, agreed: &'a Agreed, network: NetworkId, to: &NodeId) -> Option<&'a Node> {
-        let members = self.members.borrow().clone();
-        let relays = |node: &NodeId| {
-            let record = members.get(node).map(|member| &member.record);
-            record.map_or(Vec::new(), |record| record.relays.clone())
-        };
-        let (ours, theirs) = (relays(&self.me), relays(to));
-        let one = End {
-            node: &self.me,
-            relays: &ours,
-        };
-        let other = End {
-            node: to,
-            relays: &theirs,
-        };
-        let usable = |hub: &NodeId| {
-            agreed.servers().any(|(id, _)| id == hub)
-                && agreed.peers.contains_key(&(network, hub.clone()))
-        };
-        agreed.nodes.get(&hub(one, other, usable)?)
-    }
-
-    /// Whether others use this one as their hub, and may: a record alone makes nobody forward.
-    fn is_hub(&self, agreed: &Agreed) -> bool {
-        let members = self.members.borrow().clone();
-        let mut named = members.values().map(|member| &member.record.relays);
-        self.relaying
-            && agreed.servers().any(|(id, _)| *id == self.me)
-            && named.any(|relays| relays.contains(&self.me))
-    }
-
-    /// Where to send a peer's packets: where libp2p talks to it, or talked to it last.
-    fn endpoint(
-        &self,
-        talked: &mut BTreeMap<NodeId, IpAddr>,
-        network: NetworkId,
-        node: &NodeId,
-        port: u16,
-        agreed: &[SocketAddr],
-    ) -> Option<SocketAddr> {
-        let members = self.members.borrow().clone();
-        let gossiped: &[SocketAddr] = members
-            .get(node)
-            .and_then(|member| {
-                member
-                    .record
-                    .wireguard
-                    .iter()
-                    .find(|(id, _)| *id == network)
-            })
-            .map_or(&[], |(_, endpoints)| endpoints);
-        let remote = self
-            .net
-            .connections()
-            .borrow()
-            .get(node)
-            .and_then(|now| now.path.remote())
-            .map(|remote| remote.ip());
-        if let Some(ip) = remote {
-            talked.insert(node.clone(), ip);
-        }
-        // A connection that ends, as at every restart of the peer's daemon, says nothing about
-        // the peer's WireGuard: it stays where it was.
-        if let Some(ip) = talked.get(node) {
-            let known = gossiped.iter().find(|endpoint| endpoint.ip() == *ip);
-            let port = known.or(gossiped.first()).map_or(port, SocketAddr::port);
-            return Some(SocketAddr::new(*ip, port));
-        }
-        let first = gossiped.first().copied();
-        first.or_else(|| {
-            agreed
-                .first()
-                .map(|address| SocketAddr::new(address.ip(), port))
+            elsewhere: BTreeSet::new(),
         })
     }
 
     async fn observe(&self, interfaces: &BTreeMap<NetworkId, Up>, status: &mut OverlayStatus) {
-        for up in interfaces.values() {
+        for (id, up) in interfaces {
             if let Ok(observed) = up.interface.observe().await {
                 for (key, peer) in observed.peers {
                     // In steps of five seconds, so that a mere passing of time is no news.
                     let age = peer.handshake_age.map(|age| age.as_secs() / 5 * 5);
-                    status.peers.insert(*key.as_bytes(), (peer.endpoint, age));
+                    status
+                        .peers
+                        .insert((*id, *key.as_bytes()), (peer.endpoint, age));
                 }
             }
         }
     }
+}
+
+/// How long until the next device is let in no more by itself; for ever, unless one is to end.
+fn until_next_end(agreed: &Agreed, now: WallMs) -> Duration {
+    let ends = agreed
+        .access_grants
+        .values()
+        .filter_map(|grant| grant.expires_at);
+    let next = ends.filter(|end| *end > now).min();
+    next.map_or(Duration::MAX, |end| Duration::from_millis(end.0 - now.0))
 }
 
 /// Whether two views want the same interfaces with the same peers.
@@ -452,15 +384,51 @@ fn says_the_same(one: &Agreed, other: &Agreed) -> bool {
     ) -> (&'a NodeId, &'a [u8; 32], &'a [SocketAddr]) {
         (id, &node.wireguard_public_key, &node.addresses)
     }
+    fn held(vip: &VirtualIp) -> (&NetworkId, &Ipv6Addr, &Option<NodeId>) {
+        (&vip.network, &vip.address, &vip.holder)
+    }
     one.peers == other.peers
+        && one.access_grants == other.access_grants
+        && (one.virtual_ips.values().map(held)).eq(other.virtual_ips.values().map(held))
         && one.networks == other.networks
         && (one.nodes.iter().map(reached)).eq(other.nodes.iter().map(reached))
 }
 
-fn prefixes(network: &Network) -> [Cidr; 2] {
-    let v6 = Cidr::new(network.ipv6.network().into(), 64);
-    let v4 = Cidr::new(network.ipv4.network().into(), network.ipv4.bits());
-    [v6, v4].map(|prefix| prefix.expect("agreed prefixes have no host bits"))
+/// A network whose addresses this machine routes elsewhere would take them away from there. One
+/// whose interface is up had its place before whatever came later.
+async fn refuse_overlap(network: &Network) -> Result<(), String> {
+    let interface = network.interface();
+    if Path::new(LINKS).join(&interface).exists() {
+        return Ok(());
+    }
+    let [_, ipv4] = prefixes(network);
+    check_overlap(ipv4, &interface)
+        .await
+        .map_err(|error| format!("{error} ({}); {}", error.code(), error.hint()))
+}
+
+/// What this machine reaches by a route of its own, it goes on reaching so: it may itself stand in
+/// a LAN that lies behind a peer.
+async fn leave_elsewhere(up: &mut Up, desired: &mut InterfacePlan, present: &BTreeSet<Cidr>) {
+    let own = prefixes(&up.network);
+    let new = desired.routes.difference(present);
+    let new: Vec<Cidr> = new.filter(|route| !own.contains(route)).copied().collect();
+    for route in new {
+        match check_overlap(route, up.interface.name()).await {
+            Ok(()) => drop(up.elsewhere.remove(&route)),
+            Err(error @ PrefixOverlapError::Overlaps { .. }) => {
+                desired.routes.remove(&route);
+                if up.elsewhere.insert(route) {
+                    let network = &up.network.name;
+                    tracing::warn!(network, %error, "a LAN subnet is not routed to its peer");
+                }
+            }
+            Err(error @ PrefixOverlapError::Unreadable(_)) => {
+                desired.routes.remove(&route);
+                tracing::warn!(%error, %route, "a LAN subnet is not routed yet");
+            }
+        }
+    }
 }
 
 /// An error and what lies behind it, on one line.
@@ -473,28 +441,4 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
-}
-
-/// The networks' endpoints that this node gossips: its addresses with each network's port.
-pub(crate) fn own_endpoints(
-    agreed: &Arc<Agreed>,
-    me: &NodeId,
-    addresses: &[SocketAddr],
-) -> Vec<(NetworkId, Vec<SocketAddr>)> {
-    agreed
-        .peers
-        .keys()
-        .filter(|(_, node)| node == me)
-        .filter_map(|(id, _)| {
-            let network = agreed.networks.get(id)?;
-            let mut endpoints: Vec<SocketAddr> = Vec::new();
-            for address in addresses {
-                let endpoint = SocketAddr::new(address.ip(), network.wireguard_port);
-                if !endpoints.contains(&endpoint) {
-                    endpoints.push(endpoint);
-                }
-            }
-            Some((*id, endpoints))
-        })
-        .collect()
 }

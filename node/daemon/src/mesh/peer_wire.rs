@@ -9,7 +9,10 @@ use consensus_core::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::views::{EventPlace, Standing};
+use super::{
+    views::{EventPlace, Standing},
+    vip_wire::{VipAnswer, VipQuestion},
+};
 
 /// The leading byte.
 const VERSION: u8 = 1;
@@ -66,6 +69,8 @@ pub(crate) enum PeerRequest {
         /// Whom.
         node: NodeId,
     },
+    /// About a virtual IP.
+    Vip(VipQuestion),
 }
 
 /// The answer.
@@ -101,6 +106,8 @@ pub(crate) enum PeerAnswer {
     Failed(node_api::ApiError),
     /// What came of a probe.
     Probed(Probed),
+    /// About a virtual IP.
+    Vip(VipAnswer),
 }
 
 /// What came of a probe.

@@ -82,6 +82,7 @@ pub(crate) async fn probe_from(
         | PeerAnswer::Enforced(_)
         | PeerAnswer::ReadAt(_)
         | PeerAnswer::RotationBegun(_)
+        | PeerAnswer::Vip(_)
         | PeerAnswer::Failed(_) => Err(misunderstood()),
     }
 }

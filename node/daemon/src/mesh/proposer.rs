@@ -190,6 +190,7 @@ impl Proposer {
                 | PeerAnswer::Certificate { .. }
                 | PeerAnswer::Enforced(_)
                 | PeerAnswer::Probed(_)
+                | PeerAnswer::Vip(_)
                 | PeerAnswer::RotationBegun(_)
                 | PeerAnswer::Failed(_) => return None,
             }
@@ -313,6 +314,7 @@ impl Proposer {
             | PeerAnswer::Certificate { .. }
             | PeerAnswer::Enforced(_)
             | PeerAnswer::Probed(_)
+            | PeerAnswer::Vip(_)
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => Attempt::NoAnswer,
         }
@@ -480,6 +482,7 @@ pub(crate) async fn propose_first(
             | PeerAnswer::Certificate { .. }
             | PeerAnswer::Enforced(_)
             | PeerAnswer::Probed(_)
+            | PeerAnswer::Vip(_)
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => {
                 if Instant::now() >= end {

@@ -358,7 +358,7 @@ impl Supervisor {
     /// Everything that Raft applies or learns becomes this node's view, in a pace: who waits for an
     /// index of his own takes the view himself.
     fn publish(&self, agreement: Agreement<Replica>) -> tokio_util::task::AbortOnDropHandle<()> {
-        let views = self.views.clone();
+        let (views, me) = (self.views.clone(), self.me.clone());
         let mut published = agreement.published();
         let mut status = agreement.status();
         tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
@@ -370,6 +370,8 @@ impl Supervisor {
                 };
                 views.offer(revision, Arc::clone(&state.0.agreed));
                 views.add_events(after(&state.0.events, views.last_event()));
+                let node = state.0.agreed.nodes.get(&me);
+                let serves = node.is_some_and(|node| node.raft_id.is_some());
                 drop(state);
                 let standing = {
                     let status = status.borrow_and_update();
@@ -379,8 +381,9 @@ impl Supervisor {
                         voters,
                     }
                 };
-                // Without a leader this server may be the one that is cut off or was removed.
-                if standing.leader.is_some() {
+                // Without a leader this server may be the one that is cut off or was removed. One that
+                // serves no more hears from others when the group has let it go.
+                if serves && standing.leader.is_some() {
                     views.set_standing(standing);
                 }
                 pace.rest().await;

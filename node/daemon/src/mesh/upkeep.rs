@@ -22,7 +22,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gossip, Host,
-    overlay::{OverlayStatus, own_endpoints},
+    desired::own_endpoints,
+    overlay::OverlayStatus,
     proposer::Proposer,
     trust::{removed, trust},
 };

@@ -243,6 +243,11 @@ impl Views {
         }
     }
 
+    /// Follows views as they come, for those to whom a moment matters.
+    pub(crate) fn watch_at_once(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
     /// Waits until the view contains the log up to `index`, and not a moment longer. False when
     /// there will be no more views.
     pub(crate) async fn contains(&self, index: LogIndex) -> bool {

@@ -1,9 +1,14 @@
 //! Views pushed from servers to the nodes that have no replica of their own.
 //!
-//! Decides whom to follow: a server that is alive, another when that one falls silent. A server
+//! Decides whom to follow: two servers that are alive, others when they fall silent. Two, because
+//! what moves an address when a server dies must not wait until its followers have noticed. A server
 //! pushes at every change, the latest view wins; events are pushed in order, each once.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use consensus_core::NodeId;
 use consensus_raft::Role;
@@ -27,6 +32,11 @@ use super::{
 const KEEPALIVE: Duration = Duration::from_millis(500);
 /// A subscriber leaves a server that was silent for so long.
 const SILENCE_MAX: Duration = Duration::from_millis(1600);
+/// A replica that has lost its leader has so long to find another before its subscribers are sent
+/// elsewhere: several elections, and less than what subscribers wait.
+const ELECTION_MAX: Duration = Duration::from_millis(1200);
+/// Servers followed at once.
+const FOLLOWED: usize = 2;
 /// Opening a stream to a server.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two rounds over all servers.
@@ -77,7 +87,7 @@ async fn push(
     let (mut view, mut events, mut standing) =
         (views.watch(), views.watch_events(), views.watch_standing());
     loop {
-        if !keeps_up(agreement) {
+        if !comes_to_keep_up(agreement).await {
             return Err("this node has no replica that keeps up");
         }
         let now = view.borrow_and_update().clone();
@@ -110,6 +120,23 @@ async fn push(
     }
 }
 
+/// Waits while the servers elect a leader. False when this node's replica is left behind.
+async fn comes_to_keep_up(agreement: &AgreementRx) -> bool {
+    let Some(replica) = agreement.borrow().clone() else {
+        return false;
+    };
+    let mut status = replica.status();
+    let elected = async {
+        while !keeps_up(agreement) {
+            if status.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    timeout(ELECTION_MAX, elected).await.unwrap_or(false)
+}
+
 /// Whether this node's replica hears from a leader. A server cut off from the others must not
 /// keep subscribers on an old view.
 fn keeps_up(agreement: &AgreementRx) -> bool {
@@ -134,21 +161,46 @@ pub(crate) struct Follower {
     pub(crate) stop: CancellationToken,
 }
 
+/// The servers that are followed now, or about to be. A lock because the follows run beside each
+/// other; never held across an await.
+#[derive(Default)]
+struct Followed(Mutex<BTreeSet<NodeId>>);
+
+impl Followed {
+    /// True when nobody else follows it.
+    fn begin(&self, server: &NodeId) -> bool {
+        let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.insert(server.clone())
+    }
+
+    fn end(&self, server: &NodeId) {
+        let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.remove(server);
+    }
+}
+
 impl Follower {
     pub(crate) async fn run(self) {
+        let followed = Followed::default();
+        let both = std::array::from_fn::<_, FOLLOWED, _>(|_| self.keep_following(&followed));
+        // Dropping a follow leaves nothing half done: a view is taken whole or not.
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = futures::future::join_all(both) => {}
+        }
+    }
+
+    async fn keep_following(&self, followed: &Followed) {
         let mut last: Option<NodeId> = None;
         loop {
-            if self.stop.is_cancelled() {
-                return;
-            }
-            if !keeps_up(&self.agreement) {
+            if !self.keeps_up() {
                 for server in self.servers(last.take()) {
-                    // Dropping a follow leaves nothing half done: a view is taken whole or not.
-                    let followed = tokio::select! {
-                        () = self.stop.cancelled() => return,
-                        followed = self.follow(&server) => followed,
-                    };
-                    if followed {
+                    if !followed.begin(&server) {
+                        continue;
+                    }
+                    let pushed = self.follow(&server).await;
+                    followed.end(&server);
+                    if pushed {
                         last = Some(server);
                         break;
                     }
@@ -250,10 +302,19 @@ impl Follower {
             }
             self.views.add_events(push.events.iter());
             self.views.set_standing(push.standing);
-            if keeps_up(&self.agreement) {
+            if self.keeps_up() {
                 break;
             }
         }
         pushed
+    }
+
+    /// Whether this node can do with its own replica. One that serves no more is not told when the
+    /// group has let it go, and goes on naming the leader that it had: a follower that asks for
+    /// pre-votes stays in its term.
+    fn keeps_up(&self) -> bool {
+        let view = self.views.view();
+        let node = view.agreed.nodes.get(&self.me);
+        node.is_some_and(|node| node.raft_id.is_some()) && keeps_up(&self.agreement)
     }
 }

@@ -22,17 +22,21 @@ use super::{
     desk::Desk,
     docker,
     docker::DockerStatus,
+    drill::Observers,
     enforcement::Enforced,
     intermediate::IntermediateKeeper,
     issuer::{IssuerDesk, IssuerRx},
     leader,
+    lease::{HeldLeases, Leases},
     overlay::{Overlay, OverlayStatus},
     proposer::{AgreementRx, Proposer},
+    readiness::Readiness,
     renewal::Renewal,
     replica::Replica,
     rotation::Rotator,
     server, upkeep,
     views::Views,
+    vip_desk::VipDesk,
     watch, ways,
 };
 use crate::data_dir::Membership;
@@ -203,6 +207,44 @@ impl Wiring {
         shut_out
     }
 
+    /// The leases of virtual IPs. Gives back who tells of them.
+    pub(super) fn leases(
+        &self,
+        incoming: &mut Incoming,
+        proposer: &Proposer,
+        overlay: &channel::Receiver<OverlayStatus>,
+    ) -> VipDesk {
+        let streams = incoming.take_streams(Channel::Lease).expect("taken once");
+        let (held, held_leases) = channel::channel(HeldLeases::new());
+        let (gateless_tx, gateless) = channel::channel(None);
+        let readiness = Readiness {
+            me: self.host.me(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            gateless,
+            stop: self.stop.clone(),
+        };
+        self.track("readiness", readiness.run());
+        let leases = Leases {
+            me: self.host.me(),
+            net: self.net.clone(),
+            data: self.host.data.clone(),
+            proposer: proposer.clone(),
+            members: proposer.members.clone(),
+            streams,
+            held,
+            gateless: gateless_tx,
+            beside: tokio::runtime::Handle::current(),
+            stop: self.stop.clone(),
+        };
+        self.on_own_thread("leases", leases.run());
+        VipDesk {
+            proposer: proposer.clone(),
+            held: held_leases,
+            observers: Observers::default(),
+        }
+    }
+
     /// Who answers other nodes and machines at the gate, and signs while this node is a server.
     pub(super) fn desks(
         &self,
@@ -210,6 +252,7 @@ impl Wiring {
         proposer: &Proposer,
         enforced: &Enforced,
         rotator: &Rotator,
+        vips: &VipDesk,
     ) -> IssuerDesk {
         let (issuer_tx, issuer): (_, IssuerRx) = channel::channel(None);
         let keeper = IntermediateKeeper {
@@ -230,6 +273,7 @@ impl Wiring {
             issuer: issuer.clone(),
             enforced: enforced.clone(),
             rotator: rotator.clone(),
+            vips: vips.clone(),
         };
         self.spawn("desk", desk::serve(calls, desk));
         self.spawn(

@@ -295,15 +295,21 @@ pub(crate) fn server_warnings(servers: usize) -> Vec<String> {
     vec!["the mesh now has two servers: if either fails, no change is possible until it is back; add a third".to_owned()]
 }
 
+/// Refuses a prefix of the first network that this machine routes elsewhere.
 async fn check_prefix(prefix: Ipv4Prefix) -> Result<(), ApiError> {
+    check_prefix_of(prefix, "shoal-default").await
+}
+
+/// Refuses a prefix that this machine routes elsewhere than by the network's own interface.
+pub(crate) async fn check_prefix_of(prefix: Ipv4Prefix, interface: &str) -> Result<(), ApiError> {
     let cidr = Cidr::new(prefix.network().into(), prefix.bits())
         .expect("agreed prefixes have no host bits");
-    overlay_wireguard::check_overlap(cidr, "shoal-default")
+    overlay_wireguard::check_overlap(cidr, interface)
         .await
         .map_err(|error| ApiError::new(error.code(), error.to_string(), error.hint()))
 }
 
-fn invalid(error: &consensus_core::InvalidId) -> ApiError {
+pub(crate) fn invalid(error: &consensus_core::InvalidId) -> ApiError {
     invalid_text(error.what, &error.text, error.rule)
 }
 

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, fs};
 
 use consensus_authority::{Issuer, LEAF_LIFETIME, Root, RootKey, seal};
 use consensus_core::{
-    CertificateProfile, Enrolment, Holder, LogIndex, NewIntermediate, RaftId, Restorer, SealedKey,
-    State, restore,
+    CertificateProfile, DEFAULT_NETWORK, Enrolment, Holder, LogIndex, NewIntermediate, RaftId,
+    Restorer, SealedKey, State, restore,
 };
 use consensus_raft::{Era, NewPart};
 use node_api::{
@@ -69,7 +69,8 @@ impl Node {
             .as_ref()
             .ok_or(consensus_core::Refusal::NoMesh)?
             .id;
-        for network in state.agreed.networks.values() {
+        // That machine gets a place there, and perhaps others later.
+        if let Some((_, network)) = state.agreed.find_network(DEFAULT_NETWORK) {
             super::check_prefix(network.ipv4).await?;
         }
         let roots = state.agreed.trusted_roots();

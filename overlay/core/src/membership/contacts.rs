@@ -103,6 +103,11 @@ impl Contacts {
         &mut self.contacts[at]
     }
 
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) const fn len(&self) -> usize {
+        self.seats.len()
+    }
+
     pub(super) fn is_connected(&self, seat: Seat) -> bool {
         self.get(seat).is_some_and(|contact| contact.connected)
     }

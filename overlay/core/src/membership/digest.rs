@@ -12,9 +12,9 @@ use super::{
 /// The non-empty sums, by rising index.
 pub(super) fn summary(sums: &[u64; 256]) -> Vec<Bucket> {
     let filled = (0..=255).zip(sums).filter(|(_, hash)| **hash != 0);
-    filled
-        .map(|(index, hash)| Bucket { index, hash: *hash })
-        .collect()
+    let mut buckets = Vec::with_capacity(sums.len());
+    buckets.extend(filled.map(|(index, hash)| Bucket { index, hash: *hash }));
+    buckets
 }
 
 /// The indices at which a summary of another differs.

@@ -76,6 +76,7 @@ impl Membership {
         }
         let timeout = timeout.clamp(RELAY_WAIT_MIN, RELAY_WAIT_MAX);
         let sequence = self.prober.next_sequence();
+        self.prober.touch();
         self.prober.relays.push(Relay {
             sequence,
             target,
@@ -94,6 +95,7 @@ impl Membership {
         let at = relays.position(|relay| relay.sequence == sequence && relay.target == from);
         if let Some(at) = at {
             let Relay { asker, asked, .. } = self.prober.relays.swap_remove(at);
+            self.prober.touch();
             let updates = self.riders(asker);
             let answer = Message::IndirectAck {
                 sequence: asked,

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use consensus_core::{NetworkId, NodeId, Time};
 
 use super::{
-    Membership,
+    Condition, Membership,
     contacts::Path,
     message::{Goodbye, Message, Update},
     planted::PlantedBug,
@@ -126,7 +126,7 @@ impl Membership {
         self.settle(now);
     }
 
-    /// A connection to `peer` is up: both sides compare what they hold.
+    /// A connection to `peer` is up: who wants it compares what both hold.
     pub fn handle_connected(&mut self, peer: &NodeId, now: Time) {
         if self.left || *peer == self.local {
             return;
@@ -135,7 +135,10 @@ impl Membership {
         if let Some(seat) = self.rings.seat(peer) {
             let contact = self.contacts.of(seat);
             (contact.connected, contact.lazy) = (true, false);
-            self.send_digest(seat);
+            // A connection for one question on behalf of another tells nobody any news.
+            if self.neighbours.contains(&seat) || self.table.condition(seat) != Condition::Alive {
+                self.send_digest(seat);
+            }
             if let Some(charge) = self.charge(seat) {
                 let updates = vec![charge];
                 self.outbox.send(seat, Message::Gossip { updates });
@@ -185,11 +188,17 @@ impl Membership {
         if self.left || Some(from) == self.own_seat {
             return;
         }
-        self.notice_stall(now);
+        let calm = !self.notice_stall(now) && message.brings_nothing();
         self.contacts.of(from).last_heard = Some(now);
         self.dispatch(from, message, now);
         self.nudge(from, now);
-        self.settle(now);
+        if calm {
+            debug_assert!(!self.edges_stale && self.news.is_empty());
+            debug_assert!(self.affected.is_empty() && self.touched.is_empty());
+            self.settle_prober();
+        } else {
+            self.settle(now);
+        }
     }
 
     fn dispatch(&mut self, from: Seat, message: Message, now: Time) {
@@ -277,12 +286,8 @@ impl Membership {
         now: Time,
     ) {
         for (place, signed) in records.into_iter().enumerate() {
-            // Usually they come as they sit; thousands of cores make the difference felt.
-            let node = &signed.record.node;
-            let seat = match self.rings.nodes().get(place) {
-                Some(other) if other == node => Some(Seat::at(place)),
-                Some(_) | None => self.rings.seat(node),
-            };
+            // Usually they come as they sit.
+            let seat = self.rings.seat_near(place, &signed.record.node);
             if let Some(seat) = seat.filter(|seat| Some(*seat) != self.own_seat) {
                 let signed = Arc::clone(signed);
                 self.table
@@ -306,7 +311,15 @@ impl Membership {
             }
         }
         self.push_news(now);
-        self.due = self.next_timer();
+        self.others_due = self.next_other();
+        self.settle_prober();
+    }
+
+    /// Ends an input that can have changed nothing but probes, as nearly all do.
+    fn settle_prober(&mut self) {
+        debug_assert_eq!(self.others_due, self.next_other(), "a timer was not noted");
+        let prober = self.prober.next();
+        self.due = prober.into_iter().chain(self.others_due).min();
     }
 
     fn start_timers(&mut self, now: Time) {
@@ -324,24 +337,25 @@ impl Membership {
         });
     }
 
-    /// Timers that fire far too late judge nobody: this process stood still, the others did not.
-    fn notice_stall(&mut self, now: Time) {
+    /// Timers that fire far too late judge nobody: this process stood still, the others did not. True
+    /// when it did.
+    fn notice_stall(&mut self, now: Time) -> bool {
         let Some(late) = self.due.map(|due| now.since(due)) else {
-            return;
+            return false;
         };
         if late < self.settings.stall || self.has(PlantedBug::StallUnnoticed) {
-            return;
+            return false;
         }
         self.worsen(2);
         let round_at = self.random_phase(self.settings.period, now);
         self.prober.restart(round_at);
         for seat in self.table.suspects.clone() {
-            self.table.reschedule(seat, |suspicion| {
-                suspicion.pardon += late;
-                suspicion.deadline = suspicion.deadline + late;
-            });
+            let least = self.settings.timers(self.voices(seat).1).suspicion_min;
+            self.table
+                .reschedule(seat, |suspicion| suspicion.outlast(late, least, now));
         }
         self.advance_slow(now);
         self.advance_spread(now);
+        true
     }
 }

@@ -276,6 +276,22 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether it is a question or an answer without any facts, like nearly all.
+    pub(super) const fn brings_nothing(&self) -> bool {
+        match self {
+            Self::Ping { updates, .. } | Self::Ack { updates, .. } => updates.is_empty(),
+            Self::PingRequest { .. }
+            | Self::IndirectAck { .. }
+            | Self::Nack { .. }
+            | Self::Gossip { .. }
+            | Self::Digest { .. }
+            | Self::Repair { .. }
+            | Self::Have { .. }
+            | Self::Graft { .. }
+            | Self::Prune => false,
+        }
+    }
+
     /// The facts it carries.
     pub fn updates(&self) -> &[Update] {
         match self {

@@ -47,10 +47,13 @@ mod health;
 mod helping;
 mod inputs;
 mod keys;
+#[cfg(any(test, feature = "simulation"))]
+mod known;
 #[cfg(test)]
 mod large_tests;
 mod message;
 mod outbox;
+mod pages;
 mod piggyback;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
@@ -80,6 +83,8 @@ pub use contacts::Path;
 #[cfg(any(test, feature = "simulation"))]
 pub use keys::SimulatedKeys;
 pub use keys::{Keys, SIGNATURE_BYTES, Signature};
+#[cfg(any(test, feature = "simulation"))]
+pub use known::Known;
 pub use message::{
     Accusation, BUCKETS_MAX, Bucket, FACTS_MAX, FactId, Goodbye, Message, Sequence, UPDATES_MAX,
     Update, Verdict,
@@ -159,47 +164,52 @@ impl Load {
     }
 }
 
-/// One node's view of the mesh.
+/// One node's view of the mesh. Its parts lie in this order: first what every message needs, so that
+/// it takes few cache lines; who drives thousands of cores in turn finds none of them in a cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Membership {
-    settings: Box<Settings>,
-    keys: Arc<dyn Keys>,
-    /// Apart, like all that is large and seldom used: most steps touch little of a core.
-    rng: Box<ChaCha8Rng>,
-    local: NodeId,
-    own: Arc<SignedRecord>,
-    /// When the own condition last changed.
-    own_since: Time,
+    /// When the next timer is due, as of the last input.
+    due: Option<Time>,
+    /// The same without the prober's.
+    others_due: Option<Time>,
     /// None while Raft has not admitted this node.
     own_seat: Option<Seat>,
     /// The agreed set; the table holds an entry for each of it.
     rings: Arc<Rings>,
-    table: Table,
-    contacts: Contacts,
-    targets: BTreeSet<Seat>,
-    neighbours: BTreeSet<Seat>,
-    random_edges: BTreeSet<Seat>,
-    /// Connected, but no members.
-    strangers: BTreeSet<NodeId>,
-    prober: Prober,
+    /// Cores of one process may share it.
+    settings: Arc<Settings>,
+    left: bool,
+    edges_stale: bool,
     health: LocalHealth,
-    defence: Defence,
-    quarrels: Quarrels,
-    freeze: Freeze,
+    contacts: Contacts,
+    prober: Prober,
+    outbox: Outbox,
     piggyback: Piggyback,
-    spread: Spread,
+    table: Table,
     /// What the present input brought; these are empty between inputs.
     news: Vec<News>,
     touched: BTreeSet<Seat>,
     affected: BTreeSet<Seat>,
-    edges_stale: bool,
+    spread: Spread,
     slow: Option<SlowTimers>,
-    left: bool,
-    /// When the next timer is due, as of the last input.
-    due: Option<Time>,
+    targets: BTreeSet<Seat>,
+    neighbours: BTreeSet<Seat>,
+    random_edges: BTreeSet<Seat>,
+    /// Apart, like all that is large and seldom used: most steps touch little of a core.
+    rng: Box<ChaCha8Rng>,
+    keys: Arc<dyn Keys>,
+    local: NodeId,
+    own: Arc<SignedRecord>,
+    /// When the own condition last changed.
+    own_since: Time,
+    /// Connected, but no members.
+    strangers: BTreeSet<NodeId>,
+    defence: Defence,
+    quarrels: Quarrels,
+    freeze: Freeze,
     #[cfg(feature = "planted-bugs")]
     bug: Option<PlantedBug>,
-    outbox: Outbox,
 }
 
 impl Membership {
@@ -208,12 +218,12 @@ impl Membership {
     pub fn new(
         local: Record,
         keys: Arc<dyn Keys>,
-        settings: Settings,
+        settings: impl Into<Arc<Settings>>,
         seed: u64,
         now: Time,
     ) -> Self {
         Self {
-            settings: Box::new(settings),
+            settings: settings.into(),
             rng: Box::new(ChaCha8Rng::seed_from_u64(seed)),
             local: local.node.clone(),
             own: SignedRecord::sign(local.bounded(), &*keys),
@@ -241,6 +251,7 @@ impl Membership {
             slow: None,
             left: false,
             due: None,
+            others_due: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
             outbox: Outbox::default(),
@@ -271,10 +282,11 @@ impl Membership {
         self.due
     }
 
-    fn next_timer(&self) -> Option<Time> {
+    /// When anything but the prober's own is due.
+    fn next_other(&self) -> Option<Time> {
         let slow = self.slow.as_ref().map(SlowTimers::next);
         let suspicion = self.table.deadlines.first().map(|(at, _)| *at);
-        let waiting = [self.prober.next(), slow, suspicion, self.spread.next()];
+        let waiting = [slow, suspicion, self.spread.next()];
         waiting.into_iter().flatten().min()
     }
 

@@ -142,6 +142,15 @@ impl Rings {
         seats.find(|seat| self.node(*seat) == node)
     }
 
+    /// The member's seat, for who expects it at that place.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn seat_near(&self, place: usize, node: &NodeId) -> Option<Seat> {
+        match self.nodes.get(place) {
+            Some(other) if other == node => Some(Seat::at(place)),
+            Some(_) | None => self.seat(node),
+        }
+    }
+
     /// Whether these are the rings of that set and salt.
     pub fn are_of(&self, members: &BTreeSet<NodeId>, salt: u64) -> bool {
         self.salt == salt && self.nodes.len() == members.len() && self.nodes.iter().eq(members)

@@ -35,11 +35,16 @@ impl RttEstimate {
         self.smoothed_us.map(Duration::from_micros)
     }
 
+    /// By when an answer is all but sure to have come; nothing as long as none was measured.
+    pub(super) fn expected(&self) -> Duration {
+        let smoothed = self.smoothed_us.unwrap_or_default();
+        Duration::from_micros(smoothed + 4 * self.deviation_us)
+    }
+
     /// When to give up waiting; `max` as long as nothing was measured.
     pub(super) fn timeout(&self, min: Duration, max: Duration) -> Duration {
-        self.smoothed_us.map_or(max, |smoothed| {
-            Duration::from_micros(smoothed + 4 * self.deviation_us).clamp(min, max)
-        })
+        self.smoothed_us
+            .map_or(max, |_| self.expected().clamp(min, max))
     }
 }
 

@@ -47,6 +47,20 @@ impl Suspicion {
         }
     }
 
+    /// This node stood still for `late`. If it was for longer than the shortest suspicion, it has
+    /// lost connections and refutations with them, and the suspect has that time anew; shorter ones
+    /// may come again and again, and must not keep the dead alive.
+    pub(super) fn outlast(&mut self, late: Duration, least: Duration, now: Time) {
+        let deadline = self.deadline + late;
+        let anew = if late < least {
+            Duration::ZERO
+        } else {
+            (now + least).since(deadline)
+        };
+        self.pardon += late + anew;
+        self.deadline = deadline + anew;
+    }
+
     /// Sets the deadline anew; never into the past.
     fn reckon(&mut self, confirmations: usize, needed: usize, timers: Timers, now: Time) {
         let span = timeout(confirmations, needed, timers);
@@ -186,6 +200,24 @@ mod tests {
         let timers = Timers::lan();
         assert_eq!(timeout(0, 3, timers), timers.suspicion_max);
         assert_eq!(timeout(3, 3, timers), timers.suspicion_min);
+    }
+
+    #[test]
+    fn a_short_standstill_is_made_up_for_and_a_long_one_begins_the_shortest_suspicion_anew() {
+        let timers = Timers::lan();
+        let begin = Time::from_micros(1);
+        let mut suspicion = Suspicion::begin(timers, begin);
+        suspicion.reckon(3, 3, timers, begin);
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        // It goes on with 100 ms left.
+        let now = suspicion.deadline + (second - Duration::from_millis(100));
+        suspicion.outlast(second, timers.suspicion_min, now);
+        assert_eq!(suspicion.deadline, now + Duration::from_millis(100));
+        let now = now + minute;
+        suspicion.outlast(minute, timers.suspicion_min, now);
+        assert_eq!(suspicion.deadline, now + timers.suspicion_min);
+        suspicion.reckon(3, 3, timers, now);
+        assert_eq!(suspicion.deadline, now + timers.suspicion_min);
     }
 
     #[test]

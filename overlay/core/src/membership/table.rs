@@ -18,6 +18,7 @@ use consensus_core::{NodeId, Time};
 use super::{
     digest,
     message::{Goodbye, Update},
+    pages::Pages,
     record::{Condition, Incarnation, SignedRecord},
     rings::{Moves, Rings, Seat},
     suspicion::Suspicion,
@@ -97,7 +98,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    const fn unheard(since: Time) -> Self {
+    pub(super) const fn unheard(since: Time) -> Self {
         Self {
             record: None,
             case: None,
@@ -156,9 +157,9 @@ impl Entry {
 }
 
 /// All members, by seat.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Table {
-    entries: Vec<Entry>,
+    entries: Pages,
     /// The suspects.
     pub(super) suspects: BTreeSet<Seat>,
     /// The dead that said no goodbye: they may be back without knowing that they were missed.
@@ -179,7 +180,7 @@ pub(super) struct Table {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Pages::default(),
             suspects: BTreeSet::new(),
             fallen: BTreeSet::new(),
             dead: 0,
@@ -193,8 +194,19 @@ impl Default for Table {
 }
 
 impl Table {
+    /// Of members that nothing was heard of.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn of(rings: &Rings, now: Time) -> Self {
+        let mut table = Self {
+            entries: Pages::of(&Entry::unheard(now), rings.len()),
+            ..Self::default()
+        };
+        table.reindex(rings);
+        table
+    }
+
     pub(super) fn get(&self, seat: Seat) -> &Entry {
-        &self.entries[seat.index()]
+        self.entries.get(seat)
     }
 
     pub(super) fn condition(&self, seat: Seat) -> Condition {
@@ -236,7 +248,7 @@ impl Table {
     ) -> (Condition, Condition) {
         let mark = rings.mark(seat);
         let sum = &mut self.sums[usize::from(rings.bucket(seat))];
-        let entry = &mut self.entries[seat.index()];
+        let entry = self.entries.get_mut(seat);
         let before = entry.rank();
         *sum ^= digest::hash(mark, entry);
         if let Some(suspicion) = entry.suspicion() {
@@ -282,7 +294,7 @@ impl Table {
 
     /// Moves a suspicion's end. The digest does not know of it.
     pub(super) fn reschedule(&mut self, seat: Seat, step: impl FnOnce(&mut Suspicion)) {
-        if let Some(suspicion) = self.entries[seat.index()].suspicion_mut() {
+        if let Some(suspicion) = self.entries.get_mut(seat).suspicion_mut() {
             self.deadlines.remove(&(suspicion.deadline, seat));
             step(suspicion);
             self.deadlines.insert((suspicion.deadline, seat));
@@ -291,8 +303,10 @@ impl Table {
 
     /// Gives every member of the new set its entry, and buries who is in it no more.
     pub(super) fn resettle(&mut self, old: &Rings, new: &Rings, moves: &Moves, now: Time) {
-        let mut entries = vec![Entry::unheard(now); new.len()];
-        for (seat, mut entry) in old.seats().zip(std::mem::take(&mut self.entries)) {
+        let mut entries = Pages::of(&Entry::unheard(now), new.len());
+        let mut before = std::mem::take(&mut self.entries);
+        for seat in old.seats() {
+            let mut entry = std::mem::replace(before.get_mut(seat), Entry::unheard(now));
             if let Some(case) = &mut entry.case {
                 case.accusers.retain_mut(|(accuser, _)| {
                     let moved = moves.of(*accuser);
@@ -301,7 +315,7 @@ impl Table {
                 });
             }
             match moves.of(seat) {
-                Some(seat) => entries[seat.index()] = entry,
+                Some(seat) => *entries.get_mut(seat) = entry,
                 None => self.bury(old.node(seat), &entry, now),
             }
         }
@@ -332,7 +346,7 @@ impl Table {
         (self.dead, self.alive) = (0, 0);
         *self.sums = [0; 256];
         for seat in rings.seats() {
-            let entry = &self.entries[seat.index()];
+            let entry = self.entries.get(seat);
             self.sums[usize::from(rings.bucket(seat))] ^= digest::hash(rings.mark(seat), entry);
             if let Some(suspicion) = entry.suspicion() {
                 self.deadlines.insert((suspicion.deadline, seat));

@@ -78,6 +78,57 @@ fn an_unanswered_probe_asks_helpers_and_then_suspects() {
 }
 
 #[test]
+fn a_silent_peer_is_asked_again_each_time_with_another_number() {
+    let mut one = Fixture::with_alive(2);
+    one.run_until(
+        |one| one.condition(1) == Condition::Suspect,
+        Duration::from_secs(4),
+    );
+    let numbers = one.numbers_asked(1);
+    assert!(numbers.len() >= 5, "{numbers:?}");
+    let different: BTreeSet<_> = numbers.iter().collect();
+    assert_eq!(different.len(), numbers.len());
+}
+
+#[test]
+fn an_answer_to_any_of_the_questions_ends_the_probe_and_is_timed_from_that_question() {
+    let mut one = Fixture::with_alive(2);
+    one.run_until(
+        |one| one.numbers_asked(1).len() == 3,
+        Duration::from_secs(2),
+    );
+    let last = one.numbers_asked(1)[2];
+    let took = Duration::from_millis(7);
+    one.now = one.now + took;
+    let ack = Message::Ack {
+        sequence: last,
+        updates: Vec::new(),
+    };
+    one.core.handle_message(&node(1), ack, one.now);
+    assert_eq!(one.core.load().probes, 0);
+    assert_eq!(one.core.member(&node(1)).unwrap().rtt, Some(took));
+}
+
+#[test]
+fn an_answering_peer_is_asked_once_a_period() {
+    let mut one = Fixture::with_alive(2);
+    one.answering = true;
+    one.run(Duration::from_secs(30));
+    let asked = one.numbers_asked(1).len();
+    assert!((29..=31).contains(&asked), "{asked}");
+}
+
+#[test]
+fn a_peer_without_a_connection_is_not_asked_again() {
+    let mut one = Fixture::with_alive(2);
+    one.drain();
+    one.sends.clear();
+    one.core.handle_disconnected(&node(1), one.now);
+    one.run(Duration::from_millis(900));
+    assert_eq!(one.numbers_asked(1).len(), 1);
+}
+
+#[test]
 fn silent_peer_is_suspected_before_it_is_dead() {
     let mut one = Fixture::with_alive(2);
     let begin = one.now;
@@ -504,6 +555,17 @@ impl Fixture {
             about.then(|| to.clone())
         };
         self.sends.iter().filter_map(asked).collect()
+    }
+
+    /// The pings that a member was sent, by their numbers.
+    fn numbers_asked(&self, index: usize) -> Vec<Sequence> {
+        let number = |(to, message): &(NodeId, Message)| {
+            let Message::Ping { sequence, .. } = message else {
+                return None;
+            };
+            (*to == node(index)).then_some(*sequence)
+        };
+        self.sends.iter().filter_map(number).collect()
     }
 
     fn run(&mut self, span: Duration) {

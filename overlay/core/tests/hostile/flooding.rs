@@ -1,6 +1,6 @@
 //! How much of the others' memory, and of their lines, it can use up.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use consensus_core::NodeId;
 use overlay_core::membership::{
@@ -11,17 +11,19 @@ use overlay_core::membership::{
 use crate::mesh::{HOSTILE, Mesh, accuses, node, record, signed};
 
 /// Messages of a flood: many times any limit.
-const FLOOD: u64 = 20_000;
+const FLOOD: u64 = 10_000;
+/// What one member can have another hold in a mesh of twenty, in bytes: full queues of small
+/// messages.
+const MEMORY_MAX: i64 = 1024 * 1024;
 
 #[test]
 fn no_flood_makes_any_queue_grow_beyond_its_limit() {
     let mut mesh = Mesh::of(20);
     let limit = Load::limit(20);
-    let hostile = node(HOSTILE);
     for n in 0..FLOOD {
         for message in flood(n) {
             // Nobody drains: the shell is as slow as can be.
-            mesh.core.handle_message(&hostile, message, mesh.now);
+            mesh.receives(HOSTILE, &message);
         }
         let load = mesh.core.load();
         assert!(load.outputs <= limit.outputs, "{load:?}");
@@ -31,6 +33,41 @@ fn no_flood_makes_any_queue_grow_beyond_its_limit() {
         assert!(load.facts <= limit.facts, "{load:?}");
     }
     assert_eq!(mesh.core.members().count(), 20);
+}
+
+#[test]
+fn a_flood_that_goes_on_and_on_takes_no_more_memory() {
+    let mut mesh = Mesh::of(20);
+    let mut grows = |floods: Range<u64>| {
+        let measured = allocation_counter::measure(|| {
+            for message in floods.flat_map(flood) {
+                mesh.receives(HOSTILE, &message);
+            }
+        });
+        measured.bytes_current
+    };
+    // Until every queue is full, and then as much again.
+    let (first, then) = (grows(0..FLOOD / 2), grows(FLOOD / 2..FLOOD));
+    assert!(first > 0 && first <= MEMORY_MAX, "{first} bytes");
+    assert!(then <= MEMORY_MAX / 10, "{then} more bytes");
+}
+
+#[test]
+fn what_exceeds_the_limits_is_refused_before_it_is_held() {
+    let updates = |count: usize| Message::Gossip {
+        updates: vec![Update::Alive(signed(record(HOSTILE))); count],
+    };
+    assert!(v1::decode(&v1::encode(&updates(UPDATES_MAX))).is_ok());
+    assert!(v1::decode(&v1::encode(&updates(UPDATES_MAX + 1))).is_err());
+    // A length of four thousand million, and nothing behind it.
+    let promise = [
+        &v1::encode(&updates(0))[..2],
+        &[0xff, 0xff, 0xff, 0xff, 0xf],
+    ]
+    .concat();
+    let mut refused = false;
+    let cost = allocation_counter::measure(|| refused = v1::decode(&promise).is_err());
+    assert!(refused && cost.bytes_max < 64 * 1024, "{cost:?}");
 }
 
 #[test]

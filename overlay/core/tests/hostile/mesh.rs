@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use consensus_core::{NodeId, Time};
 use overlay_core::membership::{
     Accusation, Condition, Goodbye, Incarnation, Keys, Member, Membership, Message, Output, Pace,
-    Record, Rings, Settings, SignedRecord, SimulatedKeys, Update, Verdict,
+    Record, Rings, Settings, SignedRecord, SimulatedKeys, Update, Verdict, wire::v1,
 };
 
 /// The honest member.
@@ -55,9 +55,14 @@ impl Mesh {
     }
 
     pub(crate) fn hears_from(&mut self, from: usize, updates: Vec<Update>) {
-        self.core
-            .handle_message(&node(from), Message::Gossip { updates }, self.now);
+        self.receives(from, &Message::Gossip { updates });
         self.drain();
+    }
+
+    /// Takes a message in as it comes: as bytes.
+    pub(crate) fn receives(&mut self, from: usize, message: &Message) {
+        let message = v1::decode(&v1::encode(message)).expect("it is within the limits");
+        self.core.handle_message(&node(from), message, self.now);
     }
 
     /// The hostile member says it.

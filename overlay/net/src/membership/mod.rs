@@ -7,7 +7,6 @@
 //! Invariants: messages that have arrived are handed in before a timer fires; what waits for a
 //! peer is bounded and the latest wins.
 
-mod carrier;
 mod keys;
 
 use std::{
@@ -20,16 +19,19 @@ use std::{
 };
 
 use consensus_core::{NetworkId, NodeId, Time};
-use overlay_core::membership::{Condition, Member, Membership, Output, Path, Record, wire};
+use overlay_core::membership::{
+    Condition, Member, Membership, Message, Output, Path, Record, wire,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
-use self::carrier::{Inbox, Letters};
 pub(crate) use self::keys::MeshKeys;
 use crate::{
+    channel::Channel,
     frame::FrameStream,
+    letters::{Inbox, Letters},
     net::{Net, Source},
     peering::Connection,
 };
@@ -109,7 +111,7 @@ pub async fn drive(
     leave: impl Future<Output = ()> + Send,
 ) -> Record {
     let driver = Driver {
-        letters: Letters::new(net.clone()),
+        letters: Letters::new(net.clone(), Channel::Membership),
         net,
         core,
         members,
@@ -146,7 +148,7 @@ impl Driver {
         } = inputs;
         let mut connections = self.net.connections();
         let mut relays = self.net.relays();
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(decode);
         let mut leave = std::pin::pin!(leave);
         roster.mark_changed();
         local.mark_changed();
@@ -209,7 +211,7 @@ impl Driver {
     }
 
     /// Fires what is due, after the messages that have arrived.
-    async fn fire_timers(&mut self, inbox: &mut Inbox) {
+    async fn fire_timers(&mut self, inbox: &mut Inbox<Message>) {
         let is_due = |core: &Membership, now| core.poll_timeout().is_some_and(|due| due <= now);
         if !is_due(&self.core, self.now()) {
             return;
@@ -247,7 +249,7 @@ impl Driver {
         gap * u32::try_from(factor).unwrap_or(u32::MAX)
     }
 
-    fn hand_in(&mut self, inbox: &mut Inbox) {
+    fn hand_in(&mut self, inbox: &mut Inbox<Message>) {
         for _ in 0..MESSAGES_AT_ONCE {
             let Some((from, message)) = inbox.try_next() else {
                 return;
@@ -345,6 +347,10 @@ impl Driver {
         self.net.want(Source::Membership, BTreeSet::new());
         self.core.record().clone()
     }
+}
+
+fn decode(letter: &[u8]) -> Result<Message, String> {
+    wire::v1::decode(letter).map_err(|error| format!("{}: {error}", error.code()))
 }
 
 /// The connections that are there to stay. Gossip goes over them alone: over others it would keep

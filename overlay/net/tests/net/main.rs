@@ -9,6 +9,7 @@ mod admission;
 mod authority;
 mod calls;
 mod enrolment;
+mod hostile;
 mod living;
 mod membership;
 mod nodes;

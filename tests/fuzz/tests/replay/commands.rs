@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use consensus_core::{
-    Applied, Command, DEFAULT_IPV4_PREFIX, Enrolment, Envelope, LifecycleClass, LogIndex, Mesh,
-    MeshId, NetworkId, NetworkProfile, NodeId, NodeState, RequestId, Role, State, TokenId, WallMs,
-    apply, wire::v1 as wire,
+    Applied, Command, DEFAULT_IPV4_PREFIX, Enrolment, Envelope, Epoch, LeaseProfile,
+    LifecycleClass, LogIndex, Mesh, MeshId, NetworkId, NetworkProfile, NodeId, NodeState,
+    ReadinessCheck, RequestId, Role, State, TokenId, VipId, WallMs, apply, wire::v1 as wire,
 };
 use consensus_core::{
     CertificateProfile, CertificateRecord, FoundingAuthority, Holder, LeafFingerprint,
@@ -43,6 +43,8 @@ pub(crate) fn seeds() -> BTreeMap<&'static str, Seeds> {
     }
     assert!(state.agreed.mesh.is_some(), "{answers:?}");
     assert_eq!(state.agreed.nodes.len(), 2, "{answers:?}");
+    let vip = state.agreed.find_vip("web").expect("it was made").1;
+    assert_eq!((vip.epoch, vip.moves.len()), (Epoch(2), 1), "{answers:?}");
     let events = state.events.iter().take(3).enumerate();
     let events = events.map(|(n, event)| (format!("{n}"), wire::encode(event)));
     BTreeMap::from([
@@ -70,6 +72,82 @@ fn keep(answers: &mut Seeds, name: &str, answer: &Applied) {
 }
 
 fn commands() -> Vec<(u32, Command)> {
+    let mut commands = commands_of_a_mesh();
+    // An id is derived from the entry that makes it, and the first entry has index 1.
+    let vip = VipId::made_at(
+        MeshId::from_bytes([2; 16]),
+        LogIndex(1 + commands.len() as u64),
+    );
+    commands.extend(commands_of_a_virtual_ip(vip));
+    commands
+}
+
+/// Made and not ready, so that nobody lets go of it; closed, and given to the same node again.
+fn commands_of_a_virtual_ip(vip: VipId) -> Vec<(u32, Command)> {
+    let (first, all) = (Epoch(1), BTreeSet::from([id(1)]));
+    let made = LogIndex(8);
+    let check = ReadinessCheck::new("https:6443/readyz".parse().unwrap());
+    let create = Command::CreateVip {
+        name: "web".into(),
+        network: "default".into(),
+        candidates: vec!["n1".into()],
+        check: Some(check),
+        profile: LeaseProfile::Lan,
+    };
+    let says = Command::ReportReadiness {
+        vip,
+        ready: false,
+        reason: "connection refused".into(),
+    };
+    let release = Command::ReleaseVip {
+        vip,
+        epoch: first,
+        to: None,
+        reason: "its check failed".into(),
+    };
+    let assign = Command::AssignVip {
+        vip,
+        after: first,
+        to: Some(id(1)),
+        closed_by: all.clone(),
+        reason: "silent".into(),
+    };
+    let measured = Command::ReportMove {
+        vip,
+        epoch: first.next(),
+        outage_us: 31_000,
+    };
+    let wish = Command::RequestFailover {
+        vip: "web".into(),
+        to: None,
+        reachable: all.clone(),
+    };
+    let begin = Command::BeginLeaseVoters {
+        vip,
+        epoch: first.next(),
+        since: made,
+        new: all,
+    };
+    let finish = Command::FinishLeaseVoters {
+        vip,
+        epoch: first.next(),
+        since: made,
+    };
+    let candidates = Command::SetVipCandidates {
+        vip: "web".into(),
+        candidates: vec!["n1".into()],
+    };
+    let check = Command::SetVipCheck {
+        vip: "web".into(),
+        check: None,
+    };
+    let commands = [
+        create, says, release, assign, measured, wish, begin, finish, candidates, check,
+    ];
+    commands.map(|command| (1, command)).into()
+}
+
+fn commands_of_a_mesh() -> Vec<(u32, Command)> {
     let token = TokenId::from_bytes([4; 16]);
     vec![
         (1, found()),

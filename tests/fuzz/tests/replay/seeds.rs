@@ -58,6 +58,7 @@ fn all(certificates: bool) -> BTreeMap<&'static str, Seeds> {
         ("identifiers", identifier_seeds()),
     ]);
     all.extend(connection_seeds());
+    all.extend(reach_seeds());
     all.extend(wireguard_seeds());
     all.extend(docker_seeds());
     all.extend(api_seeds());
@@ -238,6 +239,36 @@ fn connection_seeds() -> Vec<(&'static str, Seeds)> {
     ]
 }
 
+fn reach_seeds() -> Vec<(&'static str, Seeds)> {
+    let named = |name: &str, bytes: Vec<u8>| (name.to_owned(), bytes);
+    // 192.0.2.7 at ports 4000 and 7440, and [fd00::7]:7440.
+    let seen = [0, 192, 0, 2, 7, 0xa0, 0x1f];
+    let listens = [0, 192, 0, 2, 7, 0x90, 0x3a];
+    let v6 = [
+        1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0x90, 0x3a,
+    ];
+    vec![
+        (
+            "reach_question",
+            vec![
+                named("ports", vec![1, 2, 0x90, 0x3a, 0x92, 0x3a]),
+                named("none", vec![1, 0]),
+            ],
+        ),
+        (
+            "reach_answer",
+            vec![
+                named("reached", [&[1], &seen[..], &[1], &listens[..]].concat()),
+                named("not-reached", [&[1], &seen[..], &[0]].concat()),
+                named(
+                    "elsewhere",
+                    [&[1], &seen[..], &[2], &v6[..], &listens[..]].concat(),
+                ),
+            ],
+        ),
+    ]
+}
+
 fn wireguard_seeds() -> Vec<(&'static str, Seeds)> {
     let key = "b85996fecc9c7f1fc6d2572a76eda11d59bcd20be8e543b15ce4bd85a8e75a33";
     let base64 = "4EyXk9bXhV2FYNYpyUWNS3FPuEF1mw/T9jhaFhPBGkQ=";
@@ -335,6 +366,32 @@ fn docker_seeds() -> Vec<(&'static str, Seeds)> {
     ]
 }
 
+fn vip_shapes() -> Seeds {
+    let vip_request = json!({"name": "web", "network": "default", "candidates": ["n1", "n2"],
+        "check": {"probe": "tcp:80", "interval_ms": 250, "timeout_ms": null}, "profile": "lan"});
+    let vip = json!({"name": "web", "network": "default", "address": "fd00::a", "holder": "n2",
+        "epoch": 2, "state": "held", "candidates": ["n1", "n2"], "id": "00", "profile": "lan",
+        "check": null, "check_interval_ms": null, "check_timeout_ms": null, "lease_left_ms": 371,
+        "open": true,
+        "lease_voters": ["n1"], "lease_voters_next": null, "wanted_on": "*",
+        "readiness": [{"node": "n1", "fit": true, "reason": null, "since_ms": 9}],
+        "moves": [{"from": null, "to": "n2", "epoch": 2, "reason": "asked for", "at_ms": 9,
+            "outage_us": 31000}]});
+    let failover = json!({"raft_index": 7, "moved": true, "from": "n1", "to": "n2", "epoch": 4,
+        "took_us": 31_480, "warnings": ["w"]});
+    let drill = json!({"vip": "web", "address": "fd00::a", "killed": true, "moved": true,
+        "from": "n1", "to": "n2", "epoch": 4, "took_us": 431_480, "outage_us": 24_210,
+        "every_us": 5_000, "peers": [{"node": "n3", "outage_us": 24_210, "sent": 312,
+            "answers": 301, "pause_us": null, "answering": true, "reason": "why"}],
+        "warnings": []});
+    vec![
+        chosen(21, "vip-request", vip_request),
+        chosen(24, "vip", vip),
+        chosen(25, "failover", failover),
+        chosen(27, "drill", drill),
+    ]
+}
+
 fn api_seeds() -> Vec<(&'static str, Seeds)> {
     let event = json!({"index": 9, "time": "2026-01-01T00:00:00.123Z", "kind": "node.joined",
         "node": "n2", "payload": {"role": "agent"}});
@@ -361,12 +418,15 @@ fn api_seeds() -> Vec<(&'static str, Seeds)> {
     vec![
         (
             "api_shapes",
-            vec![
+            [
                 chosen(19, "event", &line),
                 chosen(7, "run", run),
                 chosen(1, "join", join),
                 chosen(3, "labels", labels),
-            ],
+            ]
+            .into_iter()
+            .chain(vip_shapes())
+            .collect(),
         ),
         ("api_error", texts(&[("error", &refusal)])),
         (

@@ -3,7 +3,7 @@
 use std::fs;
 
 use consensus_authority::{RecoveryKey, seal};
-use consensus_core::{LogIndex, State, TokenId, wire::v1 as wire};
+use consensus_core::{Epoch, LogIndex, State, TokenId, VipId, wire::v1 as wire};
 use consensus_raft::fuzzing as raft;
 use serde::Serialize;
 use serde_json::json;
@@ -135,6 +135,7 @@ fn peer_messages() -> Seeds {
     ]
     .concat();
     let failed = (8_u8, "NoMajorityError", "m", "h", vec!["cause"]);
+    let (vip, drill) = (VipId::from_bytes([6; 16]), [7_u8; 16]);
     vec![
         named("propose", [&[0, 1, 0], envelope].concat()),
         named("gate", message(0, &(1_u8, id(2), join.clone()))),
@@ -143,6 +144,25 @@ fn peer_messages() -> Seeds {
         named("operator", message(0, &(4_u8, "ada", &csr, 86_400_u64))),
         named("enforced", message(0, &(5_u8, LogIndex(300)))),
         named("rotate", message(0, &(7_u8, "why", Some("ada")))),
+        named("vip-held", message(0, &(9_u8, 0_u8, vip))),
+        named(
+            "vip-observe",
+            message(0, &(9_u8, 1_u8, drill, vip, 5_u32, 60_000_u32)),
+        ),
+        named("vip-seen", message(0, &(9_u8, 2_u8, drill))),
+        named("vip-die", message(0, &(9_u8, 3_u8, vip, Epoch(4)))),
+        named(
+            "vip-is-held",
+            message(1, &(10_u8, 0_u8, Some((Epoch(4), 371_u64, true)))),
+        ),
+        named("vip-observing", message(1, &(10_u8, 1_u8, true))),
+        named(
+            "vip-was-seen",
+            message(
+                1,
+                &(10_u8, 2_u8, (312_u64, 301_u64, 24_210_u64, 6_120_u64, true)),
+            ),
+        ),
         named("applied", [&[1, 1, 0, 9], applied].concat()),
         named("not-leader", message(1, &(1_u8, Some(id(3))))),
         named("certificate", message(1, &(4_u8, &chain, 7_u64))),

@@ -3,7 +3,7 @@
 //! Each digest is the beginning of BLAKE3 over the encoding. A deliberate change is a new wire
 //! version, never a new digest of an old one.
 
-use super::world::*;
+use super::{access_grants, virtual_ips, world::*};
 use crate::{
     Applied, Command, DockerPhase, Done, Envelope, ExpiringCertificate, NodeState, OperatorRole,
     Refusal, RequestId, Revocation, Role, RotationStep, TokenId, WallMs, wire::v1,
@@ -11,9 +11,9 @@ use crate::{
 
 /// What each value was called and the digest of its bytes.
 const GOLDEN: &[(&str, &str)] = &[
-    ("state empty", "6c5fea4d30ace91f"),
-    ("state", "f80f4786e75b3db6"),
-    ("agreed", "6e6f2d79b4d02b37"),
+    ("state empty", "cc2c5d5c11e3eebb"),
+    ("state", "4ce44c4c6e7920ea"),
+    ("agreed", "91e4b2b9d1325988"),
     ("event", "b3d409198b9ba00f"),
     ("done", "396eab8ebe8b2247"),
     ("done admitted", "2c1b5b6e42a84fdf"),
@@ -59,6 +59,27 @@ const GOLDEN: &[(&str, &str)] = &[
     ("OperatorNotFoundError", "2ad9f5958621f72a"),
     ("OperatorExistsError", "723e8a1c682bff68"),
     ("NodeRemovedError", "5959906c8f1c7d20"),
+    ("NetworkExistsError", "e8f5038bf96b904c"),
+    ("NetworkInUseError", "8722e06f0b1c456f"),
+    ("NetworkHandleTakenError", "b96f797944d41f98"),
+    ("WireguardPortTakenError", "3241b953d655e1a6"),
+    ("PrefixOverlapError", "cc47c674a0075997"),
+    ("VirtualIpNotFoundError", "e972f513ddfb9a2a"),
+    ("VirtualIpExistsError", "07e9471c8fc9b58f"),
+    ("VirtualIpCollisionError", "8b353c475c387c52"),
+    ("VirtualIpNotCandidateError", "c0327657db2bd2be"),
+    ("VirtualIpNoCandidateError", "55dceede8afee297"),
+    ("VirtualIpHeldError", "1f9194a9e3be7176"),
+    ("VirtualIpNotHolderError", "c5c95875529efb1f"),
+    ("VirtualIpEpochError", "62e5ce28cc5d81be"),
+    ("VirtualIpNotClosedError", "59121d1fe5e47ef4"),
+    ("VirtualIpVotersError", "7d546e569bf2f256"),
+    ("VirtualIpUsesPeerError", "27d651f8eb615ff4"),
+    ("AccessGrantNotFoundError", "19b1a451b6ecefeb"),
+    ("AccessGrantExistsError", "4c54e158708d77d0"),
+    ("AccessGrantCollisionError", "42df2a454f93a1f9"),
+    ("AccessGrantKeyTakenError", "f51d90b148023f80"),
+    ("AccessGrantUsesPeerError", "511e980281b4300d"),
     ("report_docker assigned", "a68be66f33e88309"),
     ("report_docker installing", "b3ee3c884c8d2fbd"),
     ("report_docker wants_cert", "66ca04e9c0b9f3eb"),
@@ -88,7 +109,7 @@ const GOLDEN: &[(&str, &str)] = &[
     ("create_operator", "b796660e88995486"),
     ("set_operator_role", "233f39169da4319f"),
     ("remove_operator", "4f16d476a3c5ecab"),
-    ("attach_peer", "44e2b481b317f612"),
+    ("attach_peer", "42adb282989459dc"),
     ("detach_peer", "ce43c166510aace9"),
     ("assign_module", "188d8fe52211dad7"),
     ("unassign_module", "eafd3296d4835e22"),
@@ -97,6 +118,26 @@ const GOLDEN: &[(&str, &str)] = &[
     ("decommission_docker", "f9fb97b7d80af919"),
     ("register_docker", "ad675acc61783e9b"),
     ("unregister_docker", "d0aad7c89a9081c6"),
+    ("create_network", "0b0c6001b4b485cd"),
+    ("delete_network", "35bf0698cedcc0d6"),
+    ("set_network", "02efa47c506ae828"),
+    ("set_peer", "92c2cc549c0db740"),
+    ("create_vip", "b1dfec0d95d4e31f"),
+    ("delete_vip", "6fcb82e70a397cc2"),
+    ("set_vip_candidates", "d7a9d834360451e0"),
+    ("set_vip_check", "d468334bcafb17f7"),
+    ("assign_vip", "e15873d08f24fb06"),
+    ("release_vip", "0589a38494fa75bb"),
+    ("begin_lease_voters", "c4120efc3a8632bc"),
+    ("finish_lease_voters", "9d828332d18e1e76"),
+    ("report_readiness", "ca025b73199965b1"),
+    ("request_failover", "952f6eaba291652b"),
+    ("report_move", "91c8018fd75f7ae2"),
+    ("create_grant", "80cee3b84e517d95"),
+    ("move_grant", "abd72bbd83378f76"),
+    ("suspend_grant", "0b650a669f6c8cd0"),
+    ("resume_grant", "871cf6928484ce4b"),
+    ("revoke_grant", "66457ce6a414d046"),
 ];
 
 #[test]
@@ -180,8 +221,26 @@ pub(super) fn full_state() -> World {
     };
     world.ok(1, warned);
     world.ok(1, reseal(&world, 0));
+    for command in commands_of_networks().drain(..1) {
+        world.ok(1, command);
+    }
+    world.ok(1, attach_with(2, "blue", &["192.168.7.0/24"]));
+    with_virtual_ip(&mut world);
+    world.ok(1, access_grants::grant("ann", 20));
+    world.ok(1, access_grants::suspend());
     world.begin_rotation(1);
     world
+}
+
+/// One that has moved, is to move again, and whose voters change.
+fn with_virtual_ip(world: &mut World) {
+    world.ok(1, commands_of_virtual_ips().swap_remove(0));
+    world.ok(1, world.says(true));
+    world.ok(2, world.releasing(None));
+    world.ok(2, world.says(false));
+    world.ok(2, world.says(true));
+    world.ok(1, world.begin(&[1]));
+    world.ok(1, virtual_ips::fail_over(Some(2), &[2]));
 }
 
 fn golden_values() -> Vec<(String, Vec<u8>)> {
@@ -278,7 +337,114 @@ pub(super) fn commands() -> Vec<Command> {
             name: "attic".into(),
         },
     ]);
+    commands.extend(commands_of_networks());
+    commands.extend(commands_of_virtual_ips());
+    commands.extend(commands_of_leases());
+    commands.extend(commands_of_access_grants());
     commands
+}
+
+fn commands_of_virtual_ips() -> Vec<Command> {
+    let check = Some(crate::ReadinessCheck::new(crate::Probe::Http {
+        port: 6443,
+        path: "/readyz".into(),
+        tls: true,
+    }));
+    vec![
+        Command::CreateVip {
+            name: "web".into(),
+            network: "default".into(),
+            candidates: vec!["n2".into(), "n1".into()],
+            check: check.clone(),
+            profile: crate::LeaseProfile::Wan,
+        },
+        Command::DeleteVip { vip: "web".into() },
+        virtual_ips::set_candidates(&[2, 1]),
+        Command::SetVipCheck {
+            vip: "web".into(),
+            check,
+        },
+    ]
+}
+
+fn commands_of_leases() -> Vec<Command> {
+    let (vip, epoch) = (crate::VipId::from_bytes([4; 16]), crate::Epoch(3));
+    vec![
+        Command::AssignVip {
+            vip,
+            after: epoch,
+            to: Some(id(2)),
+            closed_by: virtual_ips::ids(&[1, 3]),
+            reason: "silent".into(),
+        },
+        Command::ReleaseVip {
+            vip,
+            epoch,
+            to: None,
+            reason: "drained".into(),
+        },
+        Command::BeginLeaseVoters {
+            vip,
+            epoch,
+            since: crate::LogIndex(8),
+            new: virtual_ips::ids(&[1]),
+        },
+        Command::FinishLeaseVoters {
+            vip,
+            epoch,
+            since: crate::LogIndex(9),
+        },
+        Command::ReportReadiness {
+            vip,
+            ready: false,
+            reason: "refused".into(),
+        },
+        virtual_ips::fail_over(Some(2), &[1, 2]),
+        Command::ReportMove {
+            vip,
+            epoch,
+            outage_us: 31_000,
+        },
+    ]
+}
+
+fn commands_of_access_grants() -> Vec<Command> {
+    vec![
+        access_grants::grant("ann", 20),
+        access_grants::move_to(2),
+        access_grants::suspend(),
+        access_grants::resume(),
+        access_grants::revoke(),
+    ]
+}
+
+fn commands_of_networks() -> Vec<Command> {
+    let prefix = |text: &str| text.parse().ok();
+    let new = crate::NewNetwork {
+        pod_subnet_prefix: prefix("10.42.0.0/16"),
+        container_subnet_prefix: prefix("10.43.0.0/16"),
+        ..new_network(&World::founded(), "blue")
+    };
+    vec![
+        Command::CreateNetwork(new),
+        Command::DeleteNetwork {
+            network: "blue".into(),
+        },
+        Command::SetNetwork {
+            network: "blue".into(),
+            change: crate::NetworkChange {
+                routing_mode: Some(crate::RoutingMode::Hub),
+                pod_subnet_prefix: Some(crate::PrefixChange::Clear),
+                container_subnet_prefix: prefix("10.44.0.0/16").map(crate::PrefixChange::Set),
+            },
+        },
+        Command::SetPeer {
+            node: name(2),
+            network: "blue".into(),
+            hub: Some(true),
+            lan_subnets: Some(prefixes(&["192.168.7.0/24", "fd99:7::/48"])),
+        },
+    ]
 }
 
 fn commands_of_the_authority() -> Vec<Command> {
@@ -352,7 +518,80 @@ pub(super) fn refusals() -> Vec<Refusal> {
     ];
     refusals.extend(refusals_of_overlay_and_modules());
     refusals.extend(refusals_of_the_authority());
+    refusals.extend(refusals_of_networks());
+    refusals.extend(refusals_of_virtual_ips());
+    refusals.extend(refusals_of_access_grants());
     refusals
+}
+
+fn refusals_of_virtual_ips() -> Vec<Refusal> {
+    let (vip, node) = (String::from("web"), String::from("n2"));
+    let (vip, node) = (|| vip.clone(), || node.clone());
+    vec![
+        Refusal::VipUnknown { vip: vip() },
+        Refusal::VipExists { name: vip() },
+        Refusal::VipCollision {
+            vip: vip(),
+            address: "fd00::1".into(),
+            by: node(),
+        },
+        Refusal::VipNotCandidate {
+            vip: vip(),
+            node: node(),
+        },
+        Refusal::VipNoCandidate {
+            vip: vip(),
+            reasons: vec![(node(), "not heard of".into())],
+        },
+        Refusal::VipHeld {
+            vip: vip(),
+            node: node(),
+        },
+        Refusal::VipNotHolder {
+            vip: vip(),
+            node: node(),
+        },
+        Refusal::VipEpoch {
+            vip: vip(),
+            epoch: 3,
+            said: 2,
+        },
+        Refusal::VipNotClosed {
+            vip: vip(),
+            epoch: 3,
+            closed: 1,
+        },
+        Refusal::VipVoters {
+            vip: vip(),
+            how: "not changing".into(),
+        },
+        Refusal::VipUsesPeer {
+            node: node(),
+            network: "default".into(),
+            vip: vip(),
+        },
+    ]
+}
+
+fn refusals_of_access_grants() -> Vec<Refusal> {
+    let text = |text: &str| text.to_owned();
+    vec![
+        Refusal::GrantUnknown { name: text("ann") },
+        Refusal::GrantExists { name: text("ann") },
+        Refusal::GrantCollision {
+            grant: text("ann"),
+            address: text("fd00::1"),
+            by: text("n2"),
+        },
+        Refusal::GrantKeyTaken {
+            by: text("node n2"),
+        },
+        Refusal::GrantUsesPeer {
+            node: text("n2"),
+            network: text("default"),
+            grant: text("ann"),
+        },
+    ]
 }
 
 fn refusals_of_overlay_and_modules() -> Vec<Refusal> {
@@ -412,6 +651,34 @@ fn refusals_of_overlay_and_modules() -> Vec<Refusal> {
         Refusal::TooLarge {
             what: text("a reason"),
             limit: 4096,
+        },
+    ]
+}
+
+fn refusals_of_networks() -> Vec<Refusal> {
+    let text = |text: &str| text.to_owned();
+    let network = text("blue");
+    vec![
+        Refusal::NetworkExists {
+            network: network.clone(),
+        },
+        Refusal::NetworkInUse {
+            network: network.clone(),
+            by: text("n2"),
+        },
+        Refusal::NetworkHandleTaken {
+            network,
+            handle: text("blue"),
+            by: text("default"),
+        },
+        Refusal::WireguardPortTaken {
+            port: 7441,
+            by: text("default"),
+        },
+        Refusal::PrefixOverlap {
+            what: text("the LAN subnet"),
+            prefix: text("192.168.7.0/24"),
+            with: text("the IPv4 prefix 100.96.0.0/16 of network default"),
         },
     ]
 }

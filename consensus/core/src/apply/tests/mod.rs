@@ -1,5 +1,7 @@
 //! Claims about the state machine, by what an operator would ask about.
 
+mod access_grants;
+mod address_plan;
 mod admission;
 mod authority;
 mod certificates;
@@ -18,4 +20,6 @@ mod revocation;
 mod roles;
 mod rotation;
 mod selectors;
+mod virtual_ips;
+mod virtual_ips_random;
 mod world;

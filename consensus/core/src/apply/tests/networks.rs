@@ -74,10 +74,7 @@ fn a_peer_is_attached_once_and_detached_once() {
         refusal.hint(),
         "`shoal network show default` lists its peers"
     );
-    let elsewhere = Command::AttachPeer {
-        node: name(2),
-        network: "other".into(),
-    };
+    let elsewhere = attach_to(2, "other");
     assert_eq!(world.refused(1, elsewhere).code(), "NetworkNotFoundError");
 }
 

@@ -82,6 +82,10 @@ fn the_random_logs_reach_deep_states() {
         "ca.revoked",
         "ca.expiry_warning",
         "operator.removed",
+        "system.sdwan.access_grant.created",
+        "system.sdwan.access_grant.suspended",
+        "system.sdwan.access_grant.moved",
+        "system.sdwan.access_grant.revoked",
     ];
     assert!(all.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
     assert!(kinds.contains("ca.rotation.finished"), "{kinds:?}");
@@ -196,6 +200,8 @@ fn command_of((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Comma
             node: id(n),
             silent: c % 2 == 0,
         },
+        13 | 14 if b % 4 == 3 => grant_command((b, c, e), n, world),
+        13 | 14 if b % 4 != 0 => network_command((b, c, e), n, world),
         13 => attach(n),
         14 => detach(n),
         15 | 16 => Command::AssignModule(assignment),
@@ -208,6 +214,72 @@ fn command_of((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Comma
         },
     };
     (n, command)
+}
+
+/// Devices without a daemon.
+fn grant_command((b, c, e): (u8, u8, u8), n: u32, world: &World) -> Command {
+    let grant = String::from(text(c / 2 % 2));
+    match b / 4 % 8 {
+        0..=2 => Command::CreateGrant(crate::NewGrant {
+            name: grant,
+            network: ["default", "default", "a"][usize::from(e / 4 % 3)].into(),
+            gateway: name(n),
+            // 7 is the nodes' own.
+            public_key: [[7, 20, 21, 22][usize::from(e % 4)]; 32],
+            expires_at: (e % 8 == 7).then_some(WallMs(world.now.0 + u64::from(c) * HOUR_MS)),
+        }),
+        3 => Command::MoveGrant {
+            grant,
+            gateway: name(n),
+        },
+        4 => Command::SuspendGrant { grant },
+        5 => Command::ResumeGrant { grant },
+        _ => Command::RevokeGrant { grant },
+    }
+}
+
+/// Networks beside the first, and places in them.
+fn network_command((b, c, e): (u8, u8, u8), n: u32, world: &World) -> Command {
+    let network = ["a", "b", "default"][usize::from(c % 3)];
+    let lan = [
+        &[][..],
+        &["192.168.7.0/24"],
+        &["192.168.0.0/16", "fd99::/48"],
+    ][usize::from(e % 3)];
+    let pods = [
+        "10.42.0.0/16",
+        "10.42.0.0/20",
+        "192.168.7.0/24",
+        "100.96.0.0/16",
+    ];
+    let pods = pods[usize::from(e % 4)].parse().ok();
+    match b / 4 % 8 {
+        0 | 1 => Command::CreateNetwork(crate::NewNetwork {
+            pod_subnet_prefix: pods.filter(|_| e % 5 == 0),
+            ..new_network(world, text(c))
+        }),
+        2 => Command::DeleteNetwork {
+            network: network.into(),
+        },
+        3 => Command::SetNetwork {
+            network: network.into(),
+            change: crate::NetworkChange {
+                pod_subnet_prefix: pods.map(crate::PrefixChange::Set),
+                ..crate::NetworkChange::default()
+            },
+        },
+        4 => Command::SetPeer {
+            node: name(n),
+            network: network.into(),
+            hub: Some(e % 2 == 0),
+            lan_subnets: Some(prefixes(lan)),
+        },
+        5 => Command::DetachPeer {
+            node: name(n),
+            network: network.into(),
+        },
+        _ => attach_with(n, network, lan),
+    }
 }
 
 /// Commands that carry a leaf.
@@ -379,6 +451,7 @@ fn check(state: &State) {
     let agreed = &*state.agreed;
     check_nodes(agreed);
     check_peers(agreed);
+    check_networks(agreed);
     check_docker(agreed);
     check_certificates(agreed);
     if agreed.mesh.is_some() {
@@ -502,6 +575,44 @@ fn check_peers(agreed: &Agreed) {
         assert!(prefixes.ipv4.contains(peer.ipv4) && prefixes.ipv6.contains(peer.ipv6));
         assert!(v4.insert((network, peer.ipv4)), "{} twice", peer.ipv4);
         assert!(v6.insert((network, peer.ipv6)), "{} twice", peer.ipv6);
+    }
+}
+
+/// An address means one place in the whole mesh.
+fn check_networks(agreed: &Agreed) {
+    let mut claims: Vec<crate::IpPrefix> = Vec::new();
+    let (mut handles, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for network in agreed.networks.values() {
+        assert!(handles.insert(network.interface()) && network.interface().len() <= 15);
+        assert!(ports.insert(network.wireguard_port));
+        claims.extend([crate::IpPrefix::from(network.ipv6), network.ipv4.into()]);
+        claims.extend(network.pod_subnet_prefix);
+        claims.extend(network.container_subnet_prefix);
+    }
+    claims.extend(agreed.peers.values().flat_map(|peer| &peer.lan_subnets));
+    check_grants(agreed);
+    for (at, claim) in claims.iter().enumerate() {
+        let mut others = claims[at + 1..].iter();
+        assert!(!others.any(|other| other.overlaps(*claim)), "{claim} twice");
+    }
+}
+
+/// An address and a key are one's alone, among peers and devices.
+fn check_grants(agreed: &Agreed) {
+    let peers = agreed.peers.iter();
+    let mut v4: BTreeSet<_> = peers.map(|((of, _), peer)| (*of, peer.ipv4)).collect();
+    let peers = agreed.peers.iter();
+    let mut v6: BTreeSet<_> = peers.map(|((of, _), peer)| (*of, peer.ipv6)).collect();
+    let vips = agreed.virtual_ips.values();
+    v6.extend(vips.map(|vip| (vip.network, vip.address)));
+    let nodes = agreed.nodes.values();
+    let mut keys: BTreeSet<_> = nodes.map(|node| node.wireguard_public_key).collect();
+    for (name, grant) in agreed.access_grants.iter() {
+        let network = &agreed.networks[&grant.network];
+        assert!(network.ipv4.contains(grant.ipv4) && network.ipv6.contains(grant.ipv6));
+        assert!(v4.insert((grant.network, grant.ipv4)), "{name}");
+        assert!(v6.insert((grant.network, grant.ipv6)), "{name}");
+        assert!(keys.insert(grant.public_key), "{name} has another's key");
     }
 }
 

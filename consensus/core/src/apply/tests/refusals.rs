@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{golden, world::*};
+use super::{
+    access_grants, golden,
+    virtual_ips::{create_vip, fail_over},
+    world::*,
+};
 use crate::{
-    Applied, Command, NodeState, OperatorRole, Refusal, Revocation, Role, RotationStep, TokenId,
-    WallMs, wire::v1,
+    Applied, Command, LogIndex, NodeState, OperatorRole, Refusal, Revocation, Role, RotationStep,
+    TokenId, VipId, WallMs, wire::v1,
 };
 
 /// Said by the daemon, before anything is proposed.
@@ -17,6 +21,9 @@ fn every_refusal_is_reached_and_changes_nothing() {
     reached.extend(codes_of_nodes());
     reached.extend(codes_of_modules());
     reached.extend(codes_of_the_authority());
+    reached.extend(codes_of_networks());
+    reached.extend(codes_of_virtual_ips());
+    reached.extend(access_grants::codes());
     reached.extend(BEFORE_APPLY);
     let all: BTreeSet<_> = golden::refusals().iter().map(Refusal::code).collect();
     assert_eq!(reached, all);
@@ -100,10 +107,7 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
         state: NodeState::Running,
         addresses: many,
     };
-    let nowhere = Command::AttachPeer {
-        node: name(2),
-        network: "x".into(),
-    };
+    let nowhere = attach_to(2, "x");
     let unseen = Command::SetRole {
         node: name(2),
         role: Role::Agent,
@@ -122,6 +126,64 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
     ]);
     world.ok(1, detach(2));
     codes.insert(world.refused(1, detach(2)).code());
+    codes
+}
+
+fn codes_of_networks() -> BTreeSet<&'static str> {
+    let mut world = World::of(1, 1);
+    let create = |change: &dyn Fn(&mut crate::NewNetwork), world: &World| {
+        let mut new = new_network(world, "blue");
+        change(&mut new);
+        Command::CreateNetwork(new)
+    };
+    let named = create(&|new| new.name = "default".into(), &world);
+    let mut longer = new_network(&world, "production");
+    let handle = {
+        let mut derived = world.clone();
+        derived.ok(1, Command::CreateNetwork(longer.clone()));
+        derived.agreed().networks[&longer.id].handle.clone()
+    };
+    longer.name = handle;
+    world.ok(1, Command::CreateNetwork(longer));
+    let same_handle = create(&|new| new.name = "production".into(), &world);
+    let same_port = create(&|new| new.wireguard_port = 7450, &world);
+    let same_prefix = create(&|new| new.ipv4 = crate::DEFAULT_IPV4_PREFIX, &world);
+    let delete = Command::DeleteNetwork {
+        network: "default".into(),
+    };
+    [named, same_handle, same_port, same_prefix, delete]
+        .map(|command| world.refused(1, command).code())
+        .into()
+}
+
+fn codes_of_virtual_ips() -> BTreeSet<&'static str> {
+    let mut world = World::with_vip();
+    let mesh = world.agreed().mesh.as_ref().unwrap().id;
+    let next = LogIndex(world.state.applied.0 + 1);
+    let mut collides = world.clone();
+    let agreed = std::sync::Arc::make_mut(&mut collides.state.agreed);
+    let address = VipId::made_at(mesh, next).address(agreed.networks[&NETWORK].ipv6);
+    agreed.peers.get_mut(&(NETWORK, id(1))).unwrap().ipv6 = address;
+    let unknown = Command::DeleteVip { vip: "db".into() };
+    let mut stale = world.clone();
+    stale.ok(2, world.releasing(None));
+    let commands = [
+        (1, create_vip("web", &[2])),
+        (1, unknown),
+        (1, fail_over(Some(1), &[1])),
+        (1, fail_over(None, &[1])),
+        (1, fail_over(Some(2), &[2])),
+        (3, world.releasing(None)),
+        (1, world.assigning(Some(3), &[1])),
+        (2, world.finish()),
+        (1, detach(2)),
+    ];
+    let mut codes: BTreeSet<_> = commands
+        .into_iter()
+        .map(|(by, command)| world.refused(by, command).code())
+        .collect();
+    codes.insert(collides.refused(1, create_vip("db", &[2])).code());
+    codes.insert(stale.refused(2, world.releasing(None)).code());
     codes
 }
 

@@ -60,12 +60,13 @@ fn refused_texts_are_not_remembered_whole() {
     let mut world = World::of(1, 2);
     let long = "x".repeat(40_000);
     let commands = [
-        Command::AttachPeer {
+        Command::DetachPeer {
             node: long.clone(),
             network: "default".into(),
         },
-        Command::AttachPeer {
-            node: name(2),
+        attach_to(2, &long),
+        Command::CreateNetwork(new_network(&world, &long)),
+        Command::DeleteNetwork {
             network: long.clone(),
         },
         Command::UnregisterDocker { name: long.clone() },

@@ -420,9 +420,38 @@ pub(super) fn label(n: u32, set: &[(&str, &str)], unset: &[&str]) -> Command {
 }
 
 pub(super) fn attach(n: u32) -> Command {
+    attach_to(n, "default")
+}
+
+pub(super) fn attach_to(n: u32, network: &str) -> Command {
+    attach_with(n, network, &[])
+}
+
+/// As no hub, with networks behind it.
+pub(super) fn attach_with(n: u32, network: &str, lan: &[&str]) -> Command {
     Command::AttachPeer {
         node: name(n),
-        network: "default".into(),
+        network: network.into(),
+        hub: false,
+        lan_subnets: prefixes(lan),
+    }
+}
+
+pub(super) fn prefixes(texts: &[&str]) -> BTreeSet<crate::IpPrefix> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// A network with the first free port and prefix.
+pub(super) fn new_network(world: &World, name: &str) -> crate::NewNetwork {
+    let number = u8::try_from(world.agreed().networks.len()).unwrap();
+    crate::NewNetwork {
+        id: NetworkId::from_bytes([0x40 + number; 16]),
+        name: name.into(),
+        ipv4: world.agreed().free_ipv4_prefixes().next().unwrap(),
+        wireguard_port: world.agreed().free_wireguard_port(),
+        routing_mode: crate::RoutingMode::Mesh,
+        pod_subnet_prefix: None,
+        container_subnet_prefix: None,
     }
 }
 

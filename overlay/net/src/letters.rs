@@ -1,16 +1,16 @@
-//! Carries membership messages: one long-lived stream per peer and direction.
+//! Messages that may be lost: one long-lived stream per peer and direction.
 //!
 //! Decides what is given up: of what waits for a peer, the oldest; when the peer cannot be
 //! reached, everything.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use consensus_core::NodeId;
-use overlay_core::membership::{Message, wire};
 use tokio::{
     sync::{Notify, mpsc},
     task::{AbortHandle, JoinSet},
@@ -83,25 +83,28 @@ impl Mailbox {
     }
 }
 
-/// Outgoing messages, by peer.
-pub(super) struct Letters {
+/// Outgoing messages of one channel, by peer.
+pub struct Letters {
     net: Net,
+    channel: Channel,
     mailboxes: BTreeMap<NodeId, Arc<Mailbox>>,
     /// Dropped with the letters, which ends the tasks.
     senders: JoinSet<()>,
 }
 
 impl Letters {
-    pub(super) fn new(net: Net) -> Self {
+    /// None yet.
+    pub fn new(net: Net, channel: Channel) -> Self {
         Self {
             net,
+            channel,
             mailboxes: BTreeMap::new(),
             senders: JoinSet::new(),
         }
     }
 
     /// Sends a message some time, or gives it up for a later one.
-    pub(super) fn post(&mut self, to: NodeId, letter: Vec<u8>) {
+    pub fn post(&mut self, to: NodeId, letter: Vec<u8>) {
         while self.senders.try_join_next().is_some() {}
         if let Some(mailbox) = self.mailboxes.get(&to)
             && mailbox.push(letter.clone())
@@ -113,11 +116,11 @@ impl Letters {
         mailbox.push(letter);
         self.mailboxes.insert(to.clone(), Arc::clone(&mailbox));
         self.senders
-            .spawn(send_letters(self.net.clone(), to, mailbox));
+            .spawn(send_letters(self.net.clone(), self.channel, to, mailbox));
     }
 
     /// Waits until everything has been sent or given up, but no longer than `patience`.
-    pub(super) async fn deliver(&self, patience: Duration) {
+    pub async fn deliver(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let delivered = || {
             self.mailboxes
@@ -130,7 +133,16 @@ impl Letters {
     }
 }
 
-async fn send_letters(net: Net, to: NodeId, mailbox: Arc<Mailbox>) {
+impl fmt::Debug for Letters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Letters")
+            .field("channel", &self.channel)
+            .field("peers", &self.mailboxes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+async fn send_letters(net: Net, channel: Channel, to: NodeId, mailbox: Arc<Mailbox>) {
     let mut stream = None;
     loop {
         let Some(letter) = mailbox.take() else {
@@ -140,10 +152,10 @@ async fn send_letters(net: Net, to: NodeId, mailbox: Arc<Mailbox>) {
             continue;
         };
         if stream.is_none() {
-            match net.open(&to, Channel::Membership).await {
+            match net.open(&to, channel).await {
                 Ok(opened) => stream = Some(opened),
                 Err(error) => {
-                    tracing::debug!(%to, %error, "membership messages given up");
+                    tracing::debug!(%to, ?channel, %error, "messages given up");
                     mailbox.lock().queue.clear();
                     continue;
                 }
@@ -158,19 +170,26 @@ async fn send_letters(net: Net, to: NodeId, mailbox: Arc<Mailbox>) {
     }
 }
 
+/// Reads a message, or says with its code why it is none.
+pub type Decode<M> = fn(&[u8]) -> Result<M, String>;
+
 /// Incoming messages of all peers.
-pub(super) struct Inbox {
-    messages: mpsc::Receiver<(NodeId, Message)>,
-    door: mpsc::Sender<(NodeId, Message)>,
+#[derive(Debug)]
+pub struct Inbox<M> {
+    decode: Decode<M>,
+    messages: mpsc::Receiver<(NodeId, M)>,
+    door: mpsc::Sender<(NodeId, M)>,
     readers: JoinSet<NodeId>,
     /// One reader per peer: a peer's newer stream replaces its older one.
     current: BTreeMap<NodeId, AbortHandle>,
 }
 
-impl Inbox {
-    pub(super) fn new() -> Self {
+impl<M: Send + 'static> Inbox<M> {
+    /// An empty one.
+    pub fn new(decode: Decode<M>) -> Self {
         let (door, messages) = mpsc::channel(INBOX_MAX);
         Self {
+            decode,
             messages,
             door,
             readers: JoinSet::new(),
@@ -179,10 +198,10 @@ impl Inbox {
     }
 
     /// Reads a peer's stream from now on.
-    pub(super) fn accept(&mut self, from: NodeId, stream: FrameStream) {
+    pub fn accept(&mut self, from: NodeId, stream: FrameStream) {
         while self.readers.try_join_next().is_some() {}
         self.current.retain(|_, reader| !reader.is_finished());
-        let reader = read_letters(from.clone(), stream, self.door.clone());
+        let reader = read_letters(from.clone(), stream, self.decode, self.door.clone());
         let handle = self.readers.spawn(reader);
         if let Some(former) = self.current.insert(from, handle) {
             former.abort();
@@ -190,30 +209,31 @@ impl Inbox {
     }
 
     /// The next message. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<(NodeId, Message)> {
+    pub async fn next(&mut self) -> Option<(NodeId, M)> {
         self.messages.recv().await
     }
 
     /// The next message that is there already.
-    pub(super) fn try_next(&mut self) -> Option<(NodeId, Message)> {
+    pub fn try_next(&mut self) -> Option<(NodeId, M)> {
         self.messages.try_recv().ok()
     }
 }
 
-async fn read_letters(
+async fn read_letters<M>(
     from: NodeId,
     mut stream: FrameStream,
-    door: mpsc::Sender<(NodeId, Message)>,
+    decode: Decode<M>,
+    door: mpsc::Sender<(NodeId, M)>,
 ) -> NodeId {
     while let Some(letter) = stream.next().await {
-        match wire::v1::decode(&letter) {
+        match decode(&letter) {
             Ok(message) => {
                 if door.send((from.clone(), message)).await.is_err() {
                     break;
                 }
             }
             Err(error) => {
-                tracing::warn!(%from, code = error.code(), %error, "membership stream closed");
+                tracing::warn!(%from, %error, "stream of messages closed");
                 break;
             }
         }

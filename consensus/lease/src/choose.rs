@@ -1,0 +1,166 @@
+//! Who gets a virtual IP next.
+//!
+//! Decides: the first of the ordered candidates that is fit. Never: prefers an earlier candidate to
+//! a present holder; there is no failback unless somebody wants it.
+
+use std::{collections::BTreeSet, fmt};
+
+use consensus_core::NodeId;
+
+/// Why a node cannot be given a virtual IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unfit {
+    /// It is not on the VIP's list.
+    NotACandidate,
+    /// It has been removed from the mesh.
+    Removed,
+    /// It has no address in the VIP's network.
+    NotInNetwork,
+    /// It is being drained, or is suspended.
+    Draining,
+    /// Membership takes it for suspect, dead or gone.
+    Suspect,
+    /// Its readiness check fails, or has not been heard of.
+    NotReady,
+    /// It is the one that is to lose the VIP.
+    Holder,
+}
+
+impl Unfit {
+    /// Its name in answers and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotACandidate => "not a candidate",
+            Self::Removed => "removed",
+            Self::NotInNetwork => "not in the network",
+            Self::Draining => "draining",
+            Self::Suspect => "suspect",
+            Self::NotReady => "not ready",
+            Self::Holder => "holds it now",
+        }
+    }
+
+    /// Whether a *holder* of which this is true has to go. Not on suspicion: a holder's death is
+    /// the end of its lease, not somebody's opinion.
+    pub const fn costs_the_vip(self) -> bool {
+        match self {
+            Self::NotACandidate
+            | Self::Removed
+            | Self::NotInNetwork
+            | Self::Draining
+            | Self::NotReady => true,
+            Self::Suspect | Self::Holder => false,
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One node on a VIP's ordered list, with what speaks against it now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Candidate {
+    /// Which node.
+    pub node: NodeId,
+    /// Nothing, if it is fit.
+    pub unfit: BTreeSet<Unfit>,
+}
+
+/// A candidate that was passed over.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rejected {
+    /// Which node.
+    pub node: NodeId,
+    /// Why; never nothing.
+    pub unfit: BTreeSet<Unfit>,
+}
+
+/// The next holder: who is wanted, or else the first fit candidate besides the one that is leaving.
+///
+/// # Errors
+/// When there is none: every candidate (or the wanted node) with what speaks against it.
+pub fn choose(
+    candidates: &[Candidate],
+    leaving: Option<&NodeId>,
+    wanted: Option<&NodeId>,
+) -> Result<NodeId, Vec<Rejected>> {
+    let reasons = |candidate: &Candidate| {
+        let mut unfit = candidate.unfit.clone();
+        if leaving == Some(&candidate.node) {
+            unfit.insert(Unfit::Holder);
+        }
+        unfit
+    };
+    let listed: Vec<&Candidate> = (candidates.iter())
+        .filter(|candidate| wanted.is_none_or(|wanted| candidate.node == *wanted))
+        .collect();
+    if let Some(fit) = listed.iter().find(|one| reasons(one).is_empty()) {
+        return Ok(fit.node.clone());
+    }
+    if let (Some(wanted), []) = (wanted, &listed[..]) {
+        return Err(vec![Rejected {
+            node: wanted.clone(),
+            unfit: BTreeSet::from([Unfit::NotACandidate]),
+        }]);
+    }
+    let reject = |one: &&Candidate| Rejected {
+        node: one.node.clone(),
+        unfit: reasons(one),
+    };
+    Err(listed.iter().map(reject).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::node;
+
+    fn candidate(number: u8, unfit: &[Unfit]) -> Candidate {
+        Candidate {
+            node: node(number),
+            unfit: unfit.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn the_first_fit_candidate_is_next() {
+        let list = [
+            candidate(1, &[Unfit::Draining]),
+            candidate(2, &[]),
+            candidate(3, &[]),
+        ];
+        assert_eq!(choose(&list, None, None), Ok(node(2)));
+        assert_eq!(choose(&list, Some(&node(2)), None), Ok(node(3)));
+    }
+
+    #[test]
+    fn whoever_is_wanted_comes_before_the_order_but_not_before_fitness() {
+        let list = [
+            candidate(1, &[]),
+            candidate(2, &[]),
+            candidate(3, &[Unfit::NotReady]),
+        ];
+        assert_eq!(choose(&list, None, Some(&node(2))), Ok(node(2)));
+        let refused = choose(&list, None, Some(&node(3))).unwrap_err();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].unfit, BTreeSet::from([Unfit::NotReady]));
+        let stranger = choose(&list, None, Some(&node(9))).unwrap_err();
+        assert_eq!(stranger[0].unfit, BTreeSet::from([Unfit::NotACandidate]));
+    }
+
+    #[test]
+    fn if_nobody_is_fit_every_candidate_comes_with_its_reasons() {
+        let list = [
+            candidate(1, &[Unfit::Suspect, Unfit::NotInNetwork]),
+            candidate(2, &[]),
+        ];
+        let rejected = choose(&list, Some(&node(2)), None).unwrap_err();
+        let words: Vec<String> = (rejected.iter())
+            .flat_map(|one| one.unfit.iter().map(ToString::to_string))
+            .collect();
+        assert_eq!(words, ["not in the network", "suspect", "holds it now"]);
+    }
+}

@@ -1,0 +1,61 @@
+//! The durations of every profile, as one value.
+//!
+//! Decides nothing. Production has one such value, [`Timings::REAL`]; the exhaustive search counts
+//! in ticks.
+
+use consensus_core::{LeaseProfile, LeaseTiming};
+
+/// More renewals than can be on their way at once: a lease of any profile has room for 14.
+const RENEWALS_OPEN_MAX: usize = 16;
+
+/// Each profile's durations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timings {
+    /// Of [`LeaseProfile::Lan`].
+    pub lan: LeaseTiming,
+    /// Of [`LeaseProfile::Safe`].
+    pub safe: LeaseTiming,
+    /// Of [`LeaseProfile::Wan`].
+    pub wan: LeaseTiming,
+    /// How many renewals of one VIP a holder waits for; the oldest is given up first.
+    pub renewals_open_max: usize,
+}
+
+impl Timings {
+    /// What machines run with.
+    pub const REAL: Self = Self {
+        lan: LeaseProfile::Lan.timing(),
+        safe: LeaseProfile::Safe.timing(),
+        wan: LeaseProfile::Wan.timing(),
+        renewals_open_max: RENEWALS_OPEN_MAX,
+    };
+
+    /// One profile's durations.
+    pub const fn of(&self, profile: LeaseProfile) -> LeaseTiming {
+        match profile {
+            LeaseProfile::Lan => self.lan,
+            LeaseProfile::Safe => self.safe,
+            LeaseProfile::Wan => self.wan,
+        }
+    }
+
+    /// The longest promise a voter can have forgotten in a restart.
+    pub fn quarantine_us(&self) -> u64 {
+        let promises = LeaseProfile::ALL.map(|profile| self.of(profile).promise_us());
+        promises.into_iter().max().unwrap_or_default()
+    }
+}
+
+const _: () = {
+    let real = Timings::REAL;
+    let mut next = 0;
+    while next < LeaseProfile::ALL.len() {
+        let timing = real.of(LeaseProfile::ALL[next]);
+        // Every renewal that can still carry a lease is waited for.
+        assert!(
+            (timing.lease_us / timing.renew_every_us) < 16 && real.renewals_open_max == 16,
+            "a lease has room for more renewals than are waited for"
+        );
+        next += 1;
+    }
+};

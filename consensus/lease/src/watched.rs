@@ -1,0 +1,385 @@
+//! What a coordinator does about one virtual IP.
+//!
+//! Decides: whether the holder stays, is asked to let go or is closed out, who is proposed, and
+//! when its voters change. Never: acts without leadership; the [`Coordinator`](crate::Coordinator)
+//! sees to that.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use consensus_core::{LeaseTiming, LeaseVoters, LogIndex, NodeId, Time, VipId};
+
+use crate::{
+    Assignment, Candidate, CoordinatorOutput, Message, MoveReason, Rejected, Unfit, agreed::later,
+    choose,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Nothing is to be done, or nothing can be.
+    Watching,
+    /// The holder is asked to let go.
+    Asking {
+        reason: MoveReason,
+        until: Time,
+        again: Time,
+    },
+    /// The voters are asked to close, and the next holder is proposed once enough of them have.
+    Closing {
+        reason: MoveReason,
+        closed: BTreeSet<NodeId>,
+        again: Time,
+        propose_at: Time,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) assignment: Assignment,
+    pub(crate) timing: LeaseTiming,
+    pub(crate) heard: Time,
+    /// Whether this epoch's holder was heard at all.
+    pub(crate) renewed: bool,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) wanted: Option<NodeId>,
+    pub(crate) effort: Effort,
+    /// When an unheld VIP's next holder is proposed again.
+    pub(crate) propose_at: Time,
+    /// When a change of voters is proposed again.
+    pub(crate) change_at: Time,
+    pub(crate) rests_on: Option<LogIndex>,
+    pub(crate) complaint: Option<(MoveReason, Vec<Rejected>)>,
+}
+
+impl Watched {
+    pub(crate) const fn new(assignment: Assignment, timing: LeaseTiming, now: Time) -> Self {
+        Self {
+            assignment,
+            timing,
+            heard: now,
+            renewed: false,
+            candidates: Vec::new(),
+            wanted: None,
+            effort: Effort::Watching,
+            propose_at: now,
+            change_at: now,
+            rests_on: None,
+            complaint: None,
+        }
+    }
+
+    pub(crate) fn start_over(&mut self, now: Time) {
+        self.heard = now;
+        self.renewed = false;
+        self.effort = Effort::Watching;
+        self.propose_at = now;
+        self.change_at = now;
+        self.rests_on = None;
+        self.complaint = None;
+    }
+
+    /// Leadership was won or lost. What the voter beside it heard before counts: the silence of a
+    /// holder that died with the leader began then. It has one renewal's time more to be heard.
+    pub(crate) fn begin_again(&mut self, now: Time) {
+        let (heard, renewed) = (self.heard, self.renewed);
+        self.start_over(now);
+        if renewed {
+            let grace = self.timing.missed_us() - self.timing.renew_every_us;
+            let least = Time::from_micros(now.as_micros().saturating_sub(grace));
+            self.heard = heard.max(least);
+            self.renewed = true;
+        }
+    }
+
+    pub(crate) fn learn(&mut self, assignment: &Assignment, now: Time) {
+        let before = std::mem::replace(&mut self.assignment, assignment.clone());
+        if before.epoch != assignment.epoch || before.holder != assignment.holder {
+            self.start_over(now);
+        } else if before.voters_since != assignment.voters_since {
+            self.change_at = now;
+        }
+    }
+
+    const fn missed_at(&self) -> Time {
+        later(self.heard, self.timing.missed_us())
+    }
+
+    /// The next holder, and otherwise, when the present one is out of the question, anyone.
+    fn next(&self, leaving: Option<&NodeId>, strict: bool) -> Result<NodeId, Vec<Rejected>> {
+        let wanted = choose(&self.candidates, leaving, self.wanted.as_ref());
+        if strict || self.wanted.is_none() {
+            return wanted;
+        }
+        wanted.or_else(|_| choose(&self.candidates, leaving, None))
+    }
+
+    /// Why the present holder ought to let go, though it is heard.
+    fn grievance(&self, holder: &NodeId) -> Option<MoveReason> {
+        let listed = self.candidates.iter().find(|one| one.node == *holder);
+        let unfit: BTreeSet<Unfit> = match listed {
+            Some(candidate) => (candidate.unfit.iter().copied())
+                .filter(|reason| reason.costs_the_vip())
+                .collect(),
+            // Nothing is known before the first candidates are.
+            None if self.candidates.is_empty() => BTreeSet::new(),
+            None => BTreeSet::from([Unfit::NotACandidate]),
+        };
+        if !unfit.is_empty() {
+            return Some(MoveReason::Unfit(unfit));
+        }
+        (self.wanted.as_ref())
+            .filter(|wanted| *wanted != holder)
+            .map(|_| MoveReason::Wanted)
+    }
+
+    pub(crate) fn pursue(
+        &mut self,
+        vip: VipId,
+        now: Time,
+        outputs: &mut VecDeque<CoordinatorOutput>,
+    ) {
+        match &self.assignment.holder {
+            None => self.give_out(vip, now, outputs),
+            Some(holder) => {
+                let holder = holder.clone();
+                self.consider(vip, &holder, now, outputs);
+                self.ask(vip, &holder, now, outputs);
+                self.close(vip, &holder, now, outputs);
+            }
+        }
+    }
+
+    /// Nobody holds it: the next epoch needs no closing.
+    fn give_out(&mut self, vip: VipId, now: Time, outputs: &mut VecDeque<CoordinatorOutput>) {
+        if self.propose_at > now {
+            return;
+        }
+        match self.next(None, false) {
+            Ok(to) => {
+                self.propose_at = later(now, self.timing.missed_us());
+                outputs.push_back(CoordinatorOutput::ProposeAssign {
+                    vip,
+                    after: self.assignment.epoch,
+                    to,
+                    closed_by: BTreeSet::new(),
+                    reason: MoveReason::Unheld,
+                });
+            }
+            Err(rejected) => self.complain(vip, MoveReason::Unheld, rejected, outputs),
+        }
+    }
+
+    /// Whether to begin. A holder that nobody could replace stays, whatever is said of it.
+    fn consider(
+        &mut self,
+        vip: VipId,
+        holder: &NodeId,
+        now: Time,
+        outputs: &mut VecDeque<CoordinatorOutput>,
+    ) {
+        if self.effort != Effort::Watching {
+            return;
+        }
+        let (reason, unheard) = if self.missed_at() <= now {
+            (MoveReason::Unheard, true)
+        } else if let Some(reason) = self.grievance(holder) {
+            (reason, false)
+        } else {
+            self.complaint = None;
+            return;
+        };
+        let strict = reason == MoveReason::Wanted;
+        if let Err(rejected) = self.next(Some(holder), strict) {
+            self.complain(vip, reason, rejected, outputs);
+            return;
+        }
+        self.effort = if unheard {
+            Effort::closing(reason, now)
+        } else {
+            let until = later(now, self.timing.missed_us());
+            Effort::Asking {
+                reason,
+                until,
+                again: now,
+            }
+        };
+    }
+
+    fn ask(
+        &mut self,
+        vip: VipId,
+        holder: &NodeId,
+        now: Time,
+        outputs: &mut VecDeque<CoordinatorOutput>,
+    ) {
+        let Effort::Asking {
+            reason,
+            until,
+            again,
+        } = &mut self.effort
+        else {
+            return;
+        };
+        if *until <= now {
+            self.effort = Effort::closing(reason.clone(), now);
+            return;
+        }
+        if *again <= now {
+            *again = later(now, self.timing.renew_every_us);
+            let epoch = self.assignment.epoch;
+            let message = Message::LetGo { vip, epoch };
+            let to = holder.clone();
+            outputs.push_back(CoordinatorOutput::Send { to, message });
+        }
+    }
+
+    fn close(
+        &mut self,
+        vip: VipId,
+        holder: &NodeId,
+        now: Time,
+        outputs: &mut VecDeque<CoordinatorOutput>,
+    ) {
+        let next = (self.next(Some(holder), false)).or_else(|_| self.next(None, false));
+        let Effort::Closing {
+            reason,
+            closed,
+            again,
+            propose_at,
+        } = &mut self.effort
+        else {
+            return;
+        };
+        let epoch = self.assignment.epoch;
+        if !self.assignment.voters.close_majority(closed) {
+            if *again <= now {
+                *again = later(now, self.timing.renew_every_us);
+                let voters = self.assignment.voters.everyone();
+                outputs.extend(voters.difference(closed).map(|to| {
+                    let message = Message::Close { vip, epoch };
+                    let to = to.clone();
+                    CoordinatorOutput::Send { to, message }
+                }));
+            }
+            return;
+        }
+        if *propose_at > now {
+            return;
+        }
+        let reason = reason.clone();
+        match next {
+            Ok(to) => {
+                *propose_at = later(now, self.timing.missed_us());
+                outputs.push_back(CoordinatorOutput::ProposeAssign {
+                    vip,
+                    after: epoch,
+                    to,
+                    closed_by: closed.clone(),
+                    reason,
+                });
+            }
+            Err(rejected) => self.complain(vip, reason, rejected, outputs),
+        }
+    }
+
+    /// Begins a joint phase when other voters are wanted, and ends one when the holder's lease
+    /// rests on it. An epoch that is being closed has no use for either: the next begins anew.
+    pub(crate) fn change_voters(
+        &mut self,
+        vip: VipId,
+        wanted: &BTreeSet<NodeId>,
+        now: Time,
+        outputs: &mut VecDeque<CoordinatorOutput>,
+    ) {
+        if !self.change_due(wanted) || self.change_at > now {
+            return;
+        }
+        self.change_at = later(now, self.timing.missed_us());
+        let epoch = self.assignment.epoch;
+        let voters_since = self.assignment.voters_since;
+        outputs.push_back(match &self.assignment.voters {
+            LeaseVoters::Stable(_) => CoordinatorOutput::ProposeJoint {
+                vip,
+                epoch,
+                voters_since,
+                new: wanted.clone(),
+            },
+            LeaseVoters::Joint { .. } => CoordinatorOutput::ProposeStable {
+                vip,
+                epoch,
+                voters_since,
+            },
+        });
+    }
+
+    fn change_due(&self, wanted: &BTreeSet<NodeId>) -> bool {
+        if self.assignment.holder.is_none() || matches!(self.effort, Effort::Closing { .. }) {
+            return false;
+        }
+        match &self.assignment.voters {
+            LeaseVoters::Stable(set) => !wanted.is_empty() && set != wanted,
+            LeaseVoters::Joint { .. } => self.rests_on == Some(self.assignment.voters_since),
+        }
+    }
+
+    pub(crate) fn complains_of_silence(&self) -> bool {
+        (self.complaint.as_ref()).is_some_and(|(reason, _)| *reason == MoveReason::Unheard)
+    }
+
+    fn complain(
+        &mut self,
+        vip: VipId,
+        reason: MoveReason,
+        rejected: Vec<Rejected>,
+        outputs: &mut VecDeque<CoordinatorOutput>,
+    ) {
+        let complaint = Some((reason.clone(), rejected.clone()));
+        if self.complaint != complaint {
+            self.complaint = complaint;
+            outputs.push_back(CoordinatorOutput::NoCandidate {
+                vip,
+                reason,
+                rejected,
+            });
+        }
+    }
+
+    /// The next moment at which something is to be done without anything being heard. Where only
+    /// better candidates could help there is none.
+    pub(crate) fn due(&self, wanted: &BTreeSet<NodeId>) -> Option<Time> {
+        let pursued = match &self.effort {
+            Effort::Watching if self.assignment.holder.is_none() => {
+                self.complaint.is_none().then_some(self.propose_at)
+            }
+            Effort::Watching if self.complains_of_silence() => None,
+            Effort::Watching => Some(self.missed_at()),
+            Effort::Asking { until, again, .. } => Some(*until.min(again)),
+            Effort::Closing {
+                closed,
+                again,
+                propose_at,
+                ..
+            } => {
+                if !self.assignment.voters.close_majority(closed) {
+                    Some(*again)
+                } else if self.complaint.is_some() {
+                    None
+                } else {
+                    Some(*propose_at)
+                }
+            }
+        };
+        let changed = self.change_due(wanted).then_some(self.change_at);
+        pursued.into_iter().chain(changed).min()
+    }
+}
+
+impl Effort {
+    const fn closing(reason: MoveReason, now: Time) -> Self {
+        Self::Closing {
+            reason,
+            closed: BTreeSet::new(),
+            again: now,
+            propose_at: now,
+        }
+    }
+}

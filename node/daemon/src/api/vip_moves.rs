@@ -1,0 +1,196 @@
+//! Virtual IPs moved on an operator's order: a failover, or a drill that tells what a move costs.
+//!
+//! Decides nothing: what a move is, and when it is over, `mesh::vip_desk` and `mesh::drill` say.
+
+use std::time::Duration;
+
+use axum::{Json, extract::Path};
+use consensus_core::{Agreed, Command, Refusal};
+use node_api::{
+    ApiError,
+    types::{DrillPeer, DrillRequest, DrillView, FailoverRequest, FailoverView},
+};
+use tokio::time::Instant;
+
+use super::{Answer, Body, Member};
+use crate::{
+    mesh::{
+        Mesh,
+        drill::{Drill, Drilled, PLANNED_WITHIN, Sight, conduct},
+    },
+    node::invalid_text,
+};
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+pub(super) async fn fail_over(
+    Member(mesh): Member,
+    Path(vip): Path<String>,
+    Body(request): Body<FailoverRequest>,
+) -> Answer<FailoverView> {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let (id, row) = agreed
+        .find_vip(&vip)
+        .map(|(id, row)| (id, row.clone()))
+        .ok_or_else(|| Refusal::VipUnknown { vip: vip.clone() })?;
+    let began = Instant::now();
+    let command = Command::RequestFailover {
+        vip,
+        to: request.to,
+        reachable: mesh.vips.heard(),
+    };
+    let (index, done) = mesh.proposer.submit(command).await?;
+    let mut view = FailoverView {
+        raft_index: index.0,
+        moved: false,
+        from: row.holder.as_ref().map(|id| agreed.former_name_of(id)),
+        to: None,
+        epoch: None,
+        took_us: None,
+        warnings: super::warnings_of(done),
+    };
+    if request.wait {
+        let by = began + PLANNED_WITHIN;
+        let moved = mesh.vips.moved(id, row.epoch, by).await;
+        let moved = moved.ok_or_else(|| not_moved(&mesh, &row.name))?;
+        view.moved = true;
+        view.took_us = Some(micros(began.elapsed()));
+        view.epoch = Some(moved.epoch.0);
+        view.to = Some(mesh.proposer.views.view().agreed.name_of(&moved.to));
+    }
+    Ok(Json(view))
+}
+
+/// It was ordered, and has not happened.
+fn not_moved(mesh: &Mesh, name: &str) -> ApiError {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let row = agreed.find_vip(name).map(|(_, row)| row);
+    let on = row.map_or_else(
+        || "deleted meanwhile".to_owned(),
+        |row| match &row.holder {
+            Some(holder) => format!("given to {}", agreed.former_name_of(holder)),
+            None => "held by nobody".to_owned(),
+        },
+    );
+    let within = PLANNED_WITHIN.as_secs();
+    let message = format!(
+        "in {within} s no new holder of {name} has said that the address is open there; it is {on}"
+    );
+    let hint = format!("the order stands: `shoal vip show {name}` tells how it is");
+    ApiError::new("VirtualIpNotMovedError", message, hint)
+}
+
+pub(super) async fn drill(
+    Member(mesh): Member,
+    Path(vip): Path<String>,
+    Body(request): Body<DrillRequest>,
+) -> Answer<DrillView> {
+    let to = request.to;
+    let kill = false;
+    carried_out(&mesh, Drill { vip, to, kill }).await
+}
+
+pub(super) async fn drill_dead(
+    Member(mesh): Member,
+    Path(vip): Path<String>,
+    Body(request): Body<DrillRequest>,
+) -> Answer<DrillView> {
+    if let Some(to) = request.to {
+        let rule = "nobody where the holder is killed: the first candidate that is fit takes over";
+        return Err(invalid_text("heir", &to, rule).into());
+    }
+    let (to, kill) = (None, true);
+    carried_out(&mesh, Drill { vip, to, kill }).await
+}
+
+async fn carried_out(mesh: &Mesh, drill: Drill) -> Answer<DrillView> {
+    let drilled = conduct(&mesh.vips, &drill).await?;
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    Ok(Json(view(&agreed, &drilled, drill.kill)))
+}
+
+fn view(agreed: &Agreed, drilled: &Drilled, killed: bool) -> DrillView {
+    let mut peers: Vec<DrillPeer> = drilled
+        .sights
+        .iter()
+        .map(|sight| peer(agreed, sight))
+        .collect();
+    peers.sort_by(|a, b| (b.outage_us, &a.node).cmp(&(a.outage_us, &b.node)));
+    DrillView {
+        vip: drilled.row.name.clone(),
+        address: drilled.row.address,
+        killed,
+        moved: drilled.moved.is_some(),
+        from: agreed.former_name_of(&drilled.from),
+        to: drilled
+            .moved
+            .as_ref()
+            .map(|moved| agreed.name_of(&moved.to)),
+        epoch: drilled.moved.as_ref().map(|moved| moved.epoch.0),
+        took_us: micros(drilled.took),
+        outage_us: drilled.worst_us(),
+        every_us: micros(drilled.every),
+        peers,
+        warnings: drilled.warnings.clone(),
+    }
+}
+
+fn peer(agreed: &Agreed, (node, sight): &Sight) -> DrillPeer {
+    let node = agreed.former_name_of(node);
+    match sight {
+        Ok(seen) => DrillPeer {
+            node,
+            outage_us: Some(seen.silence_us),
+            sent: seen.sent,
+            answers: seen.answers,
+            pause_us: Some(seen.pause_us),
+            answering: seen.answering,
+            reason: (!seen.answering).then(|| "the address was still silent at the end".into()),
+        },
+        Err(reason) => DrillPeer {
+            node,
+            outage_us: None,
+            sent: 0,
+            answers: 0,
+            pause_us: None,
+            answering: false,
+            reason: Some(reason.clone()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consensus_core::NodeId;
+
+    use super::*;
+    use crate::mesh::vip_wire::Observation;
+
+    fn id(letter: char) -> NodeId {
+        let rest: String = std::iter::repeat_n(letter, 44).collect();
+        format!("12D3KooW{rest}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_peer_that_saw_nothing_says_why_and_one_that_still_waits_is_told_apart() {
+        let agreed = Agreed::default();
+        let mut seen = Observation {
+            sent: 300,
+            answers: 290,
+            silence_us: 24_000,
+            pause_us: 6_000,
+            answering: true,
+        };
+        let saw = peer(&agreed, &(id('a'), Ok(seen.clone())));
+        assert_eq!((saw.outage_us, saw.reason), (Some(24_000), None));
+        seen.answering = false;
+        let waits = peer(&agreed, &(id('a'), Ok(seen)));
+        assert_eq!(waits.outage_us, Some(24_000));
+        assert!(waits.reason.is_some_and(|why| why.contains("still silent")));
+        let blind = peer(&agreed, &(id('b'), Err("not heard of".into())));
+        assert_eq!((blind.outage_us, blind.sent), (None, 0));
+        assert_eq!(blind.reason.as_deref(), Some("not heard of"));
+    }
+}

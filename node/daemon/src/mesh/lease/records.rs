@@ -1,0 +1,230 @@
+//! What the lease protocol must not forget, in one file.
+//!
+//! Decides nothing. Writes are bundled: while one is on its way to the disk, what comes is kept for
+//! the next, and each is confirmed when a file that has it was synced. A write that failed confirms
+//! nothing; the protocol asks again.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use consensus_core::{Epoch, LogIndex, VipId};
+use consensus_lease::HolderRecord;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use crate::data_dir::replace_file;
+
+/// The leading byte of the file.
+const VERSION: u8 = 1;
+
+/// What the file has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Contents {
+    /// As a voter: closed through this epoch.
+    closed: BTreeMap<VipId, Epoch>,
+    /// As a holder: epoch, the entry that wrote its voters, and whether it was let go.
+    held: BTreeMap<VipId, (Epoch, LogIndex, bool)>,
+}
+
+/// Something that the protocol waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// A closure.
+    Closure(VipId, Epoch),
+    /// A holder's record.
+    Held(VipId, HolderRecord),
+}
+
+/// The file, and what is on its way into it.
+#[derive(Debug)]
+pub(super) struct Records {
+    path: PathBuf,
+    contents: Contents,
+    waiting: Vec<Written>,
+    /// Whether the file lacks something of the contents.
+    stale: bool,
+    writing: Option<(JoinHandle<io::Result<()>>, Vec<Written>)>,
+}
+
+impl Records {
+    /// What an earlier run left. A file that cannot be read is no empty one.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        let contents = match std::fs::read(&path) {
+            Ok(bytes) => decode(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            path,
+            contents,
+            waiting: Vec::new(),
+            stale: false,
+            writing: None,
+        })
+    }
+
+    /// What was closed here.
+    pub(super) fn closed(&self) -> BTreeMap<VipId, Epoch> {
+        self.contents.closed.clone()
+    }
+
+    /// What was held here.
+    pub(super) fn held(&self) -> BTreeMap<VipId, HolderRecord> {
+        let held = self.contents.held.iter();
+        held.map(|(vip, (epoch, voters_since, let_go))| {
+            let record = HolderRecord {
+                epoch: *epoch,
+                voters_since: *voters_since,
+                let_go: *let_go,
+            };
+            (*vip, record)
+        })
+        .collect()
+    }
+
+    /// To be written.
+    pub(super) fn write(&mut self, what: Written) {
+        match what {
+            Written::Closure(vip, through) => {
+                self.contents.closed.insert(vip, through);
+            }
+            Written::Held(vip, record) => {
+                let row = (record.epoch, record.voters_since, record.let_go);
+                self.contents.held.insert(vip, row);
+            }
+        }
+        self.stale = true;
+        if !self.waiting.contains(&what) {
+            self.waiting.push(what);
+        }
+        self.begin();
+    }
+
+    /// Nobody needs it any more. It goes with the next write.
+    pub(super) fn forget_closure(&mut self, vip: VipId) {
+        self.contents.closed.remove(&vip);
+    }
+
+    /// Nobody needs it any more. It goes with the next write.
+    pub(super) fn forget_held(&mut self, vip: VipId) {
+        self.contents.held.remove(&vip);
+    }
+
+    fn begin(&mut self) {
+        if self.writing.is_some() || !self.stale {
+            return;
+        }
+        self.stale = false;
+        let (path, bytes) = (self.path.clone(), encode(&self.contents));
+        let task = tokio::task::spawn_blocking(move || replace_file(&path, &bytes));
+        self.writing = Some((task, std::mem::take(&mut self.waiting)));
+    }
+
+    /// Waits until something is on the disk, for ever while nothing is on its way. Given up
+    /// half-way it has lost nothing.
+    pub(super) async fn written(&mut self) -> Vec<Written> {
+        let Some((task, _)) = &mut self.writing else {
+            return std::future::pending().await;
+        };
+        let result = task
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        let (_, confirmed) = self.writing.take().expect("only taken here");
+        let confirmed = match result {
+            Ok(()) => confirmed,
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "closures of leases are not written");
+                self.stale = !self.waiting.is_empty();
+                Vec::new()
+            }
+        };
+        self.begin();
+        confirmed
+    }
+}
+
+fn encode(contents: &Contents) -> Vec<u8> {
+    let body = postcard::to_stdvec(contents).expect("maps of numbers have a postcard form");
+    let sum = blake3::hash(&body);
+    [&[VERSION][..], sum.as_bytes(), &body].concat()
+}
+
+fn decode(bytes: &[u8]) -> io::Result<Contents> {
+    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    let (version, rest) = bytes.split_first().ok_or_else(|| bad("it is empty"))?;
+    if *version != VERSION {
+        return Err(bad("it is of another version of shoal"));
+    }
+    let (sum, body) = rest
+        .split_first_chunk::<{ blake3::OUT_LEN }>()
+        .ok_or_else(|| bad("it is cut off"))?;
+    if blake3::hash(body) != blake3::Hash::from_bytes(*sum) {
+        return Err(bad("it is damaged"));
+    }
+    postcard::from_bytes(body).map_err(|_| bad("it is damaged"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vip(number: u8) -> VipId {
+        VipId::from_bytes([number; 16])
+    }
+
+    #[tokio::test]
+    async fn what_was_confirmed_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.bin");
+        let mut records = Records::open(path.clone()).unwrap();
+        let record = HolderRecord {
+            epoch: Epoch(7),
+            voters_since: LogIndex(3),
+            let_go: true,
+        };
+        let all = [
+            Written::Closure(vip(1), Epoch(4)),
+            Written::Held(vip(2), record),
+            Written::Closure(vip(1), Epoch(5)),
+        ];
+        all.into_iter().for_each(|what| records.write(what));
+        let mut confirmed = Vec::new();
+        while confirmed.len() < all.len() {
+            confirmed.extend(records.written().await);
+        }
+        assert_eq!(confirmed, all);
+        let again = Records::open(path).unwrap();
+        assert_eq!(again.closed(), BTreeMap::from([(vip(1), Epoch(5))]));
+        assert_eq!(again.held(), BTreeMap::from([(vip(2), record)]));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_confirms_nothing_and_the_next_one_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.bin");
+        std::fs::create_dir(folder.path().join("leases.bin.new")).unwrap();
+        let mut records = Records::open(path.clone()).unwrap();
+        records.write(Written::Closure(vip(1), Epoch(4)));
+        assert_eq!(records.written().await, []);
+        std::fs::remove_dir(folder.path().join("leases.bin.new")).unwrap();
+        records.write(Written::Closure(vip(2), Epoch(1)));
+        assert_eq!(
+            records.written().await,
+            [Written::Closure(vip(2), Epoch(1))]
+        );
+        assert_eq!(Records::open(path).unwrap().closed().len(), 2);
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.bin");
+        let mut good = encode(&Contents::default());
+        for bad in [&[][..], &[9], &[1, 2, 3]] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(Records::open(path.clone()).is_err(), "{bad:?}");
+        }
+        *good.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, good).unwrap();
+        assert!(Records::open(path).is_err());
+    }
+}

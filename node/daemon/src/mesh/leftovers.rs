@@ -1,0 +1,90 @@
+//! Overlay interfaces that nobody wants any more: of networks that this node lost its place in while
+//! its daemon was away.
+//!
+//! Decides which interfaces those are: called as shoal calls its own, and of no network that the
+//! node has a place in. Whether one is really shoal's, by its key or its record, is for bringing it
+//! up to tell. Never: touches an interface that is not.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use overlay_core::peers::DEFAULT_MTU;
+use overlay_wireguard::{Fence, InterfaceSettings, PrivateKey, bring_up};
+
+/// What the names of all overlay interfaces begin with.
+const OURS: &str = "shoal-";
+
+/// The interfaces of this machine that are called as overlays and are none of `wanted`.
+pub(super) fn leftovers(links: &Path, wanted: &BTreeSet<String>) -> Vec<String> {
+    let entries = fs::read_dir(links).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut left: Vec<String> = names
+        .filter(|name| name.starts_with(OURS) && !wanted.contains(name))
+        .collect();
+    left.sort();
+    left
+}
+
+/// Takes an interface down with its fence, if it is shoal's.
+pub(super) async fn remove(name: String, key: PrivateKey, run_folder: PathBuf) {
+    let handle = name.trim_start_matches(OURS).replace('-', "_");
+    let settings = InterfaceSettings {
+        name: name.clone(),
+        private_key: key,
+        // Any port: it is about to go.
+        listen_port: 0,
+        mtu: DEFAULT_MTU,
+        run_folder,
+        device_command: InterfaceSettings::own_device_command(),
+    };
+    let down = match bring_up(settings).await {
+        Ok(interface) => interface.down().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = down {
+        tracing::warn!(
+            interface = name,
+            error,
+            "an interface of a network that this node is not in stays"
+        );
+        return;
+    }
+    tracing::info!(
+        interface = name,
+        "an interface of a network that this node is not in is gone"
+    );
+    // Left behind, it would shut out another network that gets these addresses.
+    let removed = match Fence::new(&handle, &name, []) {
+        Ok(fence) => fence.remove().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(interface = name, %error, "the fence of an interface that is gone still stands");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_overlays_that_nobody_wants_are_left_over() {
+        let links = tempfile::tempdir().unwrap();
+        for name in [
+            "lo",
+            "eth0",
+            "shoal-default",
+            "shoal-b-2",
+            "shoal-a",
+            "shoalx",
+        ] {
+            fs::create_dir(links.path().join(name)).unwrap();
+        }
+        let wanted = ["shoal-default".to_owned()].into();
+        assert_eq!(leftovers(links.path(), &wanted), ["shoal-a", "shoal-b-2"]);
+        assert!(leftovers(Path::new("/nowhere"), &wanted).is_empty());
+    }
+}

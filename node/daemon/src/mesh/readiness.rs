@@ -1,0 +1,337 @@
+//! Asks this node, for every virtual IP that it may hold, whether it is fit to.
+//!
+//! Decides nothing: how often, what, and how many failures count is agreed and `ReadinessCount`'s. A
+//! node is asked at its own overlay address. It tells the mesh when the answer changes.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use consensus_core::{
+    Command, NetworkId, NodeId, Probe, ReadinessCheck, ReadinessCount, VipId,
+    limits::TEXT_BYTES_MAX,
+};
+use http_body_util::Empty;
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use super::{overlay::OverlayStatus, proposer::Proposer};
+
+/// What a candidate without a check is looked at by.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The task's inputs.
+pub(crate) struct Readiness {
+    pub(crate) me: NodeId,
+    pub(crate) proposer: Proposer,
+    pub(crate) overlay: watch::Receiver<OverlayStatus>,
+    /// Why this host can hold no virtual IP at all, if so.
+    pub(crate) gateless: watch::Receiver<Option<String>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// One virtual IP that this node may hold, and what is asked about it.
+#[derive(Clone, PartialEq)]
+struct Question {
+    vip: VipId,
+    network: NetworkId,
+    check: Option<ReadinessCheck>,
+}
+
+impl Readiness {
+    /// Runs until cancelled.
+    pub(crate) async fn run(self) {
+        let this = Arc::new(self);
+        let mut view = this.proposer.views.watch();
+        let mut asking: BTreeMap<VipId, (Question, AbortHandle)> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let agreed = view.borrow_and_update().agreed.clone();
+            let mine = agreed.virtual_ips.iter();
+            let mine = mine.filter(|(_, row)| row.is_candidate(&this.me));
+            let questions: BTreeMap<VipId, Question> = mine
+                .map(|(vip, row)| {
+                    let question = Question {
+                        vip: *vip,
+                        network: row.network,
+                        check: row.check.clone(),
+                    };
+                    (*vip, question)
+                })
+                .collect();
+            let gone = asking.extract_if(.., |vip, (asked, _)| questions.get(vip) != Some(asked));
+            gone.for_each(|(_, (_, task))| task.abort());
+            for (vip, question) in questions {
+                asking.entry(vip).or_insert_with(|| {
+                    let task = tasks.spawn(this.clone().ask_on(question.clone()));
+                    (question, task)
+                });
+            }
+            while tasks.try_join_next().is_some() {}
+            // Both arms only wait.
+            tokio::select! {
+                () = this.stop.cancelled() => return,
+                changed = view.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn ask_on(self: Arc<Self>, question: Question) {
+        let mut count = ReadinessCount::new();
+        let every = question.check.as_ref().map(ReadinessCheck::interval);
+        let mut ticks = interval(every.unwrap_or(LOOK_EVERY));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            count.note(self.outcome(&question).await);
+            let agreed = self.proposer.views.view().agreed.clone();
+            let Some(row) = agreed.virtual_ips.get(&question.vip) else {
+                continue;
+            };
+            let known = row.readiness.get(&self.me);
+            let Some(news) = count.news(known) else {
+                continue;
+            };
+            // Without a check a candidate is fit that has said nothing.
+            if news.is_ok() && known.is_none() && question.check.is_none() {
+                continue;
+            }
+            let mut reason = news.err().unwrap_or_default().to_owned();
+            while reason.len() > TEXT_BYTES_MAX {
+                reason.pop();
+            }
+            tracing::info!(vip = row.name, ready = news.is_ok(), reason, "readiness");
+            let command = Command::ReportReadiness {
+                vip: question.vip,
+                ready: news.is_ok(),
+                reason,
+            };
+            if let Err(error) = self.proposer.submit(command).await {
+                tracing::debug!(vip = row.name, %error, "readiness is not told yet");
+            }
+        }
+    }
+
+    async fn outcome(&self, question: &Question) -> Result<(), String> {
+        if let Some(reason) = self.gateless.borrow().clone() {
+            return Err(reason);
+        }
+        let up = self.overlay.borrow().up.get(&question.network).cloned();
+        let own = up.ok_or("its interface is not up")?;
+        let Some(check) = &question.check else {
+            return Ok(());
+        };
+        let asked = ask(&check.probe, own.ipv6.into());
+        match timeout(check.timeout(), asked).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
+        }
+    }
+}
+
+async fn ask(probe: &Probe, address: IpAddr) -> Result<(), String> {
+    match probe {
+        Probe::Tcp { port } => connect(address, *port).await.map(drop),
+        Probe::Http { port, path, tls } => {
+            let stream = connect(address, *port).await?;
+            let host = SocketAddr::new(address, *port).to_string();
+            if *tls {
+                let connector = TlsConnector::from(Arc::new(believing_anybody()));
+                let name = ServerName::IpAddress(address.into());
+                let stream = connector.connect(name, stream).await;
+                get(stream.map_err(|error| error.to_string())?, &host, path).await
+            } else {
+                get(stream, &host, path).await
+            }
+        }
+        Probe::Command { argv } => run(argv).await,
+    }
+}
+
+async fn connect(address: IpAddr, port: u16) -> Result<TcpStream, String> {
+    let connected = TcpStream::connect((address, port)).await;
+    connected.map_err(|error| error.to_string())
+}
+
+async fn get<S>(stream: S, host: &str, path: &str) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |error: hyper::Error| error.to_string();
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(failed)?;
+    let request = Request::get(path)
+        .header(hyper::header::HOST, host)
+        .header(hyper::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    // The connection is driven only as long as the answer's head is waited for.
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // What came before the end is there, or never will be.
+        _ = connection => answer.await,
+    };
+    let status = answer.map_err(failed)?.status();
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(format!("it answered {status}"))
+    }
+}
+
+async fn run(argv: &[String]) -> Result<(), String> {
+    let (program, arguments) = argv.split_first().ok_or("no program is named")?;
+    let mut command = tokio::process::Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    match command.status().await {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the program ended with {status}")),
+        Err(error) => Err(format!("the program did not start: {error}")),
+    }
+}
+
+/// A node asks itself: whose name is on the certificate says nothing about whether it is ready.
+fn believing_anybody() -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(algorithms.supported_schemes())))
+        .with_no_client_auth()
+}
+
+#[derive(Debug)]
+struct Anybody(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+    async fn listening() -> (TcpListener, u16) {
+        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[tokio::test]
+    async fn a_port_that_takes_connections_is_ready_and_a_closed_one_says_why_not() {
+        let (listener, port) = listening().await;
+        ask(&Probe::Tcp { port }, HERE).await.unwrap();
+        drop(listener);
+        let reason = ask(&Probe::Tcp { port }, HERE).await.unwrap_err();
+        assert!(reason.contains("refused"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn only_a_status_of_success_is_ready() {
+        for (head, ready) in [
+            ("HTTP/1.1 200 OK", true),
+            ("HTTP/1.1 204 No Content", true),
+            ("HTTP/1.1 503 Service Unavailable", false),
+            ("HTTP/1.1 302 Found", false),
+            ("nonsense", false),
+        ] {
+            let (listener, port) = listening().await;
+            let answer = format!("{head}\r\nContent-Length: 0\r\n\r\n");
+            let server = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let read = stream.read(&mut request).await.unwrap();
+                assert!(request[..read].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            };
+            let path = "/readyz".to_owned();
+            let probe = Probe::Http {
+                port,
+                path,
+                tls: false,
+            };
+            let ((), outcome) = tokio::join!(server, ask(&probe, HERE));
+            assert_eq!(outcome.is_ok(), ready, "{head}: {outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_is_ready_when_it_ends_well() {
+        let command = |argv: &[&str]| Probe::Command {
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        };
+        ask(&command(&["/bin/true"]), HERE).await.unwrap();
+        let reason = ask(&command(&["/bin/false"]), HERE).await.unwrap_err();
+        assert!(reason.contains("exit status: 1"), "{reason}");
+        let reason = ask(&command(&["/nowhere/to/be/found"]), HERE).await;
+        assert!(reason.unwrap_err().contains("did not start"));
+    }
+}

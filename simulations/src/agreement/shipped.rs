@@ -1,0 +1,49 @@
+//! The scenarios of agreement that come with shoal.
+//!
+//! Decides: which there are. Their texts are part of the program.
+
+use super::Scenario;
+use crate::scenario::{ScenarioError, Shipped};
+
+macro_rules! shipped {
+    ($($name:literal),+ $(,)?) => {
+        const SHIPPED: &[Shipped] = &[$(Shipped {
+            name: $name,
+            text: include_str!(concat!("../../scenarios/agreement/", $name, ".toml")),
+        }),+];
+    };
+}
+
+shipped![
+    "leader_dies",
+    "leader_killed",
+    "leader_cut_off",
+    "leader_mute",
+    "leader_deaf",
+    "leader_stalls",
+    "server_restarts",
+    "server_replaced",
+    "slow_disks",
+    "power_cut",
+    "clock_drift",
+    "server_storm",
+];
+
+/// All of them, the simplest first.
+pub const fn shipped() -> &'static [Shipped] {
+    SHIPPED
+}
+
+/// The one of that name.
+///
+/// # Errors
+/// When there is none.
+pub fn find(name: &str) -> Result<Scenario, ScenarioError> {
+    match SHIPPED.iter().find(|shipped| shipped.name == name) {
+        Some(shipped) => Scenario::parse(shipped.text),
+        None => Err(ScenarioError::Unknown {
+            name: name.to_owned(),
+            known: SHIPPED.iter().map(|shipped| shipped.name).collect(),
+        }),
+    }
+}
