@@ -7,13 +7,14 @@
 //! - A renewal is acknowledged only while the applied state names its sender and its epoch and that
 //!   epoch is not closed. From then on, for L(1+rho), no close of the VIP is answered.
 //! - A close is answered only when its closure is durable, every promise for the VIP has run out,
-//!   and this life of the daemon is older than the longest promise that a former life can have given.
+//!   and this life of the daemon is older than the longest promise that a former life can have given
+//!   for that VIP.
 //! - A closure only rises. It says "this epoch and all below", so it stays true when the applied
 //!   state falls behind in a restart and names an old epoch again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use consensus_core::{Epoch, LogIndex, NodeId, Time, VipId};
+use consensus_core::{Epoch, LeaseProfile, LogIndex, NodeId, Time, VipId};
 
 use crate::{
     Assignments, Granted, Life, Message, Renewal, Timings,
@@ -69,6 +70,14 @@ struct Closure {
     waiting: BTreeMap<NodeId, Epoch>,
 }
 
+/// What the applied state says of one VIP.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Known {
+    holder: Option<NodeId>,
+    epoch: Epoch,
+    profile: LeaseProfile,
+}
+
 /// One server's voter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Voter {
@@ -76,7 +85,7 @@ pub struct Voter {
     planted: Planted,
     quarantined_until: Time,
     revision: LogIndex,
-    agreed: BTreeMap<VipId, (Option<NodeId>, Epoch)>,
+    agreed: BTreeMap<VipId, Known>,
     promised_until: BTreeMap<VipId, Time>,
     closures: BTreeMap<VipId, Closure>,
     outputs: VecDeque<VoterOutput>,
@@ -115,7 +124,14 @@ impl Voter {
         }
         self.revision = revision;
         self.agreed = (agreed.iter())
-            .map(|(vip, one)| (*vip, (one.holder.clone(), one.epoch)))
+            .map(|(vip, one)| {
+                let known = Known {
+                    holder: one.holder.clone(),
+                    epoch: one.epoch,
+                    profile: one.profile,
+                };
+                (*vip, known)
+            })
             .collect();
         self.forget_gone();
         self.handle_timeout(now);
@@ -186,7 +202,17 @@ impl Voter {
         if self.planted.has(PlantedBug::NoQuarantine) {
             return promised;
         }
-        promised.max(self.quarantined_until)
+        promised.max(self.quarantine(vip))
+    }
+
+    /// Until when a former life's promise for the VIP may run. A VIP's profile never changes, so
+    /// none lasts longer than its own; what is not known may have had the longest.
+    fn quarantine(&self, vip: VipId) -> Time {
+        let profile = self.agreed.get(&vip).map(|known| known.profile);
+        let shorter = profile.map_or(0, |profile| {
+            self.timings.quarantine_us() - self.timings.of(profile).promise_us()
+        });
+        Time::from_micros(self.quarantined_until.as_micros().saturating_sub(shorter))
     }
 
     fn renew(&mut self, from: &NodeId, life: Life, sent: Time, renewals: &[Renewal], now: Time) {
@@ -220,7 +246,12 @@ impl Voter {
     }
 
     fn grants(&self, from: &NodeId, renewal: &Renewal) -> bool {
-        let Some((holder, epoch)) = self.agreed.get(&renewal.vip) else {
+        let Some(Known {
+            holder,
+            epoch,
+            profile,
+        }) = self.agreed.get(&renewal.vip)
+        else {
             return false;
         };
         if self.planted.has(PlantedBug::EpochIgnored) {
@@ -228,13 +259,14 @@ impl Voter {
         }
         let closed = self.is_closed(renewal.vip, renewal.epoch)
             && !self.planted.has(PlantedBug::AckAfterClose);
-        holder.as_ref() == Some(from) && *epoch == renewal.epoch && !closed
+        let same = *epoch == renewal.epoch && *profile == renewal.profile;
+        holder.as_ref() == Some(from) && same && !closed
     }
 
     /// Stops acknowledging at once. What the applied state does not know yet is not closed: the
     /// coordinator asks again, and no one can fill this voter's disk or bar epochs to come.
     fn close(&mut self, from: &NodeId, vip: VipId, epoch: Epoch, now: Time) {
-        if (self.agreed.get(&vip)).is_none_or(|(_, agreed)| *agreed < epoch) {
+        if (self.agreed.get(&vip)).is_none_or(|agreed| agreed.epoch < epoch) {
             return;
         }
         let closure = self.closures.entry(vip).or_insert_with(|| Closure {

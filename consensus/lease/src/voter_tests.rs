@@ -1,6 +1,6 @@
 //! Claims about voters.
 
-use consensus_core::{LeaseProfile, QUARANTINE_US};
+use consensus_core::LeaseProfile;
 use proptest::prelude::*;
 
 use super::*;
@@ -127,7 +127,7 @@ fn a_restarted_voter_keeps_its_closures_and_answers_nothing_in_quarantine() {
     voter.handle_assignments(LogIndex(1), &held_in(5), start);
     assert!(!acked(&mut voter, 1, 5, start));
     voter.handle_message(&node(9), &close(5), start);
-    let end = later(start, QUARANTINE_US);
+    let end = later(start, PROMISE);
     assert_eq!(voter.poll_timeout(), Some(end));
     voter.handle_timeout(Time::from_micros(end.as_micros() - 1));
     assert_eq!(said(&mut voter), []);

@@ -22,7 +22,7 @@ use consensus_lease::{
     Assignment, Assignments, Coordinator, CoordinatorOutput, Holder, HolderOutput, Life, Message,
     Timings, Voter, VoterOutput, wire::v1,
 };
-use consensus_raft::Role;
+use consensus_raft::{RaftStatus, Role};
 use overlay_net::{Channel, FrameStream, Inbox, Letters, Net};
 use tokio::{
     runtime::Handle,
@@ -37,7 +37,11 @@ use self::{
     proposals::{Proposal, Proposals},
     records::{Records, Written},
 };
-use super::{MembersRx, proposer::Proposer, views::View};
+use super::{
+    MembersRx,
+    proposer::{AgreementRx, Proposer},
+    views::View,
+};
 use crate::data_dir::DataDir;
 
 /// The leases that this node holds: the epoch, and until when on `CLOCK_BOOTTIME`.
@@ -88,6 +92,15 @@ fn now() -> Time {
     Time::from_micros(overlay_gate::now_us())
 }
 
+/// What this node's Raft says of itself; where it has none, nothing for ever.
+fn raft_status(agreement: &mut AgreementRx) -> watch::Receiver<RaftStatus> {
+    let raft = agreement.borrow_and_update();
+    raft.as_ref().map_or_else(
+        || watch::channel(RaftStatus::default()).1,
+        |raft| raft.status(),
+    )
+}
+
 fn decode(letter: &[u8]) -> Result<Message, String> {
     v1::decode(letter).map_err(|error| format!("{}: {error}", error.code()))
 }
@@ -103,16 +116,13 @@ impl Leases {
         let mut members = self.members.clone();
         view.mark_changed();
         let mut stale = true;
+        let mut status = raft_status(&mut agreement);
         loop {
-            let status = agreement
-                .borrow_and_update()
-                .as_ref()
-                .map(|raft| raft.status());
-            let mut status = status.unwrap_or_else(|| watch::channel(Default::default()).1);
-            let status_now = status.borrow_and_update().clone();
+            // What changes later than this look is seen as changed below, whatever comes first.
             if std::mem::take(&mut stale) {
                 members.mark_unchanged();
-                driver.judge(&self.members, &status_now);
+                let status = status.borrow_and_update().clone();
+                driver.judge(&self.members, &status);
                 driver.carry_out(&self.held);
             }
             for _ in 0..MESSAGES_AT_ONCE {
@@ -141,7 +151,10 @@ impl Leases {
                 Some((from, stream)) = self.streams.recv() => inbox.accept(from, stream),
                 Some((from, message)) = inbox.next() => driver.dispatch(&from, &message),
                 Ok(()) = status.changed() => stale = true,
-                Ok(()) = agreement.changed() => stale = true,
+                Ok(()) = agreement.changed() => {
+                    status = raft_status(&mut agreement);
+                    stale = true;
+                }
                 Ok(()) = members.changed() => stale = true,
                 () = sleep(due) => driver.fire(),
             }
@@ -210,7 +223,7 @@ impl Driver {
     }
 
     /// Who leads, who votes and who is fit.
-    fn judge(&mut self, members: &MembersRx, status: &consensus_raft::RaftStatus) {
+    fn judge(&mut self, members: &MembersRx, status: &RaftStatus) {
         let at = now();
         let leads = status.role == Role::Leader && status.failure.is_none();
         self.coordinator.handle_leadership(leads, at);
