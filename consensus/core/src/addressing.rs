@@ -135,10 +135,14 @@ const HANDLE_BEGINNING_CHARS: usize = 4;
 /// Digits of the rest of a handle: a million handles for one beginning.
 const HANDLE_DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
+/// Not as they are: tables of the kernel's packet filter are called `shoal_<handle>`, and the rules of
+/// forwarding and of virtual IPs have these names already.
+const HANDLES_TAKEN: [&str; 2] = ["forward", "gate"];
+
 /// A network's handle: its name where that fits an interface's, else the name's beginning and four
 /// digits out of the whole. Whether two networks collide is for `apply` to refuse.
 pub(crate) fn network_handle(name: &str) -> String {
-    if name.len() <= HANDLE_CHARS_MAX {
+    if name.len() <= HANDLE_CHARS_MAX && !HANDLES_TAKEN.contains(&name) {
         return name.to_owned();
     }
     let hash = blake3::derive_key("shoal v1 network handle", name.as_bytes());
@@ -212,6 +216,9 @@ mod tests {
         }
         // Derived handles never change between versions: interfaces outlive daemons.
         assert_eq!(network_handle("production"), "prod-5ewf");
+        for taken in HANDLES_TAKEN {
+            assert_ne!(network_handle(taken), taken);
+        }
         let long = [
             "production",
             "production-2",

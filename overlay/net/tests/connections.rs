@@ -34,7 +34,7 @@ const SLACK_MEAN: usize = 7;
 /// Random edges do not spread evenly.
 const SLACK_MAX: usize = 14;
 /// So many nodes share one machine with everything else that runs on it.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(480);
 
 async fn within(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -42,8 +42,8 @@ pub(super) fn assign(
     to: Option<&NodeId>,
     reason: &str,
 ) -> Applied {
-    change.require_server(actor)?;
     let vip = find(change, id)?;
+    require_voter(change, &vip, actor)?;
     check_epoch(&vip, closing.after)?;
     check_reason(reason)?;
     if vip.holder.is_some() && !vip.voters.close_majority(closing.closed_by) {
@@ -91,6 +91,15 @@ pub(super) fn release(
     };
     pass_on(change, id, heir.as_ref(), reason);
     done()
+}
+
+/// Who coordinates leases: a server, or one that was and whom a lease keeps in the group. It may
+/// lead, and is the one who has the lease moved away from itself.
+fn require_voter(change: &Change<'_>, vip: &VirtualIp, actor: &NodeId) -> Result<(), Refusal> {
+    if vip.lease_uses(actor) {
+        return Ok(());
+    }
+    change.require_server(actor)
 }
 
 /// Whoever is to take it over: a fit candidate, and another one.
@@ -146,8 +155,8 @@ pub(super) fn begin_voters(
     of: (Epoch, LogIndex),
     new: &BTreeSet<NodeId>,
 ) -> Applied {
-    change.require_server(actor)?;
     let vip = find(change, id)?;
+    require_voter(change, &vip, actor)?;
     check_voters(&vip, of)?;
     if new.is_empty() || !new.is_subset(&servers(change)) {
         let names: Vec<String> = new.iter().map(|id| change.agreed().name_of(id)).collect();
@@ -182,7 +191,7 @@ pub(super) fn finish_voters(
 ) -> Applied {
     let vip = find(change, id)?;
     if !vip.is_holder(actor) {
-        change.require_server(actor)?;
+        require_voter(change, &vip, actor)?;
     }
     check_voters(&vip, of)?;
     match vip.voters {

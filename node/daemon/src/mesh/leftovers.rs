@@ -17,12 +17,18 @@ use overlay_wireguard::{Fence, InterfaceSettings, PrivateKey, bring_up};
 /// What the names of all overlay interfaces begin with.
 const OURS: &str = "shoal-";
 
-/// The interfaces of this machine that are called as overlays and are none of `wanted`.
+/// The kernel's table of this network namespace's interfaces. `/sys/class/net` would show those of the
+/// namespace that it was mounted in.
+pub(super) const LINKS: &str = "/proc/net/dev";
+
+/// The interfaces in that table that are called as overlays and are none of `wanted`.
 pub(super) fn leftovers(links: &Path, wanted: &BTreeSet<String>) -> Vec<String> {
-    let entries = fs::read_dir(links).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let table = fs::read_to_string(links).unwrap_or_default();
+    let names = table.lines().filter_map(|line| line.split_once(':'));
+    let names = names.map(|(name, _)| name.trim());
     let mut left: Vec<String> = names
-        .filter(|name| name.starts_with(OURS) && !wanted.contains(name))
+        .filter(|name| name.starts_with(OURS) && !wanted.contains(*name))
+        .map(str::to_owned)
         .collect();
     left.sort();
     left
@@ -72,17 +78,19 @@ mod tests {
 
     #[test]
     fn only_overlays_that_nobody_wants_are_left_over() {
-        let links = tempfile::tempdir().unwrap();
+        let links = tempfile::NamedTempFile::new().unwrap();
+        let mut table = "Inter-|   Receive\n face |bytes    packets\n".to_owned();
         for name in [
-            "lo",
-            "eth0",
+            "    lo",
+            "  eth0",
             "shoal-default",
             "shoal-b-2",
             "shoal-a",
             "shoalx",
         ] {
-            fs::create_dir(links.path().join(name)).unwrap();
+            table.push_str(&format!("{name}: 0 0\n"));
         }
+        fs::write(links.path(), table).unwrap();
         let wanted = ["shoal-default".to_owned()].into();
         assert_eq!(leftovers(links.path(), &wanted), ["shoal-a", "shoal-b-2"]);
         assert!(leftovers(Path::new("/nowhere"), &wanted).is_empty());

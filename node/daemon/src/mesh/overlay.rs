@@ -32,7 +32,7 @@ use super::{
     desired::prefixes,
     forwarding::{Crossings, Forwarding},
     greeting::greet_added,
-    leftovers::{leftovers, remove},
+    leftovers::{LINKS, leftovers, remove},
     proposer::wall_now,
     views::{Following, Views},
 };
@@ -43,8 +43,6 @@ const REPAIR_EVERY: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_secs(3);
 /// Where device sockets, pidfiles and logs are.
 const RUN_FOLDER: &str = "/run/shoal";
-/// The machine's interfaces.
-const LINKS: &str = "/sys/class/net";
 
 /// What the rest of the daemon sees of the overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -411,6 +409,19 @@ async fn refuse_overlap(network: &Network) -> Result<(), String> {
 /// a LAN that lies behind a peer.
 async fn leave_elsewhere(up: &mut Up, desired: &mut InterfacePlan, present: &BTreeSet<Cidr>) {
     let own = prefixes(&up.network);
+    // What carries the tunnel must not be sent into it.
+    let endpoints = desired.peers.values().filter_map(|peer| peer.endpoint);
+    let endpoints: Vec<IpAddr> = endpoints.map(|endpoint| endpoint.ip()).collect();
+    let carries = |route: &Cidr| endpoints.iter().any(|ip| route.contains(*ip));
+    let carriers = desired
+        .routes
+        .extract_if(.., |route| !own.contains(route) && carries(route));
+    for route in carriers {
+        if up.elsewhere.insert(route) {
+            let network = &up.network.name;
+            tracing::warn!(network, %route, "a LAN subnet has a peer's endpoint in it and is not routed");
+        }
+    }
     let new = desired.routes.difference(present);
     let new: Vec<Cidr> = new.filter(|route| !own.contains(route)).copied().collect();
     for route in new {

@@ -28,6 +28,8 @@ use super::{
 const OBSERVATIONS_MAX: usize = 8;
 /// Probes are not sent closer together: two hundred a second resolve any move, and cost nothing.
 pub(super) const EVERY_MIN: Duration = Duration::from_millis(5);
+/// The longest time between two probes, and so what a drill's end may wait for a thread.
+const EVERY_MAX: Duration = Duration::from_secs(1);
 /// No drill takes longer; an observer that was forgotten ends then.
 pub(super) const AT_MOST: Duration = Duration::from_secs(60);
 /// An address that answers does so within a round trip, and across the world within this.
@@ -78,13 +80,13 @@ impl Observers {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever asked for those has gone away.
         running.retain(|_, one| one.seen.has_changed().is_ok());
-        if running.len() >= OBSERVATIONS_MAX {
+        if running.len() >= OBSERVATIONS_MAX || running.contains_key(&drill) {
             let message = "this node takes part in as many drills as it can already";
             return Err(ApiError::new("BusyError", message, "try again in a minute"));
         }
         let (tell, seen) = watch::channel(Observation::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let every = every.max(EVERY_MIN);
+        let every = every.clamp(EVERY_MIN, EVERY_MAX);
         let end = Instant::now() + at_most.min(AT_MOST);
         let stopped = Arc::clone(&stop);
         std::thread::Builder::new()
@@ -121,7 +123,8 @@ impl Observers {
         );
         stop.store(true, Ordering::Relaxed);
         // The thread lets go of it when it has counted everything.
-        while seen.changed().await.is_ok() {}
+        let counted = async { while seen.changed().await.is_ok() {} };
+        let _ = timeout(EVERY_MAX * 2, counted).await;
         let seen = seen.borrow().clone();
         Ok(Observation { answering, ..seen })
     }

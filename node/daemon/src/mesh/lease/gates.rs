@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 use consensus_core::{Agreed, Epoch, LeaseProfile, NodeId, VipId};
 use consensus_lease::GateOrder;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use overlay_gate::{Gate, GateConfig, GateEvent, Timing};
+use overlay_gate::{Gate, GateConfig, GateEvent, GateKind, Timing};
 use tokio::sync::mpsc;
 
 /// Where a virtual IP is put.
@@ -31,6 +31,12 @@ impl Gates {
     /// The host's gate, or why it cannot be had.
     pub(super) fn start() -> Result<Self, String> {
         match Gate::start(&GateConfig::default()) {
+            // Its lifetime alone wants longer leases than any profile has.
+            Ok((gate, _)) if gate.kind() == GateKind::AddressLifetime => {
+                let reason = "its kernel has no nf_tables, which the gate needs";
+                tracing::warn!(reason, "this node can hold no virtual IP");
+                Err(reason.to_owned())
+            }
             Ok((gate, events)) => Ok(Self {
                 gate: Some(Arc::new(gate)),
                 events: Some(events),

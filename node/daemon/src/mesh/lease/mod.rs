@@ -244,7 +244,10 @@ impl Driver {
 
     fn dispatch(&mut self, from: &NodeId, message: &Message) {
         let orders = matches!(message, Message::Close { .. } | Message::LetGo { .. });
-        if orders && !self.view.agreed.servers().any(|(id, _)| id == from) {
+        let agreed = &self.view.agreed;
+        // One that is a server no more leads on as long as a lease keeps it in the group.
+        let serves = || agreed.servers().any(|(id, _)| id == from) || agreed.lease_uses(from);
+        if orders && !serves() {
             tracing::warn!(from = from.short(), "no server, and orders a lease closed");
             return;
         }
