@@ -12,8 +12,8 @@ use std::{io, net::Ipv6Addr};
 use rustix::{io::Errno, net::netdevice};
 
 use crate::{
-    decision::ADDRESS_LIFETIME_S,
     netlink::{ACK, CREATE, REPLACE, Socket, attribute, u32_at},
+    order::ADDRESS_LIFETIME_S,
 };
 
 const GET_LINK: u16 = 18;

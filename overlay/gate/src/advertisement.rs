@@ -13,7 +13,7 @@ use rustix::{
     },
 };
 
-/// How often it is sent, with [`crate::decision::ADDRESS_RENEWED_EVERY_US`] between
+/// How often it is sent, with [`crate::order::ADDRESS_RENEWED_EVERY_US`] between
 /// (`MAX_NEIGHBOR_ADVERTISEMENT`): one that is lost costs what a neighbour's cache takes to expire.
 pub(crate) const TIMES: u8 = 3;
 

@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     address::Addresses,
-    decision::{GateKind, GateOrder, InvalidOrder},
     ebpf::Deadlines,
     events::{GateEvent, GateStatus},
     mailbox::Mailbox,
     nftables::Table,
+    order::{GateKind, GateOrder, InvalidOrder},
     passage::{Kernel, Line},
     priority::Priority,
     worker::Worker,

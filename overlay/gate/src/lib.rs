@@ -34,13 +34,15 @@ mod mailbox;
 pub mod measuring;
 mod netlink;
 mod nftables;
+mod order;
 mod passage;
 mod priority;
 mod worker;
 
 pub use address::AddressError;
-pub use decision::{ClosedWhy, GateKind, GateOrder, InvalidOrder, Timing};
+pub use decision::ClosedWhy;
 pub use events::{GateEvent, GateStatus, RefusedWhy};
 pub use gate::{Gate, GateConfig, GateError, uninstall};
+pub use order::{GateKind, GateOrder, InvalidOrder, Timing};
 pub use priority::Priority;
 pub use worker::now_us;

@@ -19,7 +19,7 @@ use rustix::{
 };
 use tokio::sync::oneshot;
 
-use crate::decision::GateOrder;
+use crate::order::GateOrder;
 
 /// Addresses that one host can be a candidate for.
 pub(crate) const ADDRESSES_MAX: usize = 256;
@@ -161,7 +161,7 @@ impl Letter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::Timing;
+    use crate::order::Timing;
 
     #[test]
     fn of_several_orders_the_latest_counts() {

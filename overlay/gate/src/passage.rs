@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use crate::{
     address::{AddressError, Addresses},
-    decision::{GateKind, GateOrder},
     ebpf::Deadlines,
     nftables::{Guarded, Living, Table},
+    order::{GateKind, GateOrder},
 };
 
 /// The kernel's side of all addresses.

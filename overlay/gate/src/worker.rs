@@ -24,10 +24,11 @@ use tokio::sync::{mpsc, watch};
 use self::vip::Vip;
 use crate::{
     advertisement,
-    decision::{ADDRESS_RENEWED_EVERY_US, ClosedWhy, Decision, GateKind, GateOrder, Step},
+    decision::{ClosedWhy, Decision, Step},
     events::{GateEvent, GateStatus, RefusedWhy},
     mailbox::{ADDRESSES_MAX, Mail, Mailbox},
     nftables::Table,
+    order::{ADDRESS_RENEWED_EVERY_US, GateKind, GateOrder},
     passage::{Kernel, StepError},
     priority::{self, Priority},
 };

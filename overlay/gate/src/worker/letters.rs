@@ -8,10 +8,11 @@ use rustix::io::Errno;
 
 use super::{Worker, now_us, vip::Vip};
 use crate::{
-    decision::{ClosedWhy, Decision, GateOrder},
+    decision::{ClosedWhy, Decision},
     events::RefusedWhy,
     mailbox::{ADDRESSES_MAX, Letter},
     nftables::Guarded,
+    order::GateOrder,
 };
 
 impl Worker {

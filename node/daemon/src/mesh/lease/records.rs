@@ -2,19 +2,25 @@
 //!
 //! Decides nothing. Writes are bundled: while one is on its way to the disk, what comes is kept for
 //! the next, and each is confirmed when a file that has it was synced. A write that failed confirms
-//! nothing; the protocol asks again.
+//! nothing, and is made again after a pause.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use consensus_core::{Epoch, LogIndex, VipId};
 use consensus_lease::HolderRecord;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
 use crate::data_dir::replace_file;
 
 /// The leading byte of the file.
 const VERSION: u8 = 1;
+
+/// After a write that failed: a full disk is not tried at every renewal.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the file has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +49,8 @@ pub(super) struct Records {
     /// Whether the file lacks something of the contents.
     stale: bool,
     writing: Option<(JoinHandle<io::Result<()>>, Vec<Written>)>,
+    /// Not before then, after a write that failed.
+    again_at: Option<Instant>,
 }
 
 impl Records {
@@ -59,6 +67,7 @@ impl Records {
             waiting: Vec::new(),
             stale: false,
             writing: None,
+            again_at: None,
         })
     }
 
@@ -110,10 +119,12 @@ impl Records {
     }
 
     fn begin(&mut self) {
-        if self.writing.is_some() || !self.stale {
+        let paused = self.again_at.is_some_and(|at| Instant::now() < at);
+        if self.writing.is_some() || !self.stale || paused {
             return;
         }
         self.stale = false;
+        self.again_at = None;
         let (path, bytes) = (self.path.clone(), encode(&self.contents));
         let task = tokio::task::spawn_blocking(move || replace_file(&path, &bytes));
         self.writing = Some((task, std::mem::take(&mut self.waiting)));
@@ -122,23 +133,29 @@ impl Records {
     /// Waits until something is on the disk, for ever while nothing is on its way. Given up
     /// half-way it has lost nothing.
     pub(super) async fn written(&mut self) -> Vec<Written> {
+        if self.writing.is_none()
+            && let Some(again_at) = self.again_at
+        {
+            sleep_until(again_at).await;
+            self.begin();
+        }
         let Some((task, _)) = &mut self.writing else {
             return std::future::pending().await;
         };
         let result = task
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)));
-        let (_, confirmed) = self.writing.take().expect("only taken here");
-        let confirmed = match result {
-            Ok(()) => confirmed,
-            Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "closures of leases are not written");
-                self.stale = !self.waiting.is_empty();
-                Vec::new()
-            }
-        };
+        let (_, mut batch) = self.writing.take().expect("only taken here");
+        if let Err(error) = result {
+            tracing::error!(%error, path = %self.path.display(), "closures of leases are not written");
+            batch.append(&mut self.waiting);
+            self.waiting = batch;
+            self.stale = true;
+            self.again_at = Some(Instant::now() + RETRY_PAUSE);
+            return Vec::new();
+        }
         self.begin();
-        confirmed
+        batch
     }
 }
 
@@ -198,19 +215,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_fails_confirms_nothing_and_the_next_one_has_it() {
+    async fn a_write_that_fails_confirms_nothing_and_is_made_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.bin");
         std::fs::create_dir(folder.path().join("leases.bin.new")).unwrap();
         let mut records = Records::open(path.clone()).unwrap();
-        records.write(Written::Closure(vip(1), Epoch(4)));
+        let both = [
+            Written::Closure(vip(1), Epoch(4)),
+            Written::Closure(vip(2), Epoch(1)),
+        ];
+        records.write(both[0]);
         assert_eq!(records.written().await, []);
+        records.write(both[1]);
         std::fs::remove_dir(folder.path().join("leases.bin.new")).unwrap();
-        records.write(Written::Closure(vip(2), Epoch(1)));
-        assert_eq!(
-            records.written().await,
-            [Written::Closure(vip(2), Epoch(1))]
-        );
+        let mut confirmed = Vec::new();
+        while confirmed.len() < both.len() {
+            confirmed.extend(records.written().await);
+        }
+        assert_eq!(confirmed, both);
         assert_eq!(Records::open(path).unwrap().closed().len(), 2);
     }
 
