@@ -1,9 +1,9 @@
 # Daemons and their mesh on hosts: sourced by run and vip.sh, which set RAFT_TIMERS and FOUNDER, the
-# node that makes the mesh.
+# node that makes the mesh; and DAEMON_LOG, where daemons are to log more than they do by themselves.
 
 start_daemon() {
   start_on "$1" shoald shoald run --name "$1" --listen "$(underlay "$1"):7440" \
-    --raft-timers "$RAFT_TIMERS"
+    --raft-timers "$RAFT_TIMERS" ${DAEMON_LOG:+--log-level "$DAEMON_LOG"}
   until_true "shoald answers on $1" answers "$1"
 }
 # Not `shoal status`: that wants a mesh.
@@ -30,12 +30,14 @@ give_token() {
   chmod 600 "$LAB/$1/tmp/token"
 }
 
-# settled NODE: it sees all four nodes of the mesh, and a leader.
+# settled NODE: it sees all nodes of the mesh, four unless there are HOSTS, and a leader.
 settled() {
   local status
   status=$(on "$1" shoal status --json 2>/dev/null) || return 1
-  [ "$(field reachable <<<"$status")" = 4 ] && [ "$(field leader <<<"$status")" != null ]
+  [ "$(field reachable <<<"$status")" = "$(mesh_size)" ] && [ "$(field leader <<<"$status")" != null ]
 }
+
+mesh_size() { if [ -n "${HOSTS[*]:-}" ]; then echo ${#HOSTS[@]}; else echo 4; fi; }
 
 daemon_of() { processes_of "$1" '(^|/)shoald run '; }
 device_of() { processes_of "$1" 'wireguard-device'; }

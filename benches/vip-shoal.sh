@@ -1,12 +1,14 @@
 # shoal as vip.sh wants its systems: shoal-PROFILE, the profile of the lease. The candidates are the
-# servers of a mesh, and the observer is its agent.
+# servers of a mesh, and everybody else is its agent.
 
 VIP=web
 FOUNDER=c1
 # And a bit: Linux waits a second for the answer to its first packet.
 TCP_TRIES_AGAIN_SECONDS=1.5
-# How often a move to one node is asked for before it counts as impossible.
-MOVES_ASKED=5
+# How often a move to one node is asked for before it counts as impossible, and after how many tenths
+# of a second again: moves take a few.
+MOVES_ASKED=10
+MOVE_TENTHS=10
 
 shoal_title() { echo "shoal, profile ${1#shoal-}"; }
 shoal_kinds() { echo 'cut vanished leader planned'; }
@@ -24,8 +26,8 @@ shoal_set_up() {
 make_vip_mesh() {
   local host role
   for host in "${HOSTS[@]}"; do
-    role=server
-    [ "$host" != "$OBSERVER" ] || role=agent
+    role=agent
+    [[ " ${CANDIDATES[*]} " != *" $host "* ]] || role=server
     start_daemon "$host"
     if [ "$host" = "$FOUNDER" ]; then
       on "$host" shoal init --name bench >/dev/null
@@ -33,8 +35,18 @@ make_vip_mesh() {
       join "$host" "$role"
     fi
   done
+  all_see_the_mesh
+}
+# all_see_the_mesh: asked of all hosts at the same time, for one after the other takes longer than
+# what is measured.
+all_see_the_mesh() {
+  local host asked=()
   for host in "${HOSTS[@]}"; do
-    until_true "$host sees the mesh" settled "$host"
+    until_true "$host sees the mesh" settled "$host" &
+    asked+=($!)
+  done
+  for host in "${asked[@]}"; do
+    wait "$host" || fail 'not every host sees the mesh'
   done
 }
 # create_vip NAME PROFILE
@@ -94,7 +106,7 @@ move_to() {
   local asked tenth
   for ((asked = 1; asked <= MOVES_ASKED; asked++)); do
     on "$OBSERVER" shoal vip failover "$VIP" --to "$1" >/dev/null || true
-    for ((tenth = 0; tenth < 20; tenth++)); do
+    for ((tenth = 0; tenth < MOVE_TENTHS; tenth++)); do
       [ "$(served_by)" != "$1" ] || return 0
       sleep 0.1
     done
@@ -116,10 +128,7 @@ shoal_period() { echo 1; }
 
 # Every candidate may hold the address, everybody sees everybody, and somebody serves.
 shoal_recover() {
-  local host
-  for host in "${HOSTS[@]}"; do
-    until_true "$host sees the mesh" settled "$host"
-  done
+  all_see_the_mesh
   until_true 'every candidate is fit' all_are_fit
   until_true 'somebody serves' is_served
 }

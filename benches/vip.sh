@@ -2,8 +2,10 @@
 # Measures how long an address is not served when its holder vanishes, and whether two hosts serve
 # it at once, and prints the table of docs/benchmarks.md.
 #
-#   benches/vip.sh [report | busy]      report: only prints the figures that are there
-#                                       busy: counts moves of addresses while nothing is wrong
+#   benches/vip.sh [report | busy | reach]
+#                       report: only prints the figures that are there
+#                       busy: counts moves of addresses while nothing is wrong
+#                       reach: until when a move has reached every peer of a large network
 #
 #   VIP_SYSTEMS='…'     which, of: keepalived-1 keepalived-0.1 keepalived-0.01 (seconds between
 #                       adverts), shoal-lan shoal-safe shoal-wan (profiles of the lease)
@@ -16,6 +18,7 @@
 #   VIP_KEEP=           1: adds to the figures of an earlier run
 #   VIP_LOGS=           a directory where the hosts' logs are kept
 #   VIP_BUSY_MINUTES=60, VIP_BUSY_PROFILES='lan safe wan'     of busy
+#   VIP_REACH_PEERS=50, VIP_REACH_RUNS=20, VIP_REACH_PROFILE=lan           of reach
 #   RAFT_TIMERS=safe    the profile of the daemons
 #   PROFILE=release     whose programs are measured; they must have been built
 #   SHOAL_BENCH_BIN=    or those in this directory
@@ -61,6 +64,7 @@ source benches/peers.sh
 source benches/mesh.sh
 source benches/vip-keepalived.sh
 source benches/vip-shoal.sh
+source benches/vip-reach.sh
 
 now() { "$BIN/vip-watch" now; }
 # random_part_of SECONDS
@@ -302,10 +306,12 @@ done
 mkdir -p "$PEERS" "$RESULTS"
 trap ended EXIT
 trap 'exit 130' INT TERM
-if [ "${1:-}" = busy ]; then
-  measure_busy
-  exit
-fi
+case ${1:-} in
+  busy | reach)
+    "measure_$1"
+    exit
+    ;;
+esac
 [[ $SYSTEMS != *keepalived* ]] || fetch_packages keepalived:keepalived
 [ -n "${VIP_KEEP:-}" ] || rm -f "$FIGURES"
 for system in $SYSTEMS; do

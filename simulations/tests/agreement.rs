@@ -23,6 +23,10 @@ fn told(outcome: &Outcome) -> String {
 fn every_shipped_scenario_of_agreement_holds() {
     for one in shipped() {
         let scenario = find(one.name).unwrap();
+        if scenario.leases.is_some() {
+            // Many more seeds of these: tests/leases.rs.
+            continue;
+        }
         for seed in 0..SEEDS {
             let begun = Instant::now();
             let outcome = run(&scenario, seed);

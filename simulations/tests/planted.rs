@@ -8,7 +8,7 @@
     reason = "which invariant caught which bug is worth reading"
 )]
 
-use simulations::{PlantedBug, run, run_with_bug, scenario::find};
+use simulations::{PlantedBug, agreement, run, run_with_bug, scenario::find};
 
 /// Seeds within which a bug must be caught.
 const SEEDS: u64 = 20;
@@ -124,4 +124,47 @@ fn a_node_that_never_doubts_itself_is_caught() {
 fn a_suspect_that_nobody_warns_is_caught() {
     let by = ["no_false_death", "no_live_node_stays_dead"];
     assert_caught(PlantedBug::NoBuddy, "bad_link", &by);
+}
+
+/// The same for a bug in the lease protocol, in a scenario of agreement.
+fn assert_lease_bug_caught(bug: agreement::PlantedBug, name: &str, by: &[&str]) {
+    let scenario = agreement::find(name).expect("it is shipped");
+    let caught = (0..SEEDS).find_map(|seed| {
+        let violation = agreement::run_with_bug(&scenario, seed, bug).violation?;
+        Some((seed, violation))
+    });
+    let Some((seed, violation)) = caught else {
+        panic!("{bug:?} was not caught by {name} in {SEEDS} seeds");
+    };
+    println!("{bug:?}: caught by {name} with seed {seed}: {violation}");
+    assert!(by.contains(&violation.invariant), "by {violation}");
+    let without = agreement::run(&scenario, seed).violation;
+    assert_eq!(
+        without, None,
+        "{name} fails with seed {seed} without the bug too"
+    );
+}
+
+#[test]
+fn a_gate_that_is_refreshed_until_the_lease_ends_is_caught() {
+    let bug = agreement::PlantedBug::GateRefreshedTooLate;
+    assert_lease_bug_caught(bug, "holder_cut_off", &["one_gate"]);
+}
+
+#[test]
+fn a_voter_that_acknowledges_what_it_closed_is_caught() {
+    let bug = agreement::PlantedBug::AckAfterClose;
+    assert_lease_bug_caught(bug, "holder_stalls", &["one_gate"]);
+}
+
+#[test]
+fn a_voter_that_forgets_in_a_restart_what_it_promised_is_caught() {
+    let bug = agreement::PlantedBug::NoQuarantine;
+    assert_lease_bug_caught(bug, "voters_forget", &["one_gate"]);
+}
+
+#[test]
+fn a_voter_that_acknowledges_any_epoch_is_caught() {
+    let bug = agreement::PlantedBug::EpochIgnored;
+    assert_lease_bug_caught(bug, "holder_cut_off", &["one_gate"]);
 }

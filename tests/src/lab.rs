@@ -20,11 +20,9 @@ use std::{
 use crate::{
     holder::Holder,
     host::{CLOCK_FILE, Host, Plan},
+    turn::Turn,
     wait::poll,
 };
-
-/// Labs run one after the other: two of them at once on two cores measure each other.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// Tells labs of one process apart.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -64,7 +62,7 @@ pub struct Lab {
     hosts: Mutex<Vec<Host>>,
     kept: bool,
     clock: Option<PathBuf>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Lab {
@@ -125,7 +123,7 @@ impl Lab {
     }
 
     fn build(name: &str, kept: bool) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::wait();
         let bin_dir = bin_dir();
         let root = lab_root(&bin_dir);
         sweep(&root);

@@ -25,6 +25,7 @@ mod nat;
 mod observers;
 mod operator;
 mod process;
+mod turn;
 mod wait;
 
 pub use daemon::Daemon;

@@ -1,5 +1,7 @@
 //! `shoal network`: overlay networks and who has a place in them.
 
+mod rule;
+
 use comfy_table::Table;
 use node_api::{
     Route,
@@ -33,7 +35,8 @@ pub(crate) enum Network {
         #[arg(value_parser = values::name)]
         network: String,
     },
-    /// Change a network's routing, or the addresses of its pods and containers
+    /// Change a network's routing, the addresses of its pods and containers, or what its firewall
+    /// does where no rule fits
     Set(Set),
     /// Give a node a place in a network
     Attach {
@@ -50,6 +53,8 @@ pub(crate) enum Network {
     SetPeer(SetPeer),
     /// Take a node's place in a network away
     Detach(Place),
+    #[command(subcommand)]
+    Rule(rule::Rule),
 }
 
 /// What a new network is to be. What is left open is picked out of what is free.
@@ -78,7 +83,7 @@ pub(crate) struct Create {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(
-    ["routing_mode", "pod_subnet_prefix", "container_subnet_prefix"]
+    ["routing_mode", "pod_subnet_prefix", "container_subnet_prefix", "default"]
 )))]
 pub(crate) struct Set {
     /// The network's name
@@ -93,6 +98,9 @@ pub(crate) struct Set {
     /// Where the containers of its Docker hosts get their addresses; `none` takes it away
     #[arg(long, value_name = "PREFIX")]
     container_subnet_prefix: Option<String>,
+    /// What becomes of connections that no firewall rule fits: `allow` or `deny`
+    #[arg(long, value_name = "VERDICT")]
+    default: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,6 +155,7 @@ impl Set {
             routing_mode: self.routing_mode.clone(),
             pod_subnet_prefix: prefix(&self.pod_subnet_prefix),
             container_subnet_prefix: prefix(&self.container_subnet_prefix),
+            firewall_default: self.default.clone(),
         }
     }
 }
@@ -171,6 +180,7 @@ impl Network {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
         let client = &context.client;
         match self {
+            Self::Rule(rule) => rule.run(context).await,
             Self::Ls => context.list(client.get(&Route::to(&["networks"])).await, list),
             Self::Show { network } => {
                 let route = Route::to(&["networks", &network]);
@@ -273,6 +283,13 @@ fn known(network: &NetworkView) -> String {
             "Containers",
             or_nothing(network.container_subnet_prefix.as_ref()),
         ),
+        (
+            "Firewall",
+            format!(
+                "{} rules, default {}",
+                network.firewall_rules, network.firewall_default
+            ),
+        ),
     ])
 }
 
@@ -287,6 +304,7 @@ fn show(network: &NetworkView) -> String {
         "PUBLIC KEY",
         "HUB",
         "LAN",
+        "CONTAINERS",
     ];
     let rows = network.peers.iter().map(|peer| {
         let handshake = peer
@@ -305,6 +323,7 @@ fn show(network: &NetworkView) -> String {
                     .filter(|lan| !lan.is_empty())
                     .as_ref(),
             ),
+            or_nothing(peer.container_subnet.as_ref()),
         ]
     });
     format!("{known}\n{}", table(&headings, rows).trim_fmt())
@@ -331,6 +350,7 @@ mod tests {
             } else {
                 vec!["192.168.7.0/24".into()]
             },
+            container_subnet: (node == "n2").then(|| "10.43.0.0/24".into()),
         };
         let network = NetworkView {
             id: "00112233445566778899aabbccddeeff".into(),
@@ -341,7 +361,9 @@ mod tests {
             wireguard_port: 51820,
             routing_mode: "mesh".into(),
             pod_subnet_prefix: Some("10.42.0.0/16".into()),
-            container_subnet_prefix: None,
+            container_subnet_prefix: Some("10.43.0.0/16".into()),
+            firewall_default: "allow".into(),
+            firewall_rules: 2,
             peers: vec![peer("n1", None), peer("n2", Some(75))],
         };
         insta::assert_snapshot!(show(&network), @r"
@@ -353,11 +375,12 @@ mod tests {
         WireGuard port: 51820
         Routing mode:   mesh
         Pods:           10.42.0.0/16
-        Containers:     -
+        Containers:     10.43.0.0/16
+        Firewall:       2 rules, default allow
 
-        NODE  IPV6     IPV4        ENDPOINT         HANDSHAKE  PUBLIC KEY    HUB  LAN
-        n1    fd00::1  100.96.0.1  192.0.2.1:51820  -          bm90IGEga2V5  yes  -
-        n2    fd00::1  100.96.0.1  192.0.2.1:51820  75 s ago   bm90IGEga2V5  no   192.168.7.0/24
+        NODE  IPV6     IPV4        ENDPOINT         HANDSHAKE  PUBLIC KEY    HUB  LAN             CONTAINERS
+        n1    fd00::1  100.96.0.1  192.0.2.1:51820  -          bm90IGEga2V5  yes  -               -
+        n2    fd00::1  100.96.0.1  192.0.2.1:51820  75 s ago   bm90IGEga2V5  no   192.168.7.0/24  10.43.0.0/24
         ");
         insta::assert_snapshot!(list(&[network]).trim_fmt(), @r"
         NAME     INTERFACE      IPV6 PREFIX  IPV4 PREFIX    PORT   PEERS

@@ -3,6 +3,7 @@
 mod ping;
 mod remove;
 mod role;
+mod rotate_key;
 
 use comfy_table::Table;
 use node_api::{
@@ -33,6 +34,7 @@ pub(crate) enum Node {
     Promote(role::Change),
     /// Make a server an agent
     Demote(role::Change),
+    RotateKey(rotate_key::RotateKey),
     Remove(remove::Remove),
 }
 
@@ -65,6 +67,7 @@ impl Node {
             Self::Label(label) => label.run(context).await,
             Self::Promote(change) => change.run(context, "server").await,
             Self::Demote(change) => change.run(context, "agent").await,
+            Self::RotateKey(rotate) => rotate.run(context).await,
             Self::Remove(remove) => remove.run(context).await,
         }
     }
@@ -169,6 +172,9 @@ fn show(node: &NodeView) -> String {
             if node.tmpfs_store { "yes" } else { "no" }.into(),
         ),
     ]);
+    if let Some(step) = &node.key_rotation {
+        known += &facts(&[("Next WireGuard key", step.clone())]);
+    }
     if !node.metadata.is_empty() {
         known += "Metadata:\n";
         for (key, value) in &node.metadata {
@@ -201,6 +207,7 @@ mod tests {
             metadata: [("arch".into(), "x86_64".into())].into(),
             addresses: vec!["192.0.2.1:7440".into()],
             modules: vec!["docker-engine".into()],
+            key_rotation: None,
         }
     }
 

@@ -30,7 +30,7 @@ fn changed(_: &str, _: &[u8]) -> (u16, String) {
 }
 
 /// Every command that asks a daemon and writes no file before it does.
-const EVERY_COMMAND: [&str; 55] = [
+const EVERY_COMMAND: [&str; 56] = [
     "init",
     "token create",
     "status",
@@ -39,6 +39,7 @@ const EVERY_COMMAND: [&str; 55] = [
     "node label n a=b",
     "node promote n",
     "node demote n",
+    "node rotate-key n",
     "node remove n --yes",
     "token ls",
     "token revoke 1f",

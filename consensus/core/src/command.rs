@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Assignment, DockerPhase, Enrolment, Epoch, ExpiringCertificate, FoundingAuthority, IpPrefix,
     Ipv4Prefix, IssuedCertificate, LeaseProfile, LogIndex, Mesh, NetworkChange, NetworkId,
-    NewCertificate, NewGrant, NewIntermediate, NewNetwork, NewRoot, NodeId, NodeState,
-    OperatorRole, ReadinessCheck, Refusal, RequestId, Revocation, Role, RootFingerprint,
-    RotationStep, SealedKey, TokenId, VipId, WallMs,
+    NewCertificate, NewGrant, NewIntermediate, NewNetwork, NewRoot, NewRule, NodeId, NodeState,
+    OperatorRole, ReadinessCheck, RequestId, Revocation, Role, RootFingerprint, RotationStep,
+    RuleNumber, SealedKey, TokenId, VipId, WallMs,
 };
 
 /// A command and who gave it when.
@@ -315,7 +315,7 @@ pub enum Command {
         vip: VipId,
         /// The epoch that ended.
         after: Epoch,
-        /// Who gets it; nobody only where there is no candidate.
+        /// Who gets it; nobody while no candidate is fit.
         to: Option<NodeId>,
         /// The lease voters that closed it.
         closed_by: BTreeSet<NodeId>,
@@ -406,30 +406,31 @@ pub enum Command {
         /// The grant's name.
         grant: String,
     },
-}
-
-/// What a command's application yields. Refusals are answers, not failures of agreement.
-pub type Applied = Result<Done, Refusal>;
-
-/// What was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Done {
-    /// Done, nothing more to say.
-    Done,
-    /// The node was admitted.
-    Admitted {
-        /// In this role.
-        role: Role,
+    /// Have a node make itself another WireGuard key.
+    RotateWireguardKey {
+        /// The node, by name or id.
+        node: String,
+        /// Whether to do it although devices that it is the gateway of are cut off by it.
+        leave_devices: bool,
     },
-    /// Done; the mesh now has so many servers.
-    Servers {
-        /// Servers after the change.
-        count: u64,
+    /// The node has made one: the others are to know it before it is used.
+    AnnounceWireguardKey {
+        /// The public key.
+        key: [u8; 32],
     },
-    /// So many certificates are accepted no more.
-    Revoked {
-        /// Leaves and intermediates.
-        count: u64,
+    /// The node uses it from now on, and the old one no more.
+    TakeWireguardKey {
+        /// The public key.
+        key: [u8; 32],
+    },
+    /// Let connections inside a network through, or drop them.
+    AddFirewallRule(NewRule),
+    /// Take a firewall rule away.
+    RemoveFirewallRule {
+        /// The network's name.
+        network: String,
+        /// The rule.
+        rule: RuleNumber,
     },
 }
 
@@ -487,6 +488,11 @@ impl Command {
             Self::SuspendGrant { .. } => "suspend_grant",
             Self::ResumeGrant { .. } => "resume_grant",
             Self::RevokeGrant { .. } => "revoke_grant",
+            Self::RotateWireguardKey { .. } => "rotate_wireguard_key",
+            Self::AnnounceWireguardKey { .. } => "announce_wireguard_key",
+            Self::TakeWireguardKey { .. } => "take_wireguard_key",
+            Self::AddFirewallRule(_) => "add_firewall_rule",
+            Self::RemoveFirewallRule { .. } => "remove_firewall_rule",
         }
     }
 }

@@ -122,6 +122,14 @@ kinds! {
     AccessResumed = "system.sdwan.access_grant.resumed",
     /// A device is let in no more.
     AccessRevoked = "system.sdwan.access_grant.revoked",
+    /// A node is getting another WireGuard key.
+    KeyRotationStarted = "system.sdwan.key_rotation.started",
+    /// It has it.
+    KeyRotationFinished = "system.sdwan.key_rotation.finished",
+    /// A network has another firewall rule.
+    FirewallRuleAdded = "system.sdwan.firewall_rule.added",
+    /// A firewall rule is no more.
+    FirewallRuleRemoved = "system.sdwan.firewall_rule.removed",
 }
 
 /// One thing that happened.

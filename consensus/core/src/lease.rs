@@ -214,13 +214,21 @@ impl LeaseTiming {
     pub const fn sound(self) -> bool {
         let lost = RENEWALS_LOST * self.renew_every_us;
         self.renew_every_us > 0
-            && self.margin_us > 0
+            && self.margin_us >= TIMER_LATENESS_US + CLOCK_READING_US
             && self.lease_us >= self.refresh_left_us() + lost
             && self.gate_us >= 2 * self.renew_every_us
             && self.missed_us() < self.lease_us
             && self.promise_us() > self.lease_us
     }
 }
+
+/// The kernel counts an element's life in ticks, and may end it two ticks late: 20 ms where it ticks
+/// 100 times a second. (Usual are 250 and 1,000.)
+const TIMER_LATENESS_US: u64 = 20_000;
+
+/// For reading the clock and for rounding. (What stalls for longer is what the gate's elements are
+/// for.)
+const CLOCK_READING_US: u64 = 5_000;
 
 /// A renewal may fail twice in a row, and the gate of a live holder still never lapses.
 pub const RENEWALS_LOST: u64 = 2;
@@ -248,14 +256,13 @@ pub const QUARANTINE_US: u64 = {
     longest
 };
 
-/// Outage of about 390 ms when the holder vanishes: L, less half a renewal, and one commit. Kernel
-/// timers run at 250 or 1,000 Hz and may fire two ticks late; 10 ms is for those and for reading
-/// the clock.
+/// Outage of about 390 ms when the holder vanishes: L, less half a renewal, and one commit. The gate
+/// lives as long as L leaves room for with two renewals lost.
 const LAN: LeaseTiming = LeaseTiming {
     renew_every_us: 40_000,
     lease_us: 400_000,
-    gate_us: 150_000,
-    margin_us: 10_000,
+    gate_us: 140_000,
+    margin_us: 25_000,
 };
 
 /// A full processor or a slow disk stalls a process for some hundred milliseconds now and then.
@@ -265,7 +272,7 @@ const SAFE: LeaseTiming = LeaseTiming {
     renew_every_us: 100_000,
     lease_us: 1_200_000,
     gate_us: 350_000,
-    margin_us: 20_000,
+    margin_us: 25_000,
 };
 
 /// A round trip takes up to 300 ms and losses last for half a second: a renewal counts from when

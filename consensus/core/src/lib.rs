@@ -5,12 +5,14 @@
 
 mod access_grant;
 mod addressing;
+mod answer;
 mod apply;
 mod authority;
 mod command;
 mod docker_host;
 mod enrolment;
 mod event;
+mod firewall;
 mod ids;
 mod lease;
 mod lifecycle;
@@ -29,23 +31,29 @@ mod trust;
 mod virtual_ip;
 mod voters;
 pub mod wire;
+mod wireguard_key;
 
 pub use access_grant::{AccessGrant, GrantState, NewGrant};
 pub use addressing::{
     DEFAULT_IPV4_PREFIX, HANDLE_CHARS_MAX, Ipv4Prefix, Ipv6Prefix64, OVERLAY_IPV4_SPACE,
 };
+pub use answer::{Applied, Done};
 pub use apply::{FOUNDER_RAFT_ID, Restorer, apply, go_on_alone, restore};
 pub use authority::{
     Authority, CertificateProfile, CertificateRecord, ExpiringCertificate, Holder, Intermediate,
     LeafFingerprint, Operator, OperatorRole, Removed, Revoked, Root, RootFingerprint, RootState,
     Rotation, RotationStep, SealedKey,
 };
-pub use command::{Applied, Command, Done, Envelope};
+pub use command::{Command, Envelope};
 pub use docker_host::{DOCKER_TLS_PORT, DockerHost, DockerPhase, IssuedCertificate};
 pub use enrolment::{
     Enrolment, FoundingAuthority, NewCertificate, NewIntermediate, NewRoot, Revocation,
 };
 pub use event::{EVENTS_KEPT, Event, EventKind};
+pub use firewall::{
+    Firewall, FirewallRule, NewRule, PortRange, RuleEnd, RuleNumber, RulePlace, RuleProtocol,
+    Verdict,
+};
 pub use ids::{
     InvalidId, LogIndex, MeshId, NetworkId, NodeId, RaftId, RequestId, Time, TokenId, WallMs,
 };
@@ -79,3 +87,6 @@ pub use state::{
 pub use trust::reseal_due;
 pub use virtual_ip::{FailoverWish, Unfit, VipMove, VipState, VirtualIp};
 pub use voters::{GroupView, VoterStep, leader_step};
+pub use wireguard_key::{
+    AnnouncedKey, KeyRotation, KeysAtHand, WireguardKeyStep, wireguard_key_step,
+};

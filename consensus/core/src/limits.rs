@@ -62,6 +62,10 @@ pub const VIP_CANDIDATES_MAX: usize = 16;
 pub const VIP_MOVES_KEPT: usize = 16;
 /// Devices of people; every node routes every one's addresses.
 pub const ACCESS_GRANTS_MAX: usize = 1000;
+/// A network's own; each node has its kernel ask them one by one.
+pub const FIREWALL_RULES_MAX: usize = 128;
+/// Ports and ranges that one rule names.
+pub const RULE_PORTS_MAX: usize = 32;
 /// A program's path and its arguments.
 pub const CHECK_WORDS_MAX: usize = 32;
 

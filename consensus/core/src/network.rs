@@ -1,6 +1,6 @@
 //! Networks and their peers: as they are agreed, and as they are asked for (SPEC 3).
 //!
-//! Decides nothing but the name of a network's interfaces.
+//! Decides nothing but what a network's interfaces are called.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{IpPrefix, Ipv4Prefix, Ipv6Prefix64, LogIndex, NetworkId};
+use crate::{IpPrefix, Ipv4Prefix, Ipv6Prefix64, LogIndex, NetworkId, Verdict};
 
 /// Which way packets take inside a network (SPEC 3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -60,12 +60,25 @@ pub struct Network {
     pub pod_subnet_prefix: Option<IpPrefix>,
     /// Where the containers of its Docker hosts have their addresses.
     pub container_subnet_prefix: Option<IpPrefix>,
+    /// The number, within that prefix, of the /24 from which on the next free one is looked for.
+    pub container_subnets_given: u32,
 }
 
 impl Network {
     /// The name of its interfaces, at most 15 characters.
     pub fn interface(&self) -> String {
         format!("shoal-{}", self.handle)
+    }
+
+    /// The name of the bridge of its containers, at most 15 characters. The packet filter takes
+    /// `br-` for the beginning of containers' bridges.
+    pub fn container_bridge(&self) -> String {
+        format!("br-sh-{}", self.handle)
+    }
+
+    /// What Docker calls the network of its containers.
+    pub fn container_network(&self) -> String {
+        format!("shoal-{}", self.name)
     }
 }
 
@@ -82,6 +95,8 @@ pub struct Peer {
     pub hub: bool,
     /// Networks behind the node that the others reach through it.
     pub lan_subnets: BTreeSet<IpPrefix>,
+    /// The /24 of its containers, while it is a Docker host and after.
+    pub container_subnet: Option<IpPrefix>,
 }
 
 /// A network as it is asked for.
@@ -121,4 +136,6 @@ pub struct NetworkChange {
     pub pod_subnet_prefix: Option<PrefixChange>,
     /// Where containers have their addresses.
     pub container_subnet_prefix: Option<PrefixChange>,
+    /// What becomes of connections that no firewall rule is about.
+    pub firewall_default: Option<Verdict>,
 }

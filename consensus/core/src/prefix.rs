@@ -6,7 +6,11 @@
 //!
 //! Invariant: host bits are zero, so that equal prefixes compare equal.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +113,30 @@ impl IpPrefix {
         let common = self.mask() & other.mask();
         self.address.is_ipv4() == other.address.is_ipv4()
             && left_aligned(self.address) & common == left_aligned(other.address) & common
+    }
+
+    /// Whether all of the other lies in it.
+    pub fn contains(self, other: Self) -> bool {
+        self.bits <= other.bits && self.overlaps(other)
+    }
+
+    /// How many /24 there are in it.
+    pub(crate) fn count_of_24s(self) -> u32 {
+        match self.is_divisible() {
+            true => 1 << (24 - self.bits),
+            false => 0,
+        }
+    }
+
+    /// One of its /24, counted from zero.
+    pub(crate) fn nth_24(self, place: u32) -> Option<Self> {
+        match self.address {
+            IpAddr::V4(v4) if place < self.count_of_24s() => Some(Self {
+                address: Ipv4Addr::from_bits(v4.to_bits() | place << 8).into(),
+                bits: 24,
+            }),
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        }
     }
 
     /// Whether every node can have a /24 of it.
@@ -226,5 +254,18 @@ mod tests {
     fn only_what_has_a_24_for_two_nodes_is_divisible() {
         assert!(prefix("10.42.0.0/16").is_divisible() && prefix("10.42.0.0/23").is_divisible());
         assert!(!prefix("10.42.0.0/24").is_divisible() && !prefix("fd42::/48").is_divisible());
+    }
+
+    #[test]
+    fn each_24_of_a_prefix_has_a_number() {
+        let prefix24 = |prefix: IpPrefix, place| prefix.nth_24(place).map(|it| it.to_string());
+        let wide = prefix("10.42.0.0/15");
+        assert_eq!(wide.count_of_24s(), 512);
+        assert_eq!(prefix24(wide, 0).unwrap(), "10.42.0.0/24");
+        assert_eq!(prefix24(wide, 511).unwrap(), "10.43.255.0/24");
+        assert_eq!(prefix24(wide, 512), None);
+        assert!((0..512).all(|place| wide.contains(wide.nth_24(place).unwrap())));
+        assert!(!wide.contains(prefix("10.44.0.0/24")) && !prefix("10.42.0.0/24").contains(wide));
+        assert_eq!(prefix("fd42::/48").count_of_24s(), 0);
     }
 }

@@ -192,6 +192,20 @@ pub enum Refusal {
         network: String,
         grant: String,
     },
+    #[error("the WireGuard key of {node} is being replaced already")]
+    KeyRotationUnderWay { node: String },
+    #[error(
+        "{node} is the gateway of {devices} devices that have its WireGuard key, such as {one}"
+    )]
+    KeyInDevices {
+        node: String,
+        devices: u64,
+        one: String,
+    },
+    #[error("{node} has not announced that WireGuard key")]
+    KeyNotAnnounced { node: String },
+    #[error("network {network} has no firewall rule {rule}")]
+    FirewallRuleUnknown { network: String, rule: u32 },
 }
 
 impl Refusal {
@@ -259,6 +273,10 @@ impl Refusal {
             Self::GrantCollision { .. } => "AccessGrantCollisionError",
             Self::GrantKeyTaken { .. } => "AccessGrantKeyTakenError",
             Self::GrantUsesPeer { .. } => "AccessGrantUsesPeerError",
+            Self::KeyRotationUnderWay { .. } => "KeyRotationUnderWayError",
+            Self::KeyInDevices { .. } => "KeyInDevicesError",
+            Self::KeyNotAnnounced { .. } => "KeyNotAnnouncedError",
+            Self::FirewallRuleUnknown { .. } => "FirewallRuleNotFoundError",
         }
     }
 
@@ -398,6 +416,18 @@ impl Refusal {
             }
             Self::GrantUsesPeer { grant, .. } => {
                 format!("choose another gateway first: `shoal access move {grant} --via NODE`")
+            }
+            Self::KeyRotationUnderWay { node } => {
+                format!("`shoal node show {node}` shows how far it is")
+            }
+            Self::KeyInDevices { .. } => {
+                "`--leave-devices` does it all the same; give each a new configuration with `shoal access show DEVICE` then".into()
+            }
+            Self::KeyNotAnnounced { .. } => {
+                "nothing to do: the node tries again by itself".into()
+            }
+            Self::FirewallRuleUnknown { network, .. } => {
+                format!("`shoal network rule ls {network}` lists its rules")
             }
         }
     }

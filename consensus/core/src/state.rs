@@ -14,9 +14,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessGrant, Answers, Authority, CertificateRecord, DockerHost, Event, LogIndex, MeshId,
-    Network, NetworkId, NodeId, Operator, Peer, RaftId, Recent, Removed, Revoked, RootFingerprint,
-    SealedKey, Shared, TokenId, VipId, VirtualIp, WallMs,
+    AccessGrant, Answers, Authority, CertificateRecord, DockerHost, Event, Firewall, KeyRotation,
+    LogIndex, MeshId, Network, NetworkId, NodeId, Operator, Peer, RaftId, Recent, Removed, Revoked,
+    RootFingerprint, SealedKey, Shared, TokenId, VipId, VirtualIp, WallMs,
 };
 
 /// The whole replicated state.
@@ -72,6 +72,10 @@ pub struct Agreed {
     pub virtual_ips: Shared<BTreeMap<VipId, VirtualIp>>,
     /// Devices without a daemon that are let into a network, by name.
     pub access_grants: Shared<BTreeMap<String, AccessGrant>>,
+    /// Nodes that are getting another WireGuard key.
+    pub key_rotations: BTreeMap<NodeId, KeyRotation>,
+    /// Who may reach whom inside a network; everyone may where there is nothing.
+    pub firewalls: Shared<BTreeMap<NetworkId, Firewall>>,
 }
 
 /// The trust domain.

@@ -1,7 +1,7 @@
 //! The side of a lease that moves it: one per server, awake on the Raft leader only.
 //!
-//! Decides: when a holder is asked to let go, when it is closed out, who is proposed next, and when
-//! an epoch's voters change. Never: makes anything true; what it proposes is checked again when it
+//! Decides: when a holder is asked to let go, when it is closed out, who is proposed next (nobody, if
+//! nobody is fit), and when an epoch's voters change. Never: makes anything true; what it proposes is checked again when it
 //! is applied, and what it believes dies with its leadership. Two coordinators at once, each wrong,
 //! do no harm: a close majority is a fact, and an assignment is for one epoch only.
 //!
@@ -13,6 +13,14 @@
 //! - `ProposeJoint`: epoch and `voters_since` are still these, and the set is stable.
 //! - `ProposeStable`: epoch and `voters_since` are still these, and the phase is joint.
 //! - a holder's release: the epoch is still this one.
+//!
+//! What it hears of a holder it hears as one of the lease's voters. Where it is none, silence says
+//! nothing, and only a holder that membership takes for lost is closed out. Nor does silence say
+//! anything where nobody else is heard either: a majority must have answered since.
+//!
+//! A state that a recovery made has forgotten who held what: the promises of servers that are gone
+//! may still run for somebody. So nothing is given out that was not seen to be let go, before the
+//! longest promise of its profile is over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,8 +60,8 @@ pub enum CoordinatorOutput {
         vip: VipId,
         /// The epoch that has ended.
         after: Epoch,
-        /// Who holds the next.
-        to: NodeId,
+        /// Who holds the next; nobody, if nobody is fit.
+        to: Option<NodeId>,
         /// Who closed the ended one; nobody if it was released.
         closed_by: BTreeSet<NodeId>,
         /// For events.
@@ -93,8 +101,13 @@ pub enum CoordinatorOutput {
 /// One server's coordinator.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
+    me: NodeId,
     timings: Timings,
+    /// Whether a voter runs beside it. Where none can, it listens to renewals itself.
+    votes: bool,
     leads: bool,
+    /// When that was sent which a majority answered last, if the shell tells.
+    majority: Option<Time>,
     revision: LogIndex,
     watched: BTreeMap<VipId, Watched>,
     voters_wanted: BTreeSet<NodeId>,
@@ -104,11 +117,14 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator that does not lead yet.
-    pub const fn new(timings: Timings) -> Self {
+    /// A coordinator that does not lead yet. `votes` says whether a voter runs beside it.
+    pub const fn new(me: NodeId, timings: Timings, votes: bool) -> Self {
         Self {
+            me,
             timings,
+            votes,
             leads: false,
+            majority: None,
             revision: LogIndex(0),
             watched: BTreeMap::new(),
             voters_wanted: BTreeSet::new(),
@@ -133,6 +149,11 @@ impl Coordinator {
         self.decide(now);
     }
 
+    /// A majority of Raft's voters has answered what this leader sent at that time.
+    pub fn handle_majority(&mut self, sent: Time) {
+        self.majority = self.majority.max(Some(sent));
+    }
+
     /// The state as this server has applied it; older revisions than the last are ignored.
     pub fn handle_assignments(&mut self, revision: LogIndex, agreed: &Assignments, now: Time) {
         if revision < self.revision {
@@ -144,7 +165,7 @@ impl Coordinator {
             let timing = self.timings.of(assignment.profile);
             let watched = (self.watched.entry(*vip))
                 .or_insert_with(|| Watched::new(assignment.clone(), timing, now));
-            watched.learn(assignment, now);
+            watched.learn(assignment, &self.me, now);
         }
         self.decide(now);
     }
@@ -157,11 +178,20 @@ impl Coordinator {
         {
             watched.heard = watched.heard.max(now);
             watched.renewed = true;
+            watched.excused = false;
             if watched.complains_of_silence() {
                 watched.complaint = None;
             }
         }
         self.deadline = self.poll_timeout();
+    }
+
+    /// The voter beside this coordinator has closed the VIP through this epoch, now or in an
+    /// earlier life: it will not hear the holder again.
+    pub fn handle_closed_here(&mut self, vip: VipId, through: Epoch) {
+        if let Some(watched) = self.watched.get_mut(&vip) {
+            watched.closed_here = watched.closed_here.max(Some(through));
+        }
     }
 
     /// A VIP's ordered candidates as they are now, and whom an operator wants as holder, if anyone.
@@ -174,7 +204,7 @@ impl Coordinator {
         now: Time,
     ) {
         if let Some(watched) = self.watched.get_mut(&vip) {
-            watched.candidates = candidates;
+            watched.candidates = Some(candidates);
             watched.wanted = wanted;
         }
         self.decide(now);
@@ -219,10 +249,16 @@ impl Coordinator {
                     watched.rests_on = Some(*voters_since);
                 }
             }
-            Message::Renew { .. }
-            | Message::Ack { .. }
-            | Message::Close { .. }
-            | Message::LetGo { .. } => return,
+            Message::Renew { renewals, .. } => {
+                let holds = |watched: &Watched| watched.assignment.holder.as_ref() == Some(from);
+                for one in renewals {
+                    if !self.votes && self.watched.get(&one.vip).is_some_and(holds) {
+                        self.handle_renewed(one.vip, one.epoch, now);
+                    }
+                }
+                return;
+            }
+            Message::Ack { .. } | Message::Close { .. } | Message::LetGo { .. } => return,
         }
         self.decide(now);
     }
@@ -253,20 +289,23 @@ impl Coordinator {
         }
         self.excuse_stall(now);
         for (vip, watched) in &mut self.watched {
+            watched.majority = self.majority;
             watched.pursue(*vip, now, &mut self.outputs);
             watched.change_voters(*vip, &self.voters_wanted, now, &mut self.outputs);
         }
         self.deadline = self.poll_timeout();
     }
 
-    /// A coordinator that stood still missed renewals that were sent: it waits like a new leader.
+    /// A coordinator that stood still missed renewals that were sent: it waits like a new leader. But
+    /// only once for each silence, or a leader that is always late would never miss the dead.
     fn excuse_stall(&mut self, now: Time) {
         let Some(deadline) = self.deadline.take() else {
             return;
         };
         let stood = u64::try_from(now.since(deadline).as_micros()).unwrap_or(u64::MAX);
         for watched in self.watched.values_mut() {
-            if stood > watched.timing.renew_every_us {
+            if stood > watched.timing.renew_every_us && !watched.excused {
+                watched.excused = true;
                 watched.heard = now;
             }
         }

@@ -3,6 +3,7 @@
 use consensus_core::LeaseVoters;
 
 use super::*;
+use crate::agreed::later;
 use crate::testing::{VIP, assigned, ms, node, nodes, stable};
 
 const R: u64 = 40;
@@ -10,7 +11,12 @@ const EPOCH: Epoch = Epoch(5);
 
 /// A leader since 1 s that knows holder 1, voters 1 to 3, and candidates 1 to 3 in order.
 fn leader() -> Coordinator {
-    let mut coordinator = Coordinator::new(Timings::REAL);
+    leader_beside(node(1), true)
+}
+
+/// The same on another node, or without a voter beside it.
+fn leader_beside(me: NodeId, votes: bool) -> Coordinator {
+    let mut coordinator = Coordinator::new(me, Timings::REAL, votes);
     let agreed = assigned(Some(1), EPOCH.0, stable(&[1, 2, 3]), 1);
     coordinator.handle_assignments(LogIndex(1), &agreed, ms(0));
     candidates(&mut coordinator, [&[], &[], &[]], None, ms(0));
@@ -26,6 +32,17 @@ fn candidates(coordinator: &mut Coordinator, unfit: [&[Unfit]; 3], wanted: Optio
     coordinator.handle_candidates(VIP, list.collect(), wanted.map(node), now);
 }
 
+/// Lets it wait until it waits for nothing any more, and tells until when it did.
+fn wait_for_all(coordinator: &mut Coordinator) -> Time {
+    let mut now = Time::ZERO;
+    while let Some(due) = coordinator.poll_timeout() {
+        assert!(now < due, "it wants to be called again at once");
+        now = due;
+        coordinator.handle_timeout(now);
+    }
+    now
+}
+
 fn said(coordinator: &mut Coordinator) -> Vec<CoordinatorOutput> {
     std::iter::from_fn(|| coordinator.poll_output()).collect()
 }
@@ -35,6 +52,17 @@ fn told(outputs: &[CoordinatorOutput], wanted: &Message) -> BTreeSet<NodeId> {
         CoordinatorOutput::Send { to, message } if message == wanted => Some(to.clone()),
         CoordinatorOutput::Send { .. }
         | CoordinatorOutput::ProposeAssign { .. }
+        | CoordinatorOutput::ProposeJoint { .. }
+        | CoordinatorOutput::ProposeStable { .. }
+        | CoordinatorOutput::NoCandidate { .. } => None,
+    };
+    outputs.iter().filter_map(to).collect()
+}
+
+fn assigned_to(outputs: &[CoordinatorOutput]) -> Vec<Option<NodeId>> {
+    let to = |output: &CoordinatorOutput| match output {
+        CoordinatorOutput::ProposeAssign { to, .. } => Some(to.clone()),
+        CoordinatorOutput::Send { .. }
         | CoordinatorOutput::ProposeJoint { .. }
         | CoordinatorOutput::ProposeStable { .. }
         | CoordinatorOutput::NoCandidate { .. } => None,
@@ -59,7 +87,7 @@ fn assign(to: u8, closed_by: &[u8], reason: MoveReason) -> CoordinatorOutput {
     CoordinatorOutput::ProposeAssign {
         vip: VIP,
         after: EPOCH,
-        to: node(to),
+        to: Some(node(to)),
         closed_by: nodes(closed_by),
         reason,
     }
@@ -125,12 +153,161 @@ fn silence_is_noticed_again_after_it_was_in_vain() {
     candidates(&mut coordinator, unfit, None, ms(1001));
     coordinator.handle_timeout(ms(1000 + 3 * R));
     assert_eq!(said(&mut coordinator).len(), 1);
-    assert_eq!(coordinator.poll_timeout(), None);
+    // Only when it is lost for good would anything be done about it.
+    assert_eq!(coordinator.poll_timeout(), Some(ms(11_000)));
     coordinator.handle_renewed(VIP, EPOCH, ms(2000));
     assert_eq!(coordinator.poll_timeout(), Some(ms(2000 + 3 * R)));
     candidates(&mut coordinator, [&[], &[], &[]], None, ms(2001));
     coordinator.handle_timeout(ms(2000 + 3 * R));
     assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 3);
+}
+
+#[test]
+fn a_holder_that_nobody_could_replace_and_that_is_lost_does_not_pin_its_voters() {
+    let mut coordinator = leader();
+    let unfit: [&[Unfit]; 3] = [&[Unfit::Suspect], &[Unfit::NotReady], &[Unfit::NotReady]];
+    candidates(&mut coordinator, unfit, None, ms(1001));
+    coordinator.handle_timeout(ms(1000 + 3 * R));
+    said(&mut coordinator);
+    coordinator.handle_timeout(ms(10_999));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 0);
+    coordinator.handle_timeout(ms(11_000));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE), nodes(&[1, 2, 3]));
+    coordinator.handle_message(&node(2), &CLOSED, ms(11_010));
+    assert_eq!(assigned_to(&said(&mut coordinator)), [None; 0]);
+    coordinator.handle_message(&node(3), &CLOSED, ms(11_020));
+    assert_eq!(assigned_to(&said(&mut coordinator)), [None]);
+    // Held by nobody, it is given out as soon as anybody is fit: the same one, too.
+    let agreed = assigned(None, EPOCH.0 + 1, stable(&[1, 2, 3]), 2);
+    coordinator.handle_assignments(LogIndex(2), &agreed, ms(11_030));
+    assert_eq!(assigned_to(&said(&mut coordinator)), [None; 0]);
+    candidates(
+        &mut coordinator,
+        [&[], unfit[1], unfit[2]],
+        None,
+        ms(12_000),
+    );
+    assert_eq!(assigned_to(&said(&mut coordinator)), [Some(node(1))]);
+}
+
+#[test]
+fn a_holder_that_nobody_could_replace_and_that_others_hear_keeps_its_epoch() {
+    let mut coordinator = leader();
+    let unfit: [&[Unfit]; 3] = [&[], &[Unfit::NotReady], &[Unfit::NotReady]];
+    candidates(&mut coordinator, unfit, None, ms(1001));
+    assert_eq!(wait_for_all(&mut coordinator), ms(11_000));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 0);
+}
+
+#[test]
+fn where_the_epoch_is_closed_and_nobody_else_is_fit_the_same_holder_may_have_the_next() {
+    let mut coordinator = leader();
+    let unfit: [&[Unfit]; 3] = [&[], &[Unfit::NotReady], &[Unfit::NotReady]];
+    candidates(&mut coordinator, unfit, None, ms(1001));
+    // An earlier leader closed it here and elsewhere, and was gone before it assigned the next.
+    coordinator.handle_closed_here(VIP, EPOCH);
+    coordinator.handle_timeout(ms(1000 + 3 * R));
+    // It may still live on the others, and is asked.
+    assert_eq!(told(&said(&mut coordinator), &LET_GO), nodes(&[1]));
+    coordinator.handle_timeout(ms(1000 + 6 * R));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE), nodes(&[1, 2, 3]));
+    coordinator.handle_message(&node(1), &CLOSED, ms(1300));
+    coordinator.handle_message(&node(2), &CLOSED, ms(1300));
+    assert_eq!(assigned_to(&said(&mut coordinator)), [Some(node(1))]);
+}
+
+#[test]
+fn a_candidate_that_is_gone_after_the_close_leaves_the_address_to_nobody_and_then_to_the_next() {
+    let mut coordinator = leader();
+    coordinator.handle_timeout(ms(1000 + 3 * R));
+    let suspect: &[Unfit] = &[Unfit::Suspect];
+    candidates(&mut coordinator, [suspect; 3], None, ms(1130));
+    coordinator.handle_message(&node(1), &CLOSED, ms(1131));
+    coordinator.handle_message(&node(2), &CLOSED, ms(1132));
+    assert_eq!(assigned_to(&said(&mut coordinator)), [None]);
+    // It comes again until the state shows it, and with a candidate if there is one by then.
+    let again = coordinator.poll_timeout().unwrap();
+    candidates(&mut coordinator, [suspect, suspect, &[]], None, ms(1140));
+    coordinator.handle_timeout(again);
+    assert_eq!(assigned_to(&said(&mut coordinator)), [Some(node(3))]);
+}
+
+#[test]
+fn a_leader_that_is_no_voter_of_the_lease_takes_no_silence_for_a_death() {
+    let mut coordinator = leader_beside(node(9), true);
+    let end = wait_for_all(&mut coordinator);
+    assert_eq!(said(&mut coordinator), []);
+    // Not before the others have lost the holder too.
+    let suspect: &[Unfit] = &[Unfit::Suspect];
+    candidates(&mut coordinator, [suspect, &[], &[]], None, end);
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 3);
+}
+
+#[test]
+fn a_leader_that_hears_nobody_takes_no_silence_for_a_death() {
+    let mut coordinator = leader();
+    coordinator.handle_renewed(VIP, EPOCH, ms(1010));
+    coordinator.handle_majority(ms(1010 + R));
+    coordinator.handle_timeout(ms(1010 + 3 * R));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 0);
+    // It was the holder alone.
+    coordinator.handle_majority(ms(1010 + R + 1));
+    candidates(&mut coordinator, [&[], &[], &[]], None, ms(1010 + 3 * R));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 3);
+}
+
+#[test]
+fn a_leader_that_becomes_a_voter_of_the_lease_gives_the_holder_time_to_learn_of_it() {
+    let mut coordinator = leader_beside(node(9), true);
+    let joint = LeaseVoters::Joint {
+        old: nodes(&[1, 2, 3]),
+        new: nodes(&[2, 3, 9]),
+    };
+    let agreed = assigned(Some(1), EPOCH.0, joint, 2);
+    coordinator.handle_assignments(LogIndex(2), &agreed, ms(5_000));
+    assert_eq!(coordinator.poll_timeout(), Some(ms(5_000 + 3 * R)));
+    coordinator.handle_timeout(ms(5_000 + 3 * R));
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 4);
+}
+
+#[test]
+fn a_leader_whose_own_voter_cannot_run_hears_the_holders_renewals_itself() {
+    let renew = Message::Renew {
+        life: crate::Life(1),
+        sent: ms(3),
+        renewals: vec![crate::Renewal {
+            vip: VIP,
+            epoch: EPOCH,
+            profile: consensus_core::LeaseProfile::Lan,
+        }],
+    };
+    for (votes, from, heard) in [(false, 1, 1100), (false, 2, 1000), (true, 1, 1000)] {
+        let mut coordinator = leader_beside(node(1), votes);
+        coordinator.handle_message(&node(from), &renew, ms(1100));
+        assert_eq!(coordinator.poll_timeout(), Some(ms(heard + 3 * R)));
+    }
+}
+
+#[test]
+fn what_was_not_seen_to_be_let_go_is_given_out_after_the_longest_promise_only() {
+    // As a server finds it after a recovery, when it starts and when it runs.
+    let promise = consensus_core::LeaseProfile::Lan.timing().promise_us() / 1000;
+    for before in [None, Some(EPOCH.0)] {
+        let mut coordinator = Coordinator::new(node(1), Timings::REAL, true);
+        coordinator.handle_leadership(true, ms(1));
+        if let Some(before) = before {
+            let agreed = assigned(Some(1), before, stable(&[1, 2, 3]), 1);
+            coordinator.handle_assignments(LogIndex(1), &agreed, ms(2));
+        }
+        let era = assigned(None, 1 << 40, stable(&[1]), 1 << 40);
+        coordinator.handle_assignments(LogIndex(1 << 40), &era, ms(5_000));
+        candidates(&mut coordinator, [&[], &[], &[]], None, ms(5_001));
+        coordinator.handle_timeout(ms(5_000 + promise - 1));
+        assert_eq!(said(&mut coordinator), []);
+        assert_eq!(coordinator.poll_timeout(), Some(ms(5_000 + promise)));
+        coordinator.handle_timeout(ms(5_000 + promise));
+        assert_eq!(assigned_to(&said(&mut coordinator)), [Some(node(1))]);
+    }
 }
 
 #[test]
@@ -209,6 +386,25 @@ fn a_leader_that_stood_still_does_not_blame_the_holder() {
     assert_eq!(said(&mut coordinator), []);
     let next = coordinator.poll_timeout().unwrap();
     coordinator.handle_timeout(next);
+    assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 3);
+}
+
+#[test]
+fn a_leader_that_is_always_late_misses_the_dead_all_the_same() {
+    let mut coordinator = leader();
+    coordinator.handle_renewed(VIP, EPOCH, ms(1040));
+    let stall = |coordinator: &mut Coordinator| {
+        let late = later(coordinator.poll_timeout().unwrap(), 1_000_000);
+        coordinator.handle_timeout(late);
+        late
+    };
+    let late = stall(&mut coordinator);
+    assert_eq!(said(&mut coordinator), []);
+    // A word of the holder in between, and the next stall is not held against it either.
+    coordinator.handle_renewed(VIP, EPOCH, late);
+    stall(&mut coordinator);
+    assert_eq!(said(&mut coordinator), []);
+    stall(&mut coordinator);
     assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 3);
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Held {
     pub(crate) open: BTreeMap<Time, BTreeSet<NodeId>>,
     pub(crate) renew_at: Time,
     pub(crate) lease_until: Option<Time>,
+    /// Without a majority until then it is let go.
+    pub(crate) give_up_at: Time,
     pub(crate) report: Report,
     pub(crate) leaving: Option<Leaving>,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Leaving {
 }
 
 impl Held {
-    pub(crate) fn new(assignment: &Assignment, now: Time) -> Self {
+    pub(crate) fn new(assignment: &Assignment, timings: &Timings, now: Time) -> Self {
         Self {
             epoch: assignment.epoch,
             voters: assignment.voters.clone(),
@@ -55,6 +57,7 @@ impl Held {
             open: BTreeMap::new(),
             renew_at: now,
             lease_until: None,
+            give_up_at: later(now, timings.patience_us(assignment.profile)),
             report: Report::Not,
             leaving: None,
         }
@@ -66,6 +69,30 @@ impl Held {
         self.voters = assignment.voters.clone();
         self.voters_since = assignment.voters_since;
         self.renew_at = now;
+    }
+
+    /// A majority acknowledged what was sent then.
+    pub(crate) fn carried(&mut self, sent: Time, until: Time, timings: &Timings) {
+        self.open.retain(|other, _| *other > sent);
+        self.lease_until = self.lease_until.max(Some(until));
+        let patience = later(sent, timings.patience_us(self.profile));
+        self.give_up_at = self.give_up_at.max(patience);
+    }
+
+    /// Asks for one more renewal. A holder that stood still has not asked meanwhile: nobody's
+    /// silence counts.
+    pub(crate) fn renew(&mut self, timings: &Timings, now: Time) {
+        let timing = timings.of(self.profile);
+        if later(self.renew_at, timing.renew_every_us) < now {
+            let patience = later(now, timings.patience_us(self.profile));
+            self.give_up_at = self.give_up_at.max(patience);
+        }
+        self.renew_at = later(now, timing.renew_every_us);
+        (self.open).retain(|sent, _| later(*sent, timing.lease_us) > now);
+        self.open.entry(now).or_default();
+        while self.open.len() > timings.renewals_open_max {
+            self.open.pop_first();
+        }
     }
 
     pub(crate) fn leave(&mut self, leaving: Leaving) {
@@ -111,9 +138,10 @@ impl Held {
         if let Some(leaving) = self.leaving {
             return (leaving.shut && leaving.recorded).then_some(leaving.ask_at);
         }
+        let due = self.renew_at.min(self.give_up_at);
         match self.report {
-            Report::At(at) => Some(at.min(self.renew_at)),
-            Report::Not | Report::Recording => Some(self.renew_at),
+            Report::At(at) => Some(at.min(due)),
+            Report::Not | Report::Recording => Some(due),
         }
     }
 }

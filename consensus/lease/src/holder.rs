@@ -1,7 +1,7 @@
 //! The side of a lease that holds: one per node, for all virtual IPs assigned to it.
 //!
-//! Decides: when renewals go out, how far the lease runs, what the kernel's gate is told, and when
-//! the node may ask to be released. Never: opens a gate itself, or judges its own readiness.
+//! Decides: when renewals go out, how far the lease runs, what the kernel's gate is told, when the
+//! node gives up asking, and when it may ask to be released. Never: opens a gate itself, or judges its own readiness.
 //!
 //! Invariants:
 //! - A lease runs to t + L, where t is when the renewal was *sent* and a majority of the epoch's
@@ -13,6 +13,10 @@
 //!
 //! A restarted holder resumes the epoch it held: leases are promises of voters, and whatever element
 //! still lives in the kernel rests on promises that still bind. It does not resume what it let go.
+//!
+//! A holder that has no majority for twice the lease lets go by itself. Some of its voters may have
+//! closed its epoch for a coordinator that is gone; then it never has one again, and no other
+//! coordinator need notice. Released, it can be given a new epoch.
 
 #[cfg(feature = "model")]
 use std::collections::BTreeSet;
@@ -164,9 +168,14 @@ impl Holder {
         }
     }
 
-    /// Lets a VIP go: shuts the gate, and asks to be released once it is shut for certain. The
-    /// node's own readiness check or drain may ask for it as well as a coordinator.
+    /// Lets a VIP go: renews it no more, writes that down, shuts the gate, and asks to be released
+    /// once it is shut for certain. Until it is written the gate runs on with its lease. The node's own readiness check or drain may ask for it as well as a coordinator.
     pub fn let_go(&mut self, vip: VipId, epoch: Epoch, now: Time) {
+        self.leave(vip, epoch, now);
+        self.handle_timeout(now);
+    }
+
+    fn leave(&mut self, vip: VipId, epoch: Epoch, now: Time) {
         let undurable = self.planted.has(PlantedBug::ReleaseNotDurable);
         let early = self.planted.has(PlantedBug::ReleaseBeforeShut);
         let Some(held) = self.held.get_mut(&vip) else {
@@ -185,11 +194,12 @@ impl Holder {
             voters_since: held.voters_since,
             let_go: true,
         };
-        self.order(vip, epoch, 0);
-        if !undurable {
+        // First the disk, then the gate: what is written while the lease still runs is no outage.
+        if undurable {
+            self.order(vip, epoch, 0);
+        } else {
             self.record(vip, record);
         }
-        self.handle_timeout(now);
     }
 
     /// The kernel's gate of this VIP is shut: its elements are deleted, and no transaction is on
@@ -209,16 +219,26 @@ impl Holder {
             if held.report == Report::Recording && held.voters_since == record.voters_since {
                 held.report = Report::At(now);
             }
-            if let Some(leaving) = &mut held.leaving {
-                leaving.recorded |= record.let_go;
+            if let Some(leaving) = &mut held.leaving
+                && record.let_go
+                && !std::mem::replace(&mut leaving.recorded, true)
+            {
+                self.order(vip, record.epoch, 0);
             }
         }
         self.handle_timeout(now);
     }
 
-    /// Time has passed: sends what is due.
+    /// Time has passed: sends what is due, and lets go what has had no majority for too long.
     pub fn handle_timeout(&mut self, now: Time) {
         self.renew(now);
+        let in_vain: Vec<(VipId, Epoch)> = (self.held.iter())
+            .filter(|(_, held)| held.leaving.is_none() && held.give_up_at <= now)
+            .map(|(vip, held)| (*vip, held.epoch))
+            .collect();
+        for (vip, epoch) in in_vain {
+            self.leave(vip, epoch, now);
+        }
         let mut said = Vec::new();
         for (vip, held) in &mut self.held {
             held.ask(*vip, &self.timings, now, &mut said);
@@ -260,7 +280,7 @@ impl Holder {
             }
             return;
         }
-        let mut held = Held::new(assignment, now);
+        let mut held = Held::new(assignment, &self.timings, now);
         let gone = |record: HolderRecord| record.let_go && record.epoch == assignment.epoch;
         if record.is_some_and(gone) {
             held.leave(Leaving {
@@ -294,8 +314,7 @@ impl Holder {
         if until <= now || !carries(&held.voters, acks, planted) {
             return;
         }
-        held.open.retain(|other, _| *other > sent);
-        held.lease_until = held.lease_until.max(Some(until));
+        held.carried(sent, until, &self.timings);
         let (epoch, until) = (held.epoch, held.lease_until.unwrap_or_default());
         self.order(granted.vip, epoch, until.as_micros());
         self.rests(granted.vip, now);
@@ -333,12 +352,7 @@ impl Holder {
             if held.leaving.is_some() || held.renew_at > later(now, timing.renew_every_us / 4) {
                 continue;
             }
-            held.renew_at = later(now, timing.renew_every_us);
-            (held.open).retain(|sent, _| later(*sent, timing.lease_us) > now);
-            held.open.entry(now).or_default();
-            while held.open.len() > self.timings.renewals_open_max {
-                held.open.pop_first();
-            }
+            held.renew(&self.timings, now);
             let (vip, epoch, profile) = (*vip, held.epoch, held.profile);
             for voter in held.voters.everyone() {
                 due.entry(voter).or_default().push(Renewal {
@@ -407,6 +421,7 @@ impl Holder {
                 .collect();
             held.renew_at = earlier(held.renew_at, us);
             held.lease_until = held.lease_until.map(|until| earlier(until, us));
+            held.give_up_at = earlier(held.give_up_at, us);
             if let Report::At(at) = &mut held.report {
                 *at = earlier(*at, us);
             }
@@ -451,8 +466,16 @@ impl Holder {
         for held in self.held.values_mut() {
             let lease_us = self.timings.of(held.profile).lease_us;
             held.open.retain(|sent, _| later(*sent, lease_us) > now);
-            held.renew_at = held.renew_at.max(now);
             held.lease_until = held.lease_until.filter(|until| *until > now);
+            let never = self.timings.patience_us(held.profile) == u64::MAX;
+            (held.renew_at, held.give_up_at) = if never {
+                (held.renew_at.max(now), Time::from_micros(u64::MAX))
+            } else {
+                // Whether it stood still makes a difference.
+                let stood = self.timings.of(held.profile).renew_every_us + 1;
+                let least = Time::from_micros(now.as_micros().saturating_sub(stood));
+                (held.renew_at.max(least), held.give_up_at.max(now))
+            };
             if let Report::At(at) = &mut held.report {
                 *at = (*at).max(now);
             }

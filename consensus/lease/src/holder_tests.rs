@@ -145,6 +145,62 @@ fn a_holder_that_was_stopped_renews_at_once_and_waits_for_a_fresh_majority() {
     assert_eq!(holder.lease_until(VIP), Some(later(ms(6000), LEASE)));
 }
 
+/// Renewals go out until then, and only voter 3 acknowledges.
+fn in_the_minority_until(holder: &mut Holder, from: u64, until: u64) -> Vec<HolderOutput> {
+    let mut outputs = Vec::new();
+    for at in (from..until).step_by(40) {
+        holder.handle_timeout(ms(at));
+        outputs.extend(said(holder));
+        ack(holder, 3, ms(at), ms(at + 1));
+    }
+    outputs.extend(said(holder));
+    outputs
+}
+
+#[test]
+fn a_holder_without_a_majority_for_twice_the_lease_lets_go_by_itself() {
+    let mut holder = holding(ms(1000));
+    ack(&mut holder, 1, ms(1000), ms(1001));
+    ack(&mut holder, 2, ms(1000), ms(1001));
+    said(&mut holder);
+    let outputs = in_the_minority_until(&mut holder, 1040, 1000 + 2 * LEASE / 1000);
+    assert_eq!(orders(&outputs), [0; 0]);
+    assert_eq!(holder.poll_timeout(), Some(later(ms(1000), 2 * LEASE)));
+    holder.handle_timeout(later(ms(1000), 2 * LEASE));
+    let record = HolderRecord {
+        epoch: EPOCH,
+        voters_since: LogIndex(1),
+        let_go: true,
+    };
+    let outputs = said(&mut holder);
+    assert!(outputs.contains(&HolderOutput::Persist { vip: VIP, record }));
+    assert_eq!(orders(&outputs), [0; 0]);
+    holder.handle_persisted(VIP, record, ms(1801));
+    assert_eq!(orders(&said(&mut holder)), [0]);
+    holder.handle_gate_shut(VIP, EPOCH, ms(1802));
+    let (vip, epoch) = (VIP, EPOCH);
+    assert_eq!(
+        said(&mut holder),
+        [HolderOutput::ProposeRelease { vip, epoch }]
+    );
+}
+
+#[test]
+fn a_holder_that_never_had_a_majority_lets_go_as_well() {
+    let mut holder = holding(ms(1000));
+    let outputs = in_the_minority_until(&mut holder, 1040, 1000 + 2 * LEASE / 1000 + 1);
+    assert!(matches!(outputs.last(), Some(HolderOutput::Persist { record, .. }) if record.let_go));
+}
+
+#[test]
+fn a_holder_that_stood_still_has_asked_nobody_and_does_not_let_go() {
+    let mut holder = holding(ms(1000));
+    holder.handle_timeout(ms(9000));
+    assert_eq!(renewed_to(&mut holder).len(), 3);
+    let outputs = in_the_minority_until(&mut holder, 9040, 9000 + 2 * LEASE / 1000);
+    assert_eq!(orders(&outputs), [0; 0]);
+}
+
 #[test]
 fn whoever_loses_the_vip_shuts_the_gate() {
     let mut holder = holding(ms(1000));
@@ -169,26 +225,32 @@ fn a_release_is_asked_for_only_when_the_gate_is_shut_and_the_decision_durable() 
             epoch: EPOCH,
         };
         holder.handle_message(&node(9), &let_go, ms(1001));
+        // The gate is not touched before the disk has it: until then the lease lasts.
         let outputs = said(&mut holder);
-        assert_eq!(orders(&outputs), [0]);
+        assert_eq!(orders(&outputs), [0; 0]);
         let record = HolderRecord {
             epoch: EPOCH,
             voters_since: LogIndex(1),
             let_go: true,
         };
-        assert!(outputs.contains(&HolderOutput::Persist { vip: VIP, record }));
+        assert_eq!(outputs, [HolderOutput::Persist { vip: VIP, record }]);
         if shut_first {
+            // For another reason.
             holder.handle_gate_shut(VIP, EPOCH, ms(1002));
+            assert_eq!(said(&mut holder), []);
         } else {
             holder.handle_persisted(VIP, record, ms(1002));
+            assert_eq!(orders(&said(&mut holder)), [0]);
         }
         holder.handle_timeout(ms(2000));
         assert_eq!(said(&mut holder), []);
-        holder.handle_gate_shut(VIP, EPOCH, ms(2001));
         holder.handle_persisted(VIP, record, ms(2001));
+        holder.handle_gate_shut(VIP, EPOCH, ms(2001));
         let (vip, epoch) = (VIP, EPOCH);
         let release = HolderOutput::ProposeRelease { vip, epoch };
-        assert_eq!(said(&mut holder), std::slice::from_ref(&release));
+        let outputs = said(&mut holder);
+        assert_eq!(outputs.last(), Some(&release));
+        assert!(outputs.iter().filter(|one| **one == release).count() == 1);
         // Nobody took note: it is asked for again, and nothing is renewed meanwhile.
         let again = holder.poll_timeout().unwrap();
         holder.handle_timeout(again);

@@ -8,6 +8,10 @@ use consensus_core::{LeaseProfile, LeaseTiming};
 /// More renewals than can be on their way at once: a lease of any profile has room for 14.
 const RENEWALS_OPEN_MAX: usize = 16;
 
+/// The lease of a holder that is cut off has ended after one; whoever can close it out has begun by
+/// then. The second is for a voter that restarts.
+const LEASES_WITHOUT_MAJORITY: u64 = 2;
+
 /// Each profile's durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timings {
@@ -19,6 +23,8 @@ pub struct Timings {
     pub wan: LeaseTiming,
     /// How many renewals of one VIP a holder waits for; the oldest is given up first.
     pub renewals_open_max: usize,
+    /// A holder that has asked for so many leases' time without having a majority lets go.
+    pub leases_without_majority: u64,
 }
 
 impl Timings {
@@ -28,6 +34,7 @@ impl Timings {
         safe: LeaseProfile::Safe.timing(),
         wan: LeaseProfile::Wan.timing(),
         renewals_open_max: RENEWALS_OPEN_MAX,
+        leases_without_majority: LEASES_WITHOUT_MAJORITY,
     };
 
     /// One profile's durations.
@@ -37,6 +44,11 @@ impl Timings {
             LeaseProfile::Safe => self.safe,
             LeaseProfile::Wan => self.wan,
         }
+    }
+
+    /// How long a holder asks without having a majority.
+    pub const fn patience_us(&self, profile: LeaseProfile) -> u64 {
+        (self.of(profile).lease_us).saturating_mul(self.leases_without_majority)
     }
 
     /// The longest promise a voter can have forgotten in a restart.

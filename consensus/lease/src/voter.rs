@@ -4,13 +4,17 @@
 //! but its own promises; who has a majority is others' business.
 //!
 //! Invariants:
-//! - A renewal is acknowledged only while the applied state names its sender and its epoch and that
-//!   epoch is not closed. From then on, for L(1+rho), no close of the VIP is answered.
+//! - A renewal is acknowledged only while the applied state names its sender, its epoch and this
+//!   voter among that epoch's voters, and the epoch is not closed. From then on, for L(1+rho), no
+//!   close of the VIP is answered.
 //! - A close is answered only when its closure is durable, every promise for the VIP has run out,
 //!   and this life of the daemon is older than the longest promise that a former life can have given
 //!   for that VIP.
 //! - A closure only rises. It says "this epoch and all below", so it stays true when the applied
 //!   state falls behind in a restart and names an old epoch again.
+//!
+//! A renewal of an epoch that the applied state does not have yet waits for it a short while: the
+//! next holder often learns of its epoch before its voters do. That is as if it had come later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -76,11 +80,25 @@ struct Known {
     holder: Option<NodeId>,
     epoch: Epoch,
     profile: LeaseProfile,
+    /// Whether this voter is one of that epoch's.
+    votes: bool,
+}
+
+/// A renewal that came before its epoch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Early {
+    from: NodeId,
+    life: Life,
+    sent: Time,
+    renewal: Renewal,
+    /// The holder has sent the next one by then.
+    until: Time,
 }
 
 /// One server's voter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Voter {
+    me: NodeId,
     timings: Timings,
     planted: Planted,
     quarantined_until: Time,
@@ -88,6 +106,8 @@ pub struct Voter {
     agreed: BTreeMap<VipId, Known>,
     promised_until: BTreeMap<VipId, Time>,
     closures: BTreeMap<VipId, Closure>,
+    /// At most one of each VIP that the applied state has.
+    early: BTreeMap<VipId, Early>,
     outputs: VecDeque<VoterOutput>,
 }
 
@@ -97,13 +117,14 @@ impl Voter {
     /// longest forgotten promise has run out.
     ///
     /// A server whose closures cannot be read must not run a voter under its old name.
-    pub fn new(timings: Timings, closed: BTreeMap<VipId, Epoch>, now: Time) -> Self {
+    pub fn new(me: NodeId, timings: Timings, closed: BTreeMap<VipId, Epoch>, now: Time) -> Self {
         let closure = |through| Closure {
             through,
             durable: Some(through),
             waiting: BTreeMap::new(),
         };
         Self {
+            me,
             timings,
             planted: Planted::new(),
             quarantined_until: later(now, timings.quarantine_us()),
@@ -113,6 +134,7 @@ impl Voter {
             closures: (closed.into_iter())
                 .map(|(vip, through)| (vip, closure(through)))
                 .collect(),
+            early: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -129,12 +151,20 @@ impl Voter {
                     holder: one.holder.clone(),
                     epoch: one.epoch,
                     profile: one.profile,
+                    votes: one.voters.everyone().contains(&self.me),
                 };
                 (*vip, known)
             })
             .collect();
         self.forget_gone();
         self.handle_timeout(now);
+        for (vip, early) in std::mem::take(&mut self.early) {
+            if self.is_early(&early.renewal) {
+                self.early.insert(vip, early);
+            } else {
+                self.renew(&early.from, early.life, early.sent, &[early.renewal], now);
+            }
+        }
     }
 
     /// A message from another node, or from this one's own holder or coordinator. Only what is
@@ -168,6 +198,7 @@ impl Voter {
             self.quarantined_until = Time::ZERO;
         }
         self.promised_until.retain(|_, until| *until > now);
+        self.early.retain(|_, early| early.until > now);
         let waited_for: Vec<VipId> = (self.closures.iter())
             .filter(|(_, closure)| !closure.waiting.is_empty())
             .map(|(vip, _)| *vip)
@@ -218,10 +249,20 @@ impl Voter {
     fn renew(&mut self, from: &NodeId, life: Life, sent: Time, renewals: &[Renewal], now: Time) {
         let mut granted = Vec::new();
         for renewal in renewals {
+            let timing = self.timings.of(renewal.profile);
             if !self.grants(from, renewal) {
+                if self.is_early(renewal) {
+                    let early = Early {
+                        from: from.clone(),
+                        life,
+                        sent,
+                        renewal: *renewal,
+                        until: later(now, timing.renew_every_us),
+                    };
+                    self.early.insert(renewal.vip, early);
+                }
                 continue;
             }
-            let timing = self.timings.of(renewal.profile);
             let lasts = if self.planted.has(PlantedBug::NoDriftMargin) {
                 timing.lease_us
             } else {
@@ -245,11 +286,17 @@ impl Voter {
         }
     }
 
+    /// Whether the applied state may yet come to name this epoch.
+    fn is_early(&self, renewal: &Renewal) -> bool {
+        (self.agreed.get(&renewal.vip)).is_some_and(|known| known.epoch < renewal.epoch)
+    }
+
     fn grants(&self, from: &NodeId, renewal: &Renewal) -> bool {
         let Some(Known {
             holder,
             epoch,
             profile,
+            votes,
         }) = self.agreed.get(&renewal.vip)
         else {
             return false;
@@ -260,13 +307,15 @@ impl Voter {
         let closed = self.is_closed(renewal.vip, renewal.epoch)
             && !self.planted.has(PlantedBug::AckAfterClose);
         let same = *epoch == renewal.epoch && *profile == renewal.profile;
-        holder.as_ref() == Some(from) && same && !closed
+        *votes && holder.as_ref() == Some(from) && same && !closed
     }
 
     /// Stops acknowledging at once. What the applied state does not know yet is not closed: the
-    /// coordinator asks again, and no one can fill this voter's disk or bar epochs to come.
+    /// coordinator asks again, and no one can fill this voter's disk or bar epochs to come. Nor is
+    /// what this voter has no say in.
     fn close(&mut self, from: &NodeId, vip: VipId, epoch: Epoch, now: Time) {
-        if (self.agreed.get(&vip)).is_none_or(|agreed| agreed.epoch < epoch) {
+        let known = self.agreed.get(&vip);
+        if !known.is_some_and(|known| known.votes && epoch <= known.epoch) {
             return;
         }
         let closure = self.closures.entry(vip).or_insert_with(|| Closure {
@@ -339,6 +388,9 @@ impl Voter {
         self.quarantined_until = earlier(self.quarantined_until, us);
         for until in self.promised_until.values_mut() {
             *until = earlier(*until, us);
+        }
+        for early in self.early.values_mut() {
+            early.until = earlier(early.until, us);
         }
     }
 

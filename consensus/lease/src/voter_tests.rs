@@ -4,14 +4,14 @@ use consensus_core::LeaseProfile;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{VIP, assigned, ms, node, stable};
+use crate::testing::{VIP, assigned, ms, node, nodes, stable};
 
 /// L(1+rho) of the LAN profile.
 const PROMISE: u64 = LeaseProfile::Lan.timing().promise_us();
 
 /// A voter out of quarantine that knows holder 1 in epoch 5; it is 10 s after its start.
 fn voter() -> Voter {
-    let mut voter = Voter::new(Timings::REAL, BTreeMap::new(), Time::ZERO);
+    let mut voter = Voter::new(node(2), Timings::REAL, BTreeMap::new(), Time::ZERO);
     voter.handle_assignments(LogIndex(1), &held_in(5), ms(10_000));
     voter
 }
@@ -76,6 +76,64 @@ fn only_the_holder_and_the_epoch_of_the_applied_state_are_acknowledged() {
 }
 
 #[test]
+fn whoever_is_not_among_the_epochs_voters_neither_promises_nor_closes() {
+    let mut voter = Voter::new(node(9), Timings::REAL, BTreeMap::new(), Time::ZERO);
+    let now = ms(10_000);
+    voter.handle_assignments(LogIndex(1), &held_in(5), now);
+    assert!(!acked(&mut voter, 1, 5, now));
+    voter.handle_message(&node(2), &close(5), now);
+    assert_eq!(said(&mut voter), []);
+    assert!(!voter.is_closed(VIP, Epoch(5)));
+    let joint = consensus_core::LeaseVoters::Joint {
+        old: nodes(&[1, 2, 3]),
+        new: nodes(&[2, 3, 9]),
+    };
+    voter.handle_assignments(LogIndex(2), &assigned(Some(1), 5, joint, 2), now);
+    assert!(acked(&mut voter, 1, 5, now));
+}
+
+#[test]
+fn a_renewal_that_comes_before_its_epoch_waits_for_it_until_the_next_is_sent() {
+    let (start, end) = (ms(10_000), ms(10_040));
+    for (learned, answered) in [(ms(10_039), true), (end, false)] {
+        let mut voter = voter();
+        assert!(!acked(&mut voter, 1, 6, start));
+        voter.handle_assignments(LogIndex(2), &held_in(6), learned);
+        let acks = said(&mut voter).into_iter().filter(|output| {
+            matches!(output, VoterOutput::Send { to, message: Message::Ack { sent, .. } }
+                if *to == node(1) && *sent == ms(77))
+        });
+        assert_eq!(acks.count(), usize::from(answered));
+        // It promises from when it answers, not from when the renewal came.
+        let promised = if answered {
+            later(learned, PROMISE)
+        } else {
+            Time::ZERO
+        };
+        assert_eq!(voter.free_from(VIP), promised);
+    }
+}
+
+#[test]
+fn a_renewal_that_waits_is_acknowledged_to_its_epochs_holder_only_and_unless_closed() {
+    let mut voter = voter();
+    let now = ms(10_000);
+    assert!(!acked(&mut voter, 3, 6, now));
+    voter.handle_assignments(LogIndex(2), &held_in(6), ms(10_001));
+    assert_eq!(said(&mut voter), []);
+    let mut closed = Voter::new(
+        node(2),
+        Timings::REAL,
+        BTreeMap::from([(VIP, Epoch(6))]),
+        Time::ZERO,
+    );
+    closed.handle_assignments(LogIndex(1), &held_in(5), now);
+    assert!(!acked(&mut closed, 1, 6, now));
+    closed.handle_assignments(LogIndex(2), &held_in(6), ms(10_001));
+    assert_eq!(said(&mut closed), []);
+}
+
+#[test]
 fn an_older_view_of_the_state_is_ignored() {
     let mut voter = voter();
     voter.handle_assignments(LogIndex(9), &held_in(6), ms(10_000));
@@ -123,7 +181,7 @@ fn a_closure_that_does_not_reach_the_disk_is_never_answered() {
 fn a_restarted_voter_keeps_its_closures_and_answers_nothing_in_quarantine() {
     let start = ms(20_000);
     let disk = BTreeMap::from([(VIP, Epoch(5))]);
-    let mut voter = Voter::new(Timings::REAL, disk, start);
+    let mut voter = Voter::new(node(2), Timings::REAL, disk, start);
     voter.handle_assignments(LogIndex(1), &held_in(5), start);
     assert!(!acked(&mut voter, 1, 5, start));
     voter.handle_message(&node(9), &close(5), start);
@@ -141,7 +199,7 @@ fn a_restarted_voter_keeps_its_closures_and_answers_nothing_in_quarantine() {
 #[test]
 fn a_state_that_fell_behind_does_not_reopen_a_closed_epoch() {
     let disk = BTreeMap::from([(VIP, Epoch(6))]);
-    let mut voter = Voter::new(Timings::REAL, disk, Time::ZERO);
+    let mut voter = Voter::new(node(2), Timings::REAL, disk, Time::ZERO);
     voter.handle_assignments(LogIndex(1), &held_in(5), ms(1));
     assert!(!acked(&mut voter, 1, 5, ms(1)));
 }
@@ -175,7 +233,7 @@ fn closures_of_deleted_virtual_ips_are_bounded() {
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         (VipId::from_bytes(bytes), Epoch(1))
     });
-    let mut voter = Voter::new(Timings::REAL, closed.collect(), Time::ZERO);
+    let mut voter = Voter::new(node(2), Timings::REAL, closed.collect(), Time::ZERO);
     voter.handle_assignments(LogIndex(1), &held_in(1), Time::ZERO);
     let forgotten = said(&mut voter).len();
     assert_eq!(forgotten, 2000 - CLOSURES_OF_GONE_KEPT);

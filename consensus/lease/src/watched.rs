@@ -6,12 +6,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use consensus_core::{LeaseTiming, LeaseVoters, LogIndex, NodeId, Time, VipId};
+use consensus_core::{Epoch, LeaseTiming, LeaseVoters, LogIndex, NodeId, Time, VipId};
 
 use crate::{
     Assignment, Candidate, CoordinatorOutput, Message, MoveReason, Rejected, Unfit, agreed::later,
     choose,
 };
+
+/// Unheard for so long, and lost for membership as well, a holder is closed out even if nobody can
+/// replace it: otherwise it would pin its lease's voters for ever. Longer than a daemon's restart.
+const ABANDONED_AFTER_US: u64 = 10_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effort {
@@ -39,7 +43,20 @@ pub(crate) struct Watched {
     pub(crate) heard: Time,
     /// Whether this epoch's holder was heard at all.
     pub(crate) renewed: bool,
-    pub(crate) candidates: Vec<Candidate>,
+    /// Whether a stall of this node was held against nobody since the holder was last heard.
+    pub(crate) excused: bool,
+    /// Whether the holder's renewals come here: whether this node is one of the lease's voters.
+    hears: bool,
+    /// When that was sent which a majority answered last.
+    pub(crate) majority: Option<Time>,
+    /// Through which epoch the voter beside is closed.
+    pub(crate) closed_here: Option<Epoch>,
+    /// When silence was last judged.
+    judged_at: Time,
+    /// Nobody is given it before: what was promised by whom nobody here remembers.
+    free_at: Time,
+    /// None before the first are told.
+    pub(crate) candidates: Option<Vec<Candidate>>,
     pub(crate) wanted: Option<NodeId>,
     pub(crate) effort: Effort,
     /// When an unheld VIP's next holder is proposed again.
@@ -57,7 +74,13 @@ impl Watched {
             timing,
             heard: now,
             renewed: false,
-            candidates: Vec::new(),
+            excused: false,
+            hears: false,
+            majority: None,
+            closed_here: None,
+            judged_at: Time::ZERO,
+            free_at: later(now, timing.promise_us()),
+            candidates: None,
             wanted: None,
             effort: Effort::Watching,
             propose_at: now,
@@ -70,6 +93,8 @@ impl Watched {
     pub(crate) fn start_over(&mut self, now: Time) {
         self.heard = now;
         self.renewed = false;
+        self.excused = false;
+        self.judged_at = Time::ZERO;
         self.effort = Effort::Watching;
         self.propose_at = now;
         self.change_at = now;
@@ -90,8 +115,20 @@ impl Watched {
         }
     }
 
-    pub(crate) fn learn(&mut self, assignment: &Assignment, now: Time) {
+    pub(crate) fn learn(&mut self, assignment: &Assignment, me: &NodeId, now: Time) {
         let before = std::mem::replace(&mut self.assignment, assignment.clone());
+        let hears = assignment.voters.everyone().contains(me);
+        if hears && !self.hears {
+            self.heard = now;
+            self.renewed = false;
+        }
+        self.hears = hears;
+        if assignment.epoch > before.epoch.next() {
+            // Moved unseen, or by a recovery.
+            self.free_at = later(now, self.timing.promise_us());
+        } else if assignment.epoch > before.epoch {
+            self.free_at = now;
+        }
         if before.epoch != assignment.epoch || before.holder != assignment.holder {
             self.start_over(now);
         } else if before.voters_since != assignment.voters_since {
@@ -103,24 +140,58 @@ impl Watched {
         later(self.heard, self.timing.missed_us())
     }
 
+    const fn abandoned_at(&self) -> Time {
+        later(self.heard, ABANDONED_AFTER_US)
+    }
+
+    fn candidates(&self) -> &[Candidate] {
+        self.candidates.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the holder was not heard, though it would have been if it lived: this node is one of
+    /// the lease's voters, and others were heard after the first renewal that it missed.
+    fn silent(&self, holder: &NodeId, now: Time) -> bool {
+        let missed_one = later(self.heard, self.timing.renew_every_us);
+        let hears_others = self.majority.is_none_or(|sent| sent > missed_one);
+        self.missed_at() <= now && hears_others && (self.hears || self.lost(holder))
+    }
+
+    /// Whether membership does not hear the holder either.
+    fn lost(&self, holder: &NodeId) -> bool {
+        let listed = self.candidates().iter().find(|one| one.node == *holder);
+        let lost = |why: &Unfit| matches!(why, Unfit::Suspect | Unfit::Removed);
+        listed.is_some_and(|one| one.unfit.iter().any(lost))
+    }
+
+    /// Whether the holder is as good as gone, so that nobody is better than it.
+    fn abandoned(&self, holder: &NodeId, now: Time) -> bool {
+        let listed = self.candidates().iter().any(|one| one.node == *holder);
+        let unlisted = self.candidates.is_some() && !listed;
+        self.abandoned_at() <= now && (unlisted || self.lost(holder))
+    }
+
+    /// Whether the voter beside ended this epoch, so that it cannot hear the holder.
+    fn is_closed_here(&self) -> bool {
+        self.closed_here >= Some(self.assignment.epoch)
+    }
+
     /// The next holder, and otherwise, when the present one is out of the question, anyone.
     fn next(&self, leaving: Option<&NodeId>, strict: bool) -> Result<NodeId, Vec<Rejected>> {
-        let wanted = choose(&self.candidates, leaving, self.wanted.as_ref());
+        let wanted = choose(self.candidates(), leaving, self.wanted.as_ref());
         if strict || self.wanted.is_none() {
             return wanted;
         }
-        wanted.or_else(|_| choose(&self.candidates, leaving, None))
+        wanted.or_else(|_| choose(self.candidates(), leaving, None))
     }
 
     /// Why the present holder ought to let go, though it is heard.
     fn grievance(&self, holder: &NodeId) -> Option<MoveReason> {
-        let listed = self.candidates.iter().find(|one| one.node == *holder);
+        let listed = self.candidates().iter().find(|one| one.node == *holder);
         let unfit: BTreeSet<Unfit> = match listed {
             Some(candidate) => (candidate.unfit.iter().copied())
                 .filter(|reason| reason.costs_the_vip())
                 .collect(),
-            // Nothing is known before the first candidates are.
-            None if self.candidates.is_empty() => BTreeSet::new(),
+            None if self.candidates.is_none() => BTreeSet::new(),
             None => BTreeSet::from([Unfit::NotACandidate]),
         };
         if !unfit.is_empty() {
@@ -150,16 +221,17 @@ impl Watched {
 
     /// Nobody holds it: the next epoch needs no closing.
     fn give_out(&mut self, vip: VipId, now: Time, outputs: &mut VecDeque<CoordinatorOutput>) {
-        if self.propose_at > now {
+        if self.propose_at.max(self.free_at) > now {
             return;
         }
         match self.next(None, false) {
             Ok(to) => {
+                self.complaint = None;
                 self.propose_at = later(now, self.timing.missed_us());
                 outputs.push_back(CoordinatorOutput::ProposeAssign {
                     vip,
                     after: self.assignment.epoch,
-                    to,
+                    to: Some(to),
                     closed_by: BTreeSet::new(),
                     reason: MoveReason::Unheld,
                 });
@@ -168,7 +240,8 @@ impl Watched {
         }
     }
 
-    /// Whether to begin. A holder that nobody could replace stays, whatever is said of it.
+    /// Whether to begin. A holder that nobody could replace stays, whatever is said of it, unless
+    /// it is lost or cannot be heard here any more.
     fn consider(
         &mut self,
         vip: VipId,
@@ -179,7 +252,8 @@ impl Watched {
         if self.effort != Effort::Watching {
             return;
         }
-        let (reason, unheard) = if self.missed_at() <= now {
+        self.judged_at = now;
+        let (reason, unheard) = if self.silent(holder, now) || self.abandoned(holder, now) {
             (MoveReason::Unheard, true)
         } else if let Some(reason) = self.grievance(holder) {
             (reason, false)
@@ -188,11 +262,19 @@ impl Watched {
             return;
         };
         let strict = reason == MoveReason::Wanted;
-        if let Err(rejected) = self.next(Some(holder), strict) {
+        let next = self.next(Some(holder), strict);
+        // Closed here and irreplaceable, it may still live on the other voters: it is asked first,
+        // and then may have the next epoch.
+        let renewed_only = next.is_err() && self.is_closed_here() && self.next(None, false).is_ok();
+        let lost = unheard && self.abandoned(holder, now);
+        if let Err(rejected) = next
+            && !renewed_only
+            && !lost
+        {
             self.complain(vip, reason, rejected, outputs);
             return;
         }
-        self.effort = if unheard {
+        self.effort = if unheard && !renewed_only {
             Effort::closing(reason, now)
         } else {
             let until = later(now, self.timing.missed_us());
@@ -265,20 +347,21 @@ impl Watched {
         if *propose_at > now {
             return;
         }
-        let reason = reason.clone();
-        match next {
-            Ok(to) => {
-                *propose_at = later(now, self.timing.missed_us());
-                outputs.push_back(CoordinatorOutput::ProposeAssign {
-                    vip,
-                    after: epoch,
-                    to,
-                    closed_by: closed.clone(),
-                    reason,
-                });
-            }
-            Err(rejected) => self.complain(vip, reason, rejected, outputs),
+        *propose_at = later(now, self.timing.missed_us());
+        let (reason, closed_by) = (reason.clone(), closed.clone());
+        match &next {
+            Ok(_) => self.complaint = None,
+            Err(rejected) => self.complain(vip, reason.clone(), rejected.clone(), outputs),
         }
+        // Its lease is over either way. Held by nobody it no longer needs its voters, and is given
+        // out as soon as anybody is fit.
+        outputs.push_back(CoordinatorOutput::ProposeAssign {
+            vip,
+            after: epoch,
+            to: next.ok(),
+            closed_by,
+            reason,
+        });
     }
 
     /// Begins a joint phase when other voters are wanted, and ends one when the holder's lease
@@ -348,10 +431,13 @@ impl Watched {
     pub(crate) fn due(&self, wanted: &BTreeSet<NodeId>) -> Option<Time> {
         let pursued = match &self.effort {
             Effort::Watching if self.assignment.holder.is_none() => {
-                self.complaint.is_none().then_some(self.propose_at)
+                let propose_at = self.propose_at.max(self.free_at);
+                self.complaint.is_none().then_some(propose_at)
             }
-            Effort::Watching if self.complains_of_silence() => None,
-            Effort::Watching => Some(self.missed_at()),
+            // Judged once, silence is judged again when it has become very long.
+            Effort::Watching => [self.missed_at(), self.abandoned_at()]
+                .into_iter()
+                .find(|at| *at > self.judged_at),
             Effort::Asking { until, again, .. } => Some(*until.min(again)),
             Effort::Closing {
                 closed,
@@ -359,13 +445,8 @@ impl Watched {
                 propose_at,
                 ..
             } => {
-                if !self.assignment.voters.close_majority(closed) {
-                    Some(*again)
-                } else if self.complaint.is_some() {
-                    None
-                } else {
-                    Some(*propose_at)
-                }
+                let closed = self.assignment.voters.close_majority(closed);
+                Some(if closed { *propose_at } else { *again })
             }
         };
         let changed = self.change_due(wanted).then_some(self.change_at);

@@ -26,6 +26,7 @@ mod errors;
 mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hearing;
 mod machine;
 mod members;
 mod network;

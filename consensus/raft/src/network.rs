@@ -16,10 +16,12 @@ use openraft::{
         TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
+use tokio::sync::watch;
 
 use crate::{
     carrier::{Carrier, CarrierError, Lane},
     clock,
+    hearing::Hearing,
     raft_types::{Member, Snapshot, Types, Vote},
     timers::Timers,
     transfer,
@@ -38,6 +40,8 @@ pub(crate) struct Links {
     pub(crate) own: u64,
     pub(crate) carrier: Arc<dyn Carrier>,
     pub(crate) timers: Timers,
+    /// A leader that nobody answers is silent for a while.
+    pub(crate) hearing: watch::Receiver<Hearing>,
 }
 
 impl RaftNetworkFactory<Types> for Links {
@@ -50,6 +54,7 @@ impl RaftNetworkFactory<Types> for Links {
             node: node.0.clone(),
             carrier: Arc::clone(&self.carrier),
             append_ttl: self.timers.election_min,
+            hearing: self.hearing.clone(),
         }
     }
 }
@@ -63,6 +68,7 @@ pub(crate) struct Link {
     /// For requests with entries: their answer waits for the other server's disk, and openraft's
     /// own limit (one heartbeat) would repeat them all the time when that disk is slow.
     append_ttl: Duration,
+    hearing: watch::Receiver<Hearing>,
 }
 
 impl Link {
@@ -241,6 +247,9 @@ impl RaftNetworkV2<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        if self.hearing.borrow().silent {
+            return Err(Unreachable::from_string("silent, for no majority answers").into());
+        }
         let ttl = if rpc.entries.is_empty() {
             option.soft_ttl()
         } else {
@@ -354,6 +363,10 @@ mod tests {
     }
 
     async fn link(outcome: Outcome) -> (Link, Calls) {
+        link_of(Hearing::default(), outcome).await
+    }
+
+    async fn link_of(hearing: Hearing, outcome: Outcome) -> (Link, Calls) {
         let calls = Calls::default();
         let carrier = Arc::new(Fixed {
             outcome,
@@ -363,6 +376,7 @@ mod tests {
             own: 1,
             carrier,
             timers: Timers::SAFE,
+            hearing: watch::channel(hearing).1,
         };
         let node = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
             .parse()
@@ -389,6 +403,28 @@ mod tests {
         let wanted = TransferAnswerV1::Wanted { offset: 0 };
         let misfit = v1::message(&ReplyV1::Snapshot(wanted));
         assert!(matches!(ask(Some(Ok(misfit))).await, RPCError::Network(_)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_leader_sends_no_heartbeat_and_no_entry_but_may_ask_for_votes() {
+        let silent = Hearing {
+            deaf: true,
+            silent: true,
+        };
+        let broken = Some(Err(CarrierError::Broken(String::new())));
+        let (mut link, calls) = link_of(silent, broken).await;
+        let option = RPCOption::new(Timers::SAFE.heartbeat);
+        let heartbeat = AppendEntriesRequest {
+            vote: vote(),
+            prev_log_id: None,
+            entries: vec![],
+            leader_commit: None,
+        };
+        let error = link.append_entries(heartbeat, option.clone()).await;
+        assert!(matches!(error.unwrap_err(), RPCError::Unreachable(_)));
+        assert_eq!(*calls.lock().unwrap(), []);
+        drop(link.vote(VoteRequest::new(vote(), None), option).await);
+        assert_eq!(calls.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]

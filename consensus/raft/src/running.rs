@@ -16,6 +16,7 @@ use crate::{
     agreement::Settings,
     carrier::Carrier,
     errors::OpenError,
+    hearing::{self, Hearing},
     machine::{Machine, Published},
     network::Links,
     raft_types::{Metrics, Runtime, Types},
@@ -172,17 +173,20 @@ async fn assemble<M: Machine>(
 ) -> Result<Running<M>, OpenError> {
     let config = home.adapt(settings.timers.config()?);
     let own = settings.raft_id.0;
+    let (hears, hearing) = watch::channel(Hearing::default());
     let links = Links {
         own,
         carrier,
         timers: settings.timers,
+        hearing: hearing.clone(),
     };
     let applied = Applied::open(initial, store.snapshot.take(), store.log.clone())
         .map_err(OpenError::Damaged)?;
     let published = applied.published();
     let raft = Raft::new(own, config, links, store.log.clone(), applied).await;
     let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-    let status = follow(&raft);
+    hearing::listen(&raft, &settings.timers, hears);
+    let status = follow(&raft, hearing);
     Ok(Running {
         raft,
         home,
@@ -193,13 +197,25 @@ async fn assemble<M: Machine>(
 }
 
 /// Translates Raft's metrics for as long as Raft runs.
-fn follow<M: Machine>(raft: &Group<M>) -> watch::Receiver<RaftStatus> {
+fn follow<M: Machine>(
+    raft: &Group<M>,
+    mut hearing: watch::Receiver<Hearing>,
+) -> watch::Receiver<RaftStatus> {
     let mut metrics = raft.metrics();
-    let translate = |metrics: &Metrics| RaftStatus::from_metrics(metrics);
-    let (told, status) = watch::channel(translate(&metrics.borrow_watched()));
+    let translate = |metrics: &Metrics, deaf| RaftStatus::from_metrics(metrics, deaf);
+    let (told, status) = watch::channel(translate(&metrics.borrow_watched(), false));
     Runtime::spawn(async move {
-        while metrics.changed().await.is_ok() {
-            let now = translate(&metrics.borrow_watched());
+        loop {
+            // Both arms keep what was not seen.
+            let changed = tokio::select! {
+                changed = metrics.changed() => changed.is_ok(),
+                Ok(()) = hearing.changed() => true,
+            };
+            if !changed {
+                return;
+            }
+            let deaf = hearing.borrow_and_update().deaf;
+            let now = translate(&metrics.borrow_watched(), deaf);
             told.send_if_modified(|last| {
                 let changed = *last != now;
                 *last = now;

@@ -67,6 +67,9 @@ pub struct RaftStatus {
     pub matched: BTreeMap<RaftId, LogIndex>,
     /// On a leader: when a majority last answered.
     pub majority_heard: Option<Instant>,
+    /// On a leader: no majority has answered for longer than an election takes, so others may lead by
+    /// now, and what is proposed here is agreed on late if ever.
+    pub deaf: bool,
     /// Why Raft has stopped, if it has.
     pub failure: Option<String>,
 }
@@ -84,7 +87,13 @@ impl RaftStatus {
         }
     }
 
-    pub(crate) fn from_metrics(metrics: &Metrics) -> Self {
+    /// Whether this server leads and has a majority to do it with.
+    pub fn leads(&self) -> bool {
+        let heard = self.majority_heard.is_some() || self.voters.len() == 1;
+        self.role == Role::Leader && self.failure.is_none() && heard && !self.deaf
+    }
+
+    pub(crate) fn from_metrics(metrics: &Metrics, deaf: bool) -> Self {
         let membership = metrics.membership_config.membership();
         let named = |id: u64| Some((RaftId(id), membership.get_node(&id)?.0.clone()?));
         let heard = metrics.heartbeat.iter().flatten();
@@ -112,12 +121,13 @@ impl RaftStatus {
             heard: heard.collect(),
             matched: matched.collect(),
             majority_heard: metrics.last_quorum_acked.map(|at| instant(at.elapsed())),
+            deaf,
             failure: failure.map(ToString::to_string),
         }
     }
 }
 
-fn role(state: ServerState, failed: bool) -> Role {
+pub(crate) fn role(state: ServerState, failed: bool) -> Role {
     match state {
         _ if failed => Role::Stopped,
         ServerState::Learner => Role::Learner,

@@ -22,7 +22,7 @@ const NOTICES_MAX: u64 = 4096;
 const MACHINE_COMMANDS_MAX: u64 = 256;
 /// A commit is waited for as many times as long as the longest election timeout: enough for
 /// one failed and one successful election with the disk in a bad mood.
-const COMMIT_WAIT_ELECTIONS: u32 = 10;
+pub(crate) const COMMIT_WAIT_ELECTIONS: u32 = 10;
 
 /// How often a leader speaks and how long a follower bears silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

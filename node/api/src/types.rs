@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 mod access;
 mod authority;
+mod firewall;
 mod network;
 mod recovery;
 mod vip;
@@ -24,6 +25,7 @@ pub use authority::{
     OperatorCertificateRequest, OperatorRequest, OperatorRoleRequest, OperatorView, RevokeRequest,
     Revoked, RootView, RotateRequest, RotationView,
 };
+pub use firewall::{FirewallRuleAdded, FirewallRuleRequest, FirewallRuleView, FirewallView};
 pub use network::{
     NetworkCreated, NetworkRequest, NetworkSetRequest, NetworkView, PeerRequest, PeerView,
 };
@@ -209,6 +211,10 @@ pub struct NodeView {
     pub addresses: Vec<String>,
     /// Modules assigned to it.
     pub modules: Vec<String>,
+    /// How far it is with its next WireGuard key: `wanted`, `announced`, or none where it keeps the
+    /// one that it has.
+    #[serde(default)]
+    pub key_rotation: Option<String>,
 }
 
 /// `POST /v1/nodes/{node}/ping`: has the node in the path probe another one now.
@@ -257,6 +263,33 @@ pub struct RoleRequest {
     /// Even if the servers that answer are no majority afterwards.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `POST /v1/nodes/{node}/wireguard-key`: has the node make itself another WireGuard key.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKeyRequest {
+    /// Even if devices that the node is the gateway of are cut off by it.
+    #[serde(default)]
+    pub leave_devices: bool,
+    /// Answer at once, and not when the node uses its new key.
+    #[serde(default)]
+    pub no_wait: bool,
+}
+
+/// How far the node is with its new key, after some seconds at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotatedKey {
+    /// The log index of the request.
+    pub raft_index: u64,
+    /// The node's name.
+    pub node: String,
+    /// The new public key, base64; none while the node has not made it.
+    pub public_key: Option<String>,
+    /// How long it took until it was in use, in milliseconds; none while it is not.
+    pub took_ms: Option<u64>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
 }
 
 /// `POST /v1/nodes/{node}/remove`
@@ -383,6 +416,9 @@ pub struct RunRequest {
     pub env: Vec<String>,
     /// `no` (default), `always`, `unless-stopped`, `on-failure`.
     pub restart: Option<String>,
+    /// The mesh network that it has an address in; Docker's own bridge unless given.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 /// The answer to `docker run` and `docker import`.

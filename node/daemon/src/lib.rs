@@ -193,14 +193,14 @@ fn open_host(config: Config) -> Result<Host, Fatal> {
         Fatal::new(error.code(), &error, &hint)
     })?;
     let ports = hold_ports(&config)?;
-    let wireguard = overlay_wireguard::load_or_create_private_key(&data.wireguard_key())
+    let wireguard = overlay_wireguard::Keyring::open(&data.wireguard_key())
         .map_err(|error| Fatal::new(error.code(), &error, error.hint()))?;
     Ok(Host {
         config,
         authority: Arc::new(AuthorityFiles::in_directory(data.authority())),
         data: Arc::new(data),
         key,
-        wireguard,
+        wireguard: Arc::new(wireguard),
         ports,
         clock: Clock::start(),
     })

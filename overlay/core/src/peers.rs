@@ -20,10 +20,6 @@ use std::{
     time::Duration,
 };
 
-/// MTU of the overlay: 1500 for Ethernet, minus 40 for IPv6, 8 for UDP and 32 for WireGuard. One
-/// value for IPv4 and IPv6 underlays, so that a peer may roam between them.
-pub const DEFAULT_MTU: u32 = 1420;
-
 /// A session older than this cannot carry packets: WireGuard rejects keys after 180 s, and the
 /// handshake that would replace them is given up 90 s later. Past it, a learnt endpoint is worth
 /// no more than the published one.
@@ -643,7 +639,7 @@ mod tests {
         InterfacePlan {
             addresses: [ip("fd00::1"), ip("10.90.0.1")].into(),
             routes: [cidr("fd00::/64"), cidr("10.90.0.0/16")].into(),
-            mtu: DEFAULT_MTU,
+            mtu: crate::mtu::OVERLAY_MTU,
             listen_port: 51820,
             peers: [(key(2), peer(2)), (key(3), peer(3))].into(),
         }

@@ -177,7 +177,8 @@ impl Gate {
         &self.priority
     }
 
-    /// How things are with each address; changes with each opening and closing.
+    /// How things are with each address; changes with each opening and closing. Closed once the
+    /// thread has ended.
     pub fn status(&self) -> watch::Receiver<BTreeMap<Ipv6Addr, GateStatus>> {
         self.status.clone()
     }
@@ -230,8 +231,11 @@ impl Gate {
     }
 
     fn alive(&self) -> Result<(), GateError> {
-        let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        if ended { Err(GateError::Ended) } else { Ok(()) }
+        if self.mailbox.has_ended() {
+            Err(GateError::Ended)
+        } else {
+            Ok(())
+        }
     }
 }
 

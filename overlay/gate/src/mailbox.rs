@@ -1,7 +1,8 @@
 //! What the gate is to do, from any thread to the gate's own.
 //!
 //! Decides: that of several orders for one address the latest counts, and that a release is never
-//! lost to an order after it. Bounded by the number of addresses.
+//! lost to an order after it. Bounded by the number of addresses. When the gate's thread has ended,
+//! nobody takes letters any more, and nobody waits for one.
 //!
 //! A lock, because several threads write; the gate's thread never waits for it: an ordinary thread
 //! that holds it may be waiting for a processor.
@@ -43,6 +44,8 @@ pub(crate) struct Letter {
 struct Pigeonholes {
     letters: BTreeMap<Ipv6Addr, Letter>,
     stop: bool,
+    /// The thread is gone, however it went.
+    ended: bool,
 }
 
 /// The mailbox.
@@ -79,7 +82,8 @@ impl Mailbox {
     /// Leaves a letter; says whether there was room.
     pub(crate) fn leave(&self, address: Ipv6Addr, write: impl FnOnce(&mut Letter)) -> bool {
         let mut holes = self.lock();
-        let room = holes.letters.len() < ADDRESSES_MAX || holes.letters.contains_key(&address);
+        let known = holes.letters.contains_key(&address);
+        let room = !holes.ended && (known || holes.letters.len() < ADDRESSES_MAX);
         if room {
             write(holes.letters.entry(address).or_default());
         }
@@ -91,6 +95,17 @@ impl Mailbox {
     pub(crate) fn stop(&self) {
         self.lock().stop = true;
         self.ring();
+    }
+
+    /// The thread is gone: whoever waits for it waits no longer.
+    pub(crate) fn end(&self) {
+        let mut holes = self.lock();
+        holes.ended = true;
+        holes.letters.clear();
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// Takes everything, if nobody is writing.
@@ -193,6 +208,17 @@ mod tests {
         assert!(addresses().all(|address| mailbox.leave(address, |_| {})));
         assert!(!mailbox.leave(VIP, |_| {}));
         assert!(addresses().all(|address| mailbox.leave(address, |_| {})));
+    }
+
+    #[test]
+    fn who_waits_for_a_thread_that_has_ended_is_told() {
+        let mailbox = Mailbox::new().unwrap();
+        let (waiting, mut answer) = oneshot::channel();
+        let mut taken = false;
+        assert!(mailbox.leave(VIP, |letter| taken = letter.release(1, waiting)) && taken);
+        mailbox.end();
+        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(mailbox.has_ended() && !mailbox.leave(VIP, |_| {}));
     }
 
     const VIP: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0, 0, 0, 0, 0, 0xf, 1);

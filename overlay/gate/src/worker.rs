@@ -431,6 +431,13 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    /// However the thread ends, nobody waits for it in vain.
+    fn drop(&mut self) {
+        self.mailbox.end();
+    }
+}
+
 fn earliest(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),

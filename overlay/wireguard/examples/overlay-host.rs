@@ -8,9 +8,12 @@
 //! up NAME PORT FOLDER          bring the interface up, with key and files in FOLDER
 //! address ADDRESS              add to the plan
 //! route PREFIX
-//! peer KEY ENDPOINT|- PREFIX,…
+//! unroute PREFIX               take a route out of the plan
+//! peer KEY ENDPOINT|- PREFIX,…|-
 //! forget KEY                   take a peer out of the plan
 //! apply                        observe, plan, apply: `ok STEPS`
+//! newkey                       make the next key: `ok KEY`
+//! takekey                      give it to the interface and the disk
 //! peers                        `ok KEY=HANDSHAKE_NS,RX,TX,ENDPOINT …`
 //! fence HANDLE PREFIX,…
 //! overlap PREFIX
@@ -26,10 +29,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, plan};
+use overlay_core::{
+    mtu::OVERLAY_MTU,
+    peers::{Cidr, InterfacePlan, PeerPlan, plan},
+};
 use overlay_wireguard::{
-    DeviceSettings, Interface, InterfaceSettings, bring_up, check_overlap,
-    load_or_create_private_key, run_device,
+    DeviceSettings, Interface, InterfaceSettings, Keyring, bring_up, check_overlap, run_device,
 };
 
 fn main() -> ExitCode {
@@ -78,9 +83,33 @@ fn converse() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A place in a network of these two prefixes, with nothing behind it.
+fn place(
+    interface: &str,
+    name: &str,
+    prefixes: &[Cidr],
+) -> Result<overlay_filter::Overlay, String> {
+    let mut id = [0; 16];
+    let name = name.as_bytes();
+    id[..name.len().min(16)].copy_from_slice(&name[..name.len().min(16)]);
+    Ok(overlay_filter::Overlay {
+        network: consensus_core::NetworkId::from_bytes(id),
+        interface: interface.to_owned(),
+        prefixes: prefixes.try_into().map_err(|_| "TwoPrefixesWanted")?,
+        hub: false,
+        lan: BTreeSet::new(),
+        devices: BTreeSet::new(),
+        own_ports: BTreeSet::new(),
+        default: consensus_core::Verdict::Allow,
+        rules: Vec::new(),
+    })
+}
+
 #[derive(Default)]
 struct Host {
+    filter: overlay_filter::Filter,
     interface: Option<Interface>,
+    keys: Option<Keyring>,
     port: u16,
     addresses: BTreeSet<std::net::IpAddr>,
     routes: BTreeSet<Cidr>,
@@ -100,6 +129,10 @@ impl Host {
                 self.routes.insert(prefix.parse().map_err(plain)?);
                 Ok(String::new())
             }
+            ["unroute", prefix] => {
+                self.routes.remove(&prefix.parse().map_err(plain)?);
+                Ok(String::new())
+            }
             ["peer", key, endpoint, prefixes] => {
                 let peer = PeerPlan {
                     endpoint: (endpoint != "-")
@@ -116,12 +149,22 @@ impl Host {
                 Ok(String::new())
             }
             ["apply"] => self.apply().await,
+            ["newkey"] => {
+                let keys = self.keys.as_ref().ok_or("NotUp")?;
+                let made = keys.prepare().map_err(|e| coded(e.code(), &e))?;
+                Ok(made.to_string())
+            }
+            ["takekey"] => self.take_key().await,
             ["peers"] => self.describe_peers().await,
             ["fence", handle, prefixes] => {
-                let prefixes = parse_list(prefixes)?;
-                let interface = self.interface.as_mut().ok_or("NotUp")?;
-                let raised = interface.raise_fence(handle, prefixes).await;
-                raised.map_err(|e| coded(e.code(), &e))?;
+                let interface = self.interface.as_ref().ok_or("NotUp")?;
+                let place = place(interface.name(), handle, &parse_list(prefixes)?)?;
+                let host = overlay_filter::Host {
+                    overlays: vec![place],
+                    ..overlay_filter::Host::default()
+                };
+                let filtered = self.filter.bring_in_line(host).await;
+                filtered.map_err(|e| coded(e.code(), &e))?;
                 Ok(String::new())
             }
             ["overlap", prefix] => {
@@ -133,6 +176,8 @@ impl Host {
             ["down"] => {
                 let interface = self.interface.take().ok_or("NotUp")?;
                 interface.down().await.map_err(|e| coded(e.code(), &e))?;
+                let filtered = self.filter.bring_in_line(overlay_filter::Host::default());
+                filtered.await.map_err(|e| coded(e.code(), &e))?;
                 Ok(String::new())
             }
             _ => Err(format!("UnknownCommand {line:?}")),
@@ -142,22 +187,33 @@ impl Host {
     async fn up(&mut self, name: &str, port: &str, folder: &str) -> Result<String, String> {
         let folder = PathBuf::from(folder);
         std::fs::create_dir_all(&folder).map_err(plain)?;
-        let private_key = load_or_create_private_key(&folder.join("wireguard.key"))
-            .map_err(|e| coded(e.code(), &e))?;
+        let keys = Keyring::open(&folder.join("wireguard.key")).map_err(|e| coded(e.code(), &e))?;
+        let private_key = keys.current();
         let public_key = private_key.public();
         self.port = port.parse().map_err(plain)?;
         let settings = InterfaceSettings {
             name: name.to_owned(),
             private_key,
             listen_port: self.port,
-            mtu: DEFAULT_MTU,
+            mtu: OVERLAY_MTU,
             run_folder: folder,
             device_command: InterfaceSettings::own_device_command(),
         };
         let interface = bring_up(settings).await.map_err(|e| coded(e.code(), &e))?;
         let answer = format!("{:?} {public_key}", interface.backend());
         self.interface = Some(interface);
+        self.keys = Some(keys);
         Ok(answer)
+    }
+
+    async fn take_key(&mut self) -> Result<String, String> {
+        let keys = self.keys.as_ref().ok_or("NotUp")?;
+        let next = keys.next().ok_or("NoNextKey")?;
+        let key = keys.follow(&next).map_err(|e| coded(e.code(), &e))?;
+        let interface = self.interface.as_mut().ok_or("NotUp")?;
+        let taken = interface.take_key(&key).await;
+        taken.map_err(|e| coded(e.code(), &e))?;
+        Ok(next.to_string())
     }
 
     async fn apply(&mut self) -> Result<String, String> {
@@ -165,7 +221,7 @@ impl Host {
         let desired = InterfacePlan {
             addresses: self.addresses.clone(),
             routes: self.routes.clone(),
-            mtu: DEFAULT_MTU,
+            mtu: OVERLAY_MTU,
             listen_port: self.port,
             peers: self.peers.clone(),
         };
@@ -196,6 +252,7 @@ impl Host {
 
 fn parse_list(text: &str) -> Result<Vec<Cidr>, String> {
     text.split(',')
+        .filter(|prefix| *prefix != "-")
         .map(|prefix| prefix.parse().map_err(plain))
         .collect()
 }

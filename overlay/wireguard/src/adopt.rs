@@ -212,7 +212,8 @@ pub async fn bring_up(settings: InterfaceSettings) -> Result<Interface, BringUpE
     let name = settings.name.clone();
     let configured = configure(&settings, backend).await;
     allow_ipv6(&name);
-    let interface = Interface::new(name, backend, links, process, written);
+    let public_key = settings.private_key.public();
+    let interface = Interface::new(name, backend, public_key, links, process, written);
     if let Err(error) = configured {
         // A device made in vain goes again; one that was there keeps its sessions.
         if adopted.is_none() {

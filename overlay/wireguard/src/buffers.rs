@@ -19,11 +19,13 @@ use tokio::{
 /// together are through the cipher in less, even on a slow machine.
 const KEPT_AFTER: Duration = Duration::from_millis(5);
 
-/// Who reads learns here that packets have gone: into the socket, into the TUN device.
+/// Who reads learns here that packets have gone: into the socket, into the TUN device. And the
+/// device, that one of the two is of no more use.
 #[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) outward: Arc<Notify>,
     pub(crate) inward: Arc<Notify>,
+    pub(crate) ended: Arc<Notify>,
 }
 
 /// Buffers of one size.

@@ -58,18 +58,47 @@ const RECEIVE_AT_ONCE_MAX: usize = 16;
 /// came together, as their headers count too.
 const SOCKET_BYTES: usize = 2 << 20;
 
-/// Makes the tunnel's socket; gotatun calls it whenever the port changes.
+/// Makes the tunnel's socket. gotatun asks for one whenever port or key change, and before its tasks
+/// have let go of the last one: while the port stays they get that one again, so that a new key
+/// neither finds the port taken nor loses what arrives meanwhile.
 pub(crate) struct Sockets {
     sockets: UdpSocketFactory,
+    open: Option<Open>,
     progress: Progress,
+}
+
+struct Open {
+    port: u16,
+    send: UdpSocket,
+    receive: UdpSocket,
 }
 
 impl Sockets {
     pub(crate) fn new(progress: Progress) -> Self {
         Self {
             sockets: UdpSocketFactory::default(),
+            open: None,
             progress,
         }
+    }
+
+    async fn open(
+        &mut self,
+        params: &UdpTransportFactoryParams,
+    ) -> io::Result<(UdpSocket, UdpSocket)> {
+        if let Some(open) = self.open.as_ref().filter(|open| open.port == params.port) {
+            return Ok((open.send.clone(), open.receive.clone()));
+        }
+        let (send, receive) = self.sockets.bind(params).await?;
+        // Beyond what the host allows everybody; what may make a TUN device may do that too. A
+        // smaller one serves as well, only slower.
+        let _ = set_socket_recv_buffer_size_force(&receive, SOCKET_BYTES);
+        self.open = Some(Open {
+            port: send.local_addr()?.port(),
+            send: send.clone(),
+            receive: receive.clone(),
+        });
+        Ok((send, receive))
     }
 }
 
@@ -81,10 +110,7 @@ impl UdpTransportFactory for Sockets {
         &mut self,
         params: &UdpTransportFactoryParams,
     ) -> io::Result<(Self::Send, Self::Recv)> {
-        let (send, receive) = self.sockets.bind(params).await?;
-        // Beyond what the host allows everybody; what may make a TUN device may do that too. A
-        // smaller one serves as well, only slower.
-        let _ = set_socket_recv_buffer_size_force(&receive, SOCKET_BYTES);
+        let (send, receive) = self.open(params).await?;
         let sender = Sender {
             socket: send,
             goes_together: Arc::new(AtomicBool::new(true)),
@@ -93,6 +119,7 @@ impl UdpTransportFactory for Sockets {
         let receiver = Receiver {
             socket: receive,
             progress: Arc::clone(&self.progress.inward),
+            ended: Arc::clone(&self.progress.ended),
         };
         Ok((sender, receiver))
     }
@@ -220,6 +247,7 @@ impl UdpSend for Sender {
 pub(crate) struct Receiver {
     socket: UdpSocket,
     progress: Arc<Notify>,
+    ended: Arc<Notify>,
 }
 
 /// Where datagrams are received into.
@@ -310,7 +338,9 @@ impl UdpRecv for Receiver {
             None => inbox.buffers.next(BUFFER_BYTES, &self.progress).await,
         };
         let read = || receive(socket, &mut buffer, &mut inbox.control);
-        let first = socket.socket().async_io(Interest::READABLE, read).await?;
+        let first = socket.socket().async_io(Interest::READABLE, read).await;
+        // gotatun receives no more after an error.
+        let first = first.inspect_err(|_| self.ended.notify_one())?;
         inbox.take(buffer, &first, packets);
         for _ in 1..RECEIVE_AT_ONCE_MAX {
             let unused = inbox.unused.take();

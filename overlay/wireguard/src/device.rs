@@ -15,6 +15,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -177,8 +178,11 @@ fn report(error: &DeviceError) {
 
 async fn serve(settings: &DeviceSettings) -> Result<(), DeviceError> {
     let progress = Progress::default();
+    // gotatun tells of ends too, but also where it only gave its tasks another key or port, whenever
+    // one of them ends before the other.
+    let ended = Arc::clone(&progress.ended);
     let (to_kernel, from_kernel) = tun::open(&settings.interface, &progress).map_err(tun_error)?;
-    let mut tunnel = gotatun::device::build()
+    let tunnel = gotatun::device::build()
         .with_udp(Sockets::new(progress))
         .with_ip_pair(to_kernel, from_kernel)
         .build()
@@ -205,7 +209,7 @@ async fn serve(settings: &DeviceSettings) -> Result<(), DeviceError> {
             }
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            () = tunnel.wait() => break Err(DeviceError::InterfaceDeleted),
+            () = ended.notified() => break Err(DeviceError::InterfaceDeleted),
         }
     };
     // The files may be a successor's by now: it has the link as soon as this one lost it.

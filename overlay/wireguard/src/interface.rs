@@ -10,13 +10,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use overlay_core::peers::{
-    Cidr, ObservedInterface, ObservedPeer, PeerChange, PeerPlan, PublicKey, Step,
-};
+use overlay_core::peers::{ObservedInterface, ObservedPeer, PeerChange, PeerPlan, PublicKey, Step};
 
 use crate::{
     backend::{Backend, DeviceChange, DevicePeerChange, DeviceState, PeerState},
-    fence::{Fence, FenceError},
+    key::PrivateKey,
     link::{Link, LinkError, Links},
     process::DeviceProcess,
     written::WrittenEndpoints,
@@ -82,9 +80,6 @@ pub enum ApplyError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The fence cannot be taken down.
-    #[error("the fence around the overlay's addresses still stands")]
-    Fence(#[source] FenceError),
     /// The record of written endpoints cannot be kept.
     #[error("the record of peers' endpoints cannot be written")]
     Record(#[source] io::Error),
@@ -98,7 +93,6 @@ impl ApplyError {
             Self::Link(error) => error.code(),
             Self::PortTaken(_) => "ListenPortTaken",
             Self::Device { .. } => "WireguardConfigureError",
-            Self::Fence(error) => error.code(),
             Self::Record(_) => "RunFolderError",
         }
     }
@@ -113,7 +107,6 @@ impl ApplyError {
             Self::PortTaken(_) => {
                 "choose another listen port, or stop the program that has it (`ss -ulpn`)"
             }
-            Self::Fence(error) => error.hint(),
             Self::Record(_) => "check that shoald's run folder is writable and has space",
         }
     }
@@ -137,16 +130,18 @@ pub struct PeerStats {
 pub struct Interface {
     name: String,
     backend: Backend,
+    /// Of the key that the device was given last.
+    public_key: PublicKey,
     links: Links,
     process: DeviceProcess,
     written: WrittenEndpoints,
-    fence: Option<Fence>,
 }
 
 impl Interface {
     pub(crate) fn new(
         name: String,
         backend: Backend,
+        public_key: PublicKey,
         links: Links,
         process: DeviceProcess,
         written: WrittenEndpoints,
@@ -154,10 +149,10 @@ impl Interface {
         Self {
             name,
             backend,
+            public_key,
             links,
             process,
             written,
-            fence: None,
         }
     }
 
@@ -194,6 +189,23 @@ impl Interface {
         })
     }
 
+    /// Gives the device another key, and tells whether it has it only now. Sessions do not outlive
+    /// their key: the next packet to each peer begins with a handshake.
+    pub async fn take_key(&mut self, key: &PrivateKey) -> Result<bool, ApplyError> {
+        let public_key = key.public();
+        if public_key == self.public_key {
+            return Ok(false);
+        }
+        let change = DeviceChange {
+            private_key: Some(key.clone()),
+            ..DeviceChange::default()
+        };
+        let done = self.backend.set(&self.name, &change).await;
+        done.map_err(|source| self.refused(source))?;
+        self.public_key = public_key;
+        Ok(true)
+    }
+
     /// Takes the steps in their order. Those about peers, which come last, go to the device as one
     /// request. Afterwards the interface's addresses take packets.
     pub async fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
@@ -227,30 +239,12 @@ impl Interface {
         Ok(peers.map(|(key, peer)| (key, stats(peer))).collect())
     }
 
-    /// Lets packets to `prefixes` in by this interface only, under the mesh's `handle`. Replaces
-    /// an earlier fence of that handle; taken down with the interface.
-    pub async fn raise_fence(
-        &mut self,
-        handle: &str,
-        prefixes: impl IntoIterator<Item = Cidr>,
-    ) -> Result<(), FenceError> {
-        let fence = Fence::new(handle, &self.name, prefixes)?;
-        fence.install().await?;
-        self.fence = Some(fence);
-        Ok(())
-    }
-
-    /// Takes the interface down: addresses and routes go with it, then the fence, which until then
-    /// has nothing to guard. Every part is attempted; the first failure is returned.
+    /// Takes the interface down: addresses and routes go with it. Every part is attempted; the first
+    /// failure is returned.
     pub async fn down(mut self) -> Result<(), ApplyError> {
         let device = self.remove_device().await;
-        let fence = match self.fence.take() {
-            Some(fence) => fence.remove().await,
-            None => Ok(()),
-        };
         let record = self.written.end();
         device?;
-        fence.map_err(ApplyError::Fence)?;
         record.map_err(ApplyError::Record)
     }
 

@@ -111,26 +111,30 @@ pub fn generate_key() -> PrivateKey {
 
 /// Reads the key at `path`; makes one there, with mode 0600, when there is no such file.
 pub fn load_or_create_private_key(path: &Path) -> Result<PrivateKey, KeyError> {
-    match fs::read_to_string(path).map(Zeroizing::new) {
-        Ok(text) => {
-            let mode = file(path, "inspected", fs::metadata(path))?.mode() & 0o7777;
-            if mode & 0o077 != 0 {
-                return Err(KeyError::Exposed {
-                    path: path.to_owned(),
-                    mode,
-                });
-            }
-            parse_hex(text.trim_end()).ok_or_else(|| KeyError::Malformed {
-                path: path.to_owned(),
-            })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    match load_private_key(path) {
+        Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let key = generate_key();
             file(path, "written", write_new(path, &key))?;
             Ok(key)
         }
-        Err(error) => file(path, "read", Err(error)),
+        loaded @ (Ok(_) | Err(_)) => loaded,
     }
+}
+
+/// Reads the key at `path`.
+pub(crate) fn load_private_key(path: &Path) -> Result<PrivateKey, KeyError> {
+    let text = file(path, "read", fs::read_to_string(path))?;
+    let text = Zeroizing::new(text);
+    let mode = file(path, "inspected", fs::metadata(path))?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    parse_hex(text.trim_end()).ok_or_else(|| KeyError::Malformed {
+        path: path.to_owned(),
+    })
 }
 
 /// Writes beside the file and renames, so that a crash leaves either no key or a whole one.
@@ -149,6 +153,11 @@ fn write_new(path: &Path, key: &PrivateKey) -> io::Result<()> {
     file.write_all(b"\n")?;
     file.sync_all()?;
     fs::rename(&staged, path)?;
+    sync_folder(path)
+}
+
+/// Makes what was renamed to `path` outlive a power cut.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all(),
         Some(_) | None => Ok(()),

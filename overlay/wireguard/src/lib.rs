@@ -1,4 +1,4 @@
-//! The overlay's interface on this host: WireGuard device, addresses, routes, fence.
+//! The overlay's interface on this host: WireGuard device, addresses, routes.
 //!
 //! Decides nothing about the mesh: [`overlay_core::peers::plan`] says which steps an interface
 //! needs, this crate observes and takes them. What it does decide is local to the host: whether
@@ -6,7 +6,8 @@
 //! process is running already and is taken over with its sessions.
 //!
 //! Entry points: [`bring_up`] and [`Interface`] for the daemon, [`run_device`] for the process
-//! that is a userspace device, [`Fence`] and [`covering_route`] around them.
+//! that is a userspace device, [`covering_route`] beside them. Which packets the host takes and passes
+//! on is the packet filter's part (`overlay-filter`).
 //!
 //! Never: forgets a session that it could keep, writes a private key anywhere but into the
 //! device, touches a link, route or table that it did not make.
@@ -16,12 +17,12 @@ mod backend;
 mod buffers;
 mod datagrams;
 mod device;
-mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
 mod interface;
 mod kernel;
 mod key;
+mod keyring;
 mod link;
 mod overlap;
 mod process;
@@ -33,8 +34,8 @@ mod written;
 pub use adopt::{BringUpError, InterfaceSettings, bring_up};
 pub use backend::Backend;
 pub use device::{DeviceError, DeviceSettings, run_device};
-pub use fence::{Fence, FenceError};
 pub use interface::{ApplyError, Interface, ObserveError, PeerStats};
 pub use key::{KeyError, PrivateKey, generate_key, load_or_create_private_key};
+pub use keyring::Keyring;
 pub use link::LinkError;
 pub use overlap::{CoveringRoute, PrefixOverlapError, check_overlap, covering_route};

@@ -71,8 +71,8 @@ pub(crate) fn open(name: &str, progress: &Progress) -> io::Result<(ToKernel, Fro
         .inherit_enable_state()
         .build_async()?;
     let device = Arc::new(device);
-    let to = ToKernel::new(Arc::clone(&device), Arc::clone(&progress.inward));
-    let from = FromKernel::new(device, Arc::clone(&progress.outward))?;
+    let to = ToKernel::new(Arc::clone(&device), progress);
+    let from = FromKernel::new(device, progress)?;
     Ok((to, from))
 }
 
@@ -93,12 +93,13 @@ pub(crate) struct FromKernel {
     sizes: Vec<usize>,
     packets: Vec<Packet<Ip>>,
     progress: Arc<Notify>,
+    ended: Arc<Notify>,
     mtu: watch::Receiver<u16>,
     _mtu_look: Running,
 }
 
 impl FromKernel {
-    fn new(device: Arc<AsyncDevice>, progress: Arc<Notify>) -> io::Result<Self> {
+    fn new(device: Arc<AsyncDevice>, progress: &Progress) -> io::Result<Self> {
         let (tell, mtu) = watch::channel(device.mtu()?);
         let looked_at = Arc::downgrade(&device);
         let look = async move || -> Option<Infallible> {
@@ -117,7 +118,8 @@ impl FromKernel {
             buffers: Buffers::new(BUFFERS_MAX, BUFFER_BYTES),
             sizes: Vec::new(),
             packets: Vec::new(),
-            progress,
+            progress: Arc::clone(&progress.outward),
+            ended: Arc::clone(&progress.ended),
             mtu,
             _mtu_look: mtu_look,
         })
@@ -195,7 +197,8 @@ impl IpRecv for FromKernel {
         _pool: &mut PacketBufPool,
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + 'a> {
         self.packets.clear();
-        let length = self.device.recv(&mut self.frame).await?;
+        let length = self.device.recv(&mut self.frame).await;
+        let length = length.inspect_err(|error| tell_if_gone(error, &self.ended))?;
         let Ok(header) = VirtioNetHdr::decode(&self.frame[..length]) else {
             return Ok(self.packets.drain(..));
         };
@@ -232,15 +235,17 @@ struct Outlet {
     train: Mutex<Train>,
     has_begun: Notify,
     progress: Arc<Notify>,
+    ended: Arc<Notify>,
 }
 
 impl ToKernel {
-    fn new(device: Arc<AsyncDevice>, progress: Arc<Notify>) -> Self {
+    fn new(device: Arc<AsyncDevice>, progress: &Progress) -> Self {
         let shared = Arc::new(Outlet {
             device,
             train: Mutex::default(),
             has_begun: Notify::new(),
-            progress,
+            progress: Arc::clone(&progress.inward),
+            ended: Arc::clone(&progress.ended),
         });
         let outlet = Arc::clone(&shared);
         let late = Running(tokio::spawn(async move {
@@ -287,7 +292,10 @@ impl Outlet {
         train.clear();
         self.progress.notify_one();
         match written {
-            Err(error) if is_gone(&error) => Err(error),
+            Err(error) if is_gone(&error) => {
+                self.ended.notify_one();
+                Err(error)
+            }
             // A frame that the kernel refuses is lost like one on the way.
             Ok(_) | Err(_) => Ok(()),
         }
@@ -297,6 +305,12 @@ impl Outlet {
 impl IpSend for ToKernel {
     async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
         self.shared.take(packet.into_bytes().as_ref())
+    }
+}
+
+fn tell_if_gone(error: &io::Error, ended: &Notify) {
+    if is_gone(error) {
+        ended.notify_one();
     }
 }
 

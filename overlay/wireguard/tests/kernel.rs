@@ -49,7 +49,7 @@ fn the_kernels_wireguard_carries_the_overlay_as_the_userspace_device_does() {
 type Pair = (Host, Host, Underlay);
 type CheckOfAPair = fn(&mut Pair);
 
-const OF_A_PAIR: [(&str, CheckOfAPair); 8] = [
+const OF_A_PAIR: [(&str, CheckOfAPair); 10] = [
     ("two hosts reach each other in both families", both_families),
     (
         "a plan applied again touches nothing while packets flow",
@@ -60,19 +60,28 @@ const OF_A_PAIR: [(&str, CheckOfAPair); 8] = [
         adopted,
     ),
     (
+        "a key is replaced within a handshake, and found after a restart",
+        replaced_key,
+    ),
+    (
         "a peer that gains and loses addresses loses no packet",
         gained_address,
     ),
+    ("a LAN behind a peer comes and goes", lan_behind),
     ("a plan of many peers is taken and found again", many_peers),
     ("a link that was deleted comes back", deleted_link),
     ("a learnt endpoint is not set back", learnt_endpoint),
     ("down leaves nothing behind", nothing_left),
 ];
 
-const OF_HOSTS_OF_THEIR_OWN: [(&str, fn()); 3] = [
+const OF_HOSTS_OF_THEIR_OWN: [(&str, fn()); 4] = [
     (
         "an address that moves is accepted from its new owner only",
         moved_address,
+    ),
+    (
+        "two peers go over from a hub to the straight way and back",
+        by_a_hub,
     ),
     ("a port that is taken is named", taken_port),
     (
@@ -155,6 +164,98 @@ fn adopted((one, two, _): &mut Pair) {
     ping.finish().expect_no_loss();
     assert_eq!(link_index(one), index, "same link");
     assert!(one.in_session_since(before, &two.public_key));
+}
+
+fn replaced_key((one, two, _): &mut Pair) {
+    one.ping("fd5a::2", 1, 0.05).expect_no_loss();
+    for round in 0..3 {
+        let old = two.public_key.clone();
+        let new = two.ask("newkey");
+        one.ask(&format!("peer {new} 192.0.2.2:51820 -"));
+        assert_eq!(one.ask("apply"), "1", "a peer without addresses");
+        let ping = one.start_ping("fd5a::2", 100, 0.02);
+        assert_eq!(two.ask("takekey"), new);
+        one.ask(&format!("forget {old}"));
+        one.ask(&peer_line(&new, 2));
+        assert_eq!(one.ask("apply"), "2");
+        let lost = ping.finish().lost_percent();
+        println!("guest: new key, round {round}: {lost} % of two seconds is lost");
+        // A handshake that is lost is repeated after five seconds.
+        assert!(lost < 90.0, "{lost} %");
+        one.ping("fd5a::2", 3, 0.05).expect_no_loss();
+        two.public_key = new;
+    }
+    let before = one.handshake(&two.public_key);
+    two.kill_daemon();
+    two.start_daemon();
+    let expected = two.public_key.clone();
+    assert_eq!(two.bring_up(), expected);
+    two.ask(&peer_line(&one.public_key, 1));
+    assert_eq!(two.ask("apply"), "0", "everything is found as it was left");
+    one.ping("fd5a::2", 3, 0.05).expect_no_loss();
+    assert!(one.in_session_since(before, &expected));
+}
+
+/// With routes to it, and without a packet lost to the peer itself.
+fn lan_behind((one, two, _): &mut Pair) {
+    one.ping("10.90.0.2", 1, 0.05).expect_no_loss();
+    let before = one.handshake(&two.public_key);
+    two.shell("ip addr add 192.168.77.1/24 dev lo");
+    let ping = one.start_ping("fd5a::2", 100, 0.02);
+    let without = peer_line(&two.public_key, 2);
+    one.ask("route 192.168.77.0/24");
+    one.ask(&format!("{without},192.168.77.0/24"));
+    one.ask("apply");
+    one.ping("192.168.77.1", 3, 0.05).expect_no_loss();
+    one.ask("unroute 192.168.77.0/24");
+    one.ask(&without);
+    assert_eq!(one.ask("apply"), "2");
+    assert!(!one.shell_status("ping -c 1 -W 1 192.168.77.1"));
+    assert_eq!(one.shell("ip -4 route show 192.168.77.0/24"), "");
+    ping.finish().expect_no_loss();
+    assert!(one.in_session_since(before, &two.public_key));
+    two.shell("ip addr del 192.168.77.1/24 dev lo");
+}
+
+/// The hub forwards from its peers to its peers; both ends change at once, as the daemons do.
+fn by_a_hub() {
+    let underlay = Underlay::new();
+    let mut hosts = [1, 2, 3].map(|node| underlay.host(node));
+    let keys = hosts.each_mut().map(bring_up);
+    hosts[1].shell("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+    let line = |node: usize, prefixes: &str| {
+        format!("peer {} 192.0.2.{node}:51820 {prefixes}", keys[node - 1])
+    };
+    for (host, peers) in [(0, [2, 3]), (1, [1, 3]), (2, [2, 1])] {
+        for node in peers {
+            hosts[host].ask(&line(node, &format!("fd5a::{node}/128")));
+        }
+        hosts[host].ask("apply");
+    }
+    hosts[0].ping("fd5a::3", 1, 0.05).expect_no_loss();
+    hosts[0].ping("fd5a::2", 1, 0.05).expect_no_loss();
+    hosts[2].ping("fd5a::2", 1, 0.05).expect_no_loss();
+    let before = hosts[0].handshake(&keys[2]);
+    let hops = |hosts: &[Host; 3]| {
+        let seen = hosts[0].shell("ping -n -c 1 -W 5 fd5a::3");
+        if seen.contains("ttl=63") { 1 } else { 0 }
+    };
+    assert_eq!(hops(&hosts), 0);
+    for _ in 0..2 {
+        for (host, far) in [(0, 3), (2, 1)] {
+            hosts[host].ask(&line(2, &format!("fd5a::2/128,fd5a::{far}/128")));
+            hosts[host].ask(&line(far, "-"));
+            assert_eq!(hosts[host].ask("apply"), "2");
+        }
+        assert_eq!(hops(&hosts), 1, "by the hub");
+        for (host, far) in [(0, 3), (2, 1)] {
+            hosts[host].ask(&line(2, "fd5a::2/128"));
+            hosts[host].ask(&line(far, &format!("fd5a::{far}/128")));
+            assert_eq!(hosts[host].ask("apply"), "2");
+        }
+        assert_eq!(hops(&hosts), 0, "straight");
+    }
+    assert!(hosts[0].in_session_since(before, &keys[2]), "one session");
 }
 
 fn learnt_endpoint((one, two, _): &mut Pair) {

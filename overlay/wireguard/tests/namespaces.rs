@@ -192,6 +192,44 @@ fn a_restarted_daemon_adopts_the_running_device_with_its_sessions() {
     assert!(one.in_session_since(before, &two.public_key));
 }
 
+/// As the daemons do it: the other end has the next key for a peer before it is taken.
+#[test]
+fn a_key_is_replaced_while_packets_flow_and_a_restart_finds_it() {
+    root_or_say_so!();
+    let (mut one, mut two, _underlay) = joined_pair();
+    one.ping("fd5a::2", 1, 0.05).expect_no_loss();
+    for round in 0..8 {
+        let old = two.public_key.clone();
+        let new = two.ask("newkey");
+        one.ask(&format!("peer {new} 192.0.2.2:51820 -"));
+        assert_eq!(one.ask("apply"), "1", "a peer without addresses");
+        let ping = one.start_ping("fd5a::2", 200, 0.005);
+        assert_eq!(two.ask("takekey"), new);
+        one.ask(&format!("forget {old}"));
+        one.ask(&format!(
+            "peer {new} 192.0.2.2:51820 fd5a::2/128,10.90.0.2/32"
+        ));
+        assert_eq!(
+            one.ask("apply"),
+            "2",
+            "one goes, the other gets its addresses"
+        );
+        let lost = ping.finish().lost_percent();
+        println!("round {round}: {lost} % of a second is lost");
+        // A handshake that is lost is repeated after five seconds: all would be lost then.
+        assert!(lost < 90.0, "{lost} %");
+        one.ping("fd5a::2", 3, 0.05).expect_no_loss();
+        two.public_key = new;
+    }
+    two.kill_daemon();
+    two.start_daemon();
+    let before = one.handshake(&two.public_key.clone());
+    let expected = two.public_key.clone();
+    assert_eq!(two.bring_up(), expected);
+    one.ping("fd5a::2", 3, 0.05).expect_no_loss();
+    assert!(one.in_session_since(before, &expected));
+}
+
 #[test]
 fn a_device_that_was_killed_is_replaced_and_its_peers_come_back() {
     root_or_say_so!();

@@ -13,7 +13,7 @@
 //!
 //! Source of the keys: <https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file>.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
 
@@ -83,6 +83,8 @@ pub struct Base<'a> {
     pub listen: Ipv6Addr,
     /// MTU of the default bridge; dockerd's own default when absent.
     pub mtu: Option<u16>,
+    /// Whom containers ask for names; those of the host itself when none.
+    pub dns: &'a [IpAddr],
 }
 
 /// Whose wish an override is. A later layer wins over an earlier one.
@@ -206,6 +208,9 @@ fn base_document(base: &Base<'_>) -> Map<String, Value> {
     );
     if let Some(mtu) = base.mtu {
         set("mtu", json!(mtu));
+    }
+    if !base.dns.is_empty() {
+        set("dns", json!(base.dns));
     }
     document
 }

@@ -12,7 +12,7 @@
 //! - A step performed with success leads to an observation that asks for a later step: the way
 //!   ends in `Ready` or `Stopped`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use consensus_core::{Time, WallMs};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ use crate::{
 /// Probes that may fail in a row before a dockerd that runs but does not answer is restarted.
 /// Each probe waits for its own deadline, so three are minutes, not moments.
 pub const UNANSWERED_PROBES_MAX: u32 = 3;
+
+/// dockerd and the C library ask three at most (resolv.conf(5), MAXNS).
+const DNS_SERVERS_MAX: usize = 3;
 
 /// A node's addresses in the network that its Docker API is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +81,35 @@ pub struct Desired {
     pub overrides: Vec<Override>,
     /// MTU for the default bridge; dockerd's own when absent.
     pub mtu: Option<u16>,
+    /// Whom containers ask for names.
+    pub dns: Option<Dns>,
+}
+
+/// Whom containers ask for names, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// This node's own server.
+    pub own: IpAddr,
+    /// The host's resolvers, for while the own one is away. What they are is no reason to restart
+    /// dockerd: those that it was started with are kept until it is restarted for another.
+    pub fallback: Vec<IpAddr>,
+}
+
+impl Dns {
+    fn servers(&self, observed: Option<&ConfigFiles>) -> Vec<IpAddr> {
+        let in_place = observed.and_then(|files| {
+            let document: Value = serde_json::from_str(&files.daemon_json).ok()?;
+            serde_json::from_value::<Vec<IpAddr>>(document.get("dns")?.clone()).ok()
+        });
+        match in_place {
+            Some(servers) if servers.first() == Some(&self.own) => servers,
+            Some(_) | None => {
+                let fallback = self.fallback.iter().filter(|server| **server != self.own);
+                let servers = [self.own].into_iter().chain(fallback.copied());
+                servers.take(DNS_SERVERS_MAX).collect()
+            }
+        }
+    }
 }
 
 impl Desired {
@@ -260,10 +292,17 @@ fn plan_towards(
     if let Daemon::Foreign { pid } = observed.daemon {
         return foreign(pid);
     }
+    let dns = desired.dns.as_ref();
+    // A new certificate restarts dockerd anyway.
+    let chain = desired.certificate.as_ref().map(|it| &it.chain_pem);
+    let in_place = observed.files.as_ref();
+    let in_place = in_place.filter(|files| chain == Some(&files.chain_pem));
+    let dns = dns.map(|dns| dns.servers(in_place));
     let base = Base {
         layout,
         listen: listen.ipv6,
         mtu: desired.mtu,
+        dns: &dns.unwrap_or_default(),
     };
     let document = match daemon_json::merged(&base, &desired.overrides) {
         Ok(document) => document,

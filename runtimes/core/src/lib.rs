@@ -1,7 +1,7 @@
 //! What a node's runtimes should do next.
 //!
-//! Decides: which modules exist, what dockerd's configuration says, and the one next step that
-//! brings a Docker engine from what is observed to what is desired.
+//! Decides: which modules exist, what dockerd's configuration says, the one next step that brings a
+//! Docker engine from what is observed to what is desired, and which networks of Docker there are.
 //! Never: reads a clock, a disk or a socket, starts a process, draws randomness.
 //!
 //! Invariants:
@@ -11,5 +11,6 @@
 pub mod catalogue;
 pub mod daemon_json;
 pub mod docker;
+pub mod networks;
 pub mod retries;
 pub mod version;

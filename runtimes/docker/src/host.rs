@@ -1,4 +1,4 @@
-//! What can be done with an engine: list, pull, import, run, read logs, stop, remove.
+//! What can be done with an engine: list, pull, import, run, read logs, stop, remove; networks.
 //!
 //! Decides: how a container is published. Its ports are bound to the host's overlay addresses and
 //! to nothing else; there is no way to ask for 0.0.0.0.
@@ -6,6 +6,7 @@
 //! removed), pulls all tags of a repository when one was not named.
 
 mod error;
+mod networks;
 pub(crate) mod shape;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -25,6 +26,7 @@ use rustls::ClientConfig;
 use serde::Deserialize;
 
 pub use error::DockerError;
+pub use networks::{AttachedContainer, NetworkSurvey, Networks};
 pub use shape::{
     ContainerSpec, ContainerSummary, ImageSummary, LogLine, LogStream, Protocol, PublishedPort,
     PullProgress, RestartPolicy, ShownPort,

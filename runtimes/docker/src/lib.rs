@@ -30,8 +30,9 @@ mod validate;
 pub use error::StepError;
 pub use files::FileError;
 pub use host::{
-    ContainerSpec, ContainerSummary, DockerError, DockerHost, EngineInfo, ImageSummary, LogLine,
-    LogStream, Protocol, PublishedPort, PullProgress, RestartPolicy, ShownPort,
+    AttachedContainer, ContainerSpec, ContainerSummary, DockerError, DockerHost, EngineInfo,
+    ImageSummary, LogLine, LogStream, NetworkSurvey, Networks, Protocol, PublishedPort,
+    PullProgress, RestartPolicy, ShownPort,
 };
 pub use identity::IdentityError;
 pub use install::{Engine, InstallError};

@@ -3,7 +3,7 @@
 //! Decides nothing: what is the case is told to `runtimes_core::docker::plan`, and the step that
 //! it gives is performed. One task owns the adapter; steps never run side by side.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use consensus_core::{Time, WallMs};
 use runtimes_core::docker::{CertificateNames, Daemon, Desired, Observed, Step};
@@ -11,6 +11,7 @@ use runtimes_core::docker::{CertificateNames, Daemon, Desired, Observed, Step};
 use crate::{
     error::StepError,
     files::HostFiles,
+    host::DockerHost,
     identity,
     install::{self, Engine},
     paths::Paths,
@@ -253,9 +254,27 @@ impl DockerRuntime {
         Ok(())
     }
 
+    /// Takes the mesh's networks out of Docker, as far as no container needs them: their bridges
+    /// would stay on the host. What cannot be taken out stops nobody.
+    async fn clear_networks(&self) {
+        let cleared = async {
+            let host = DockerHost::connect_local(&self.paths.socket).await?;
+            host.bring_networks_in_line(&BTreeMap::new()).await
+        };
+        match cleared.await {
+            Ok(done) => {
+                for obstacle in done.obstacles {
+                    tracing::warn!(%obstacle, "a network of Docker stays on this host");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "networks of Docker may stay on this host"),
+        }
+    }
+
     async fn stop(&mut self) -> Result<(), StepError> {
         match self.ours().await? {
             Some(process) => {
+                self.clear_networks().await;
                 Ok(shutdown::stop(self.supervision, &self.paths, &self.files, process).await?)
             }
             None => Ok(()),

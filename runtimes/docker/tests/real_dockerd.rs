@@ -479,6 +479,7 @@ fn web(name: &str, port: u16) -> ContainerSpec {
             .into(),
         environment: vec!["A=b".into()],
         restart: RestartPolicy::Always,
+        network: None,
     }
 }
 

@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use consensus_core::Time;
 use simulated_raft::simulation::spy::{Ballot, Reply, Request};
 
-use super::invariants::{
-    linearizable::{Called, Linearizable},
-    nothing_lost::NothingLost,
-    one_leader::OneLeader,
-    same_entries::SameEntries,
-    votes_kept::VotesKept,
+use super::{
+    invariants::{
+        linearizable::{Called, Linearizable},
+        nothing_lost::NothingLost,
+        one_leader::OneLeader,
+        same_entries::SameEntries,
+        votes_kept::VotesKept,
+    },
+    virtual_ips::VirtualIps,
 };
 use crate::{
     distribution::Distribution,
@@ -74,6 +77,7 @@ pub(crate) struct Evidence {
     pub(crate) story: Vec<Line>,
     /// The last blow to a leader, until a write is acknowledged that began after it.
     blow: Option<Time>,
+    pub(crate) vips: VirtualIps,
     attempts: u64,
     broken: Option<Violation>,
     same_entries: SameEntries,

@@ -8,19 +8,31 @@ use std::{fmt, time::Duration};
 pub use crate::fault::Disk;
 use crate::random::Span;
 
+/// How long a fault waits for its moment at most, each time.
+pub(crate) const MOMENT_WITHIN: Duration = Duration::from_secs(5);
+
 /// Something that goes wrong, once or several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// When it begins first, after the calm.
     pub at: Duration,
     /// How long each time lasts; without it, until the run ends or by its own nature.
-    pub lasts: Option<Duration>,
+    pub lasts: Option<Span>,
+    /// Each time waits for this, if anything.
+    pub on: Option<Moment>,
     /// How often it comes.
     pub times: u32,
     /// Between the end of one time and the beginning of the next.
     pub every: Span,
     /// What it is.
     pub what: What,
+}
+
+/// What a fault may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Somewhere in the middle of the close of a lease.
+    Close,
 }
 
 /// Some of the servers.
@@ -40,6 +52,14 @@ pub enum Target {
     All,
     /// All that the other side does not name.
     Others,
+    /// Whoever holds a virtual IP when it begins; of several any.
+    Holder,
+    /// The holder and so many others.
+    HolderAnd(usize),
+    /// So many of those that hold none.
+    Idle(usize),
+    /// The holder and the leader, who may be one.
+    HolderAndLeader,
 }
 
 /// A kind of fault.
@@ -103,6 +123,13 @@ pub enum What {
         /// By so much, each.
         by: Span,
     },
+    /// The wall clock is set, forward or back.
+    ClockStep {
+        /// Whose.
+        targets: Target,
+        /// By so much.
+        by: Span,
+    },
     /// Everybody named is ended and started, one after the other.
     RollingRestart {
         /// Who, by rising index.
@@ -119,7 +146,14 @@ impl Fault {
     pub const fn once(at: Duration, lasts: Option<Duration>, what: What) -> Self {
         Self {
             at,
-            lasts,
+            lasts: match lasts {
+                Some(lasts) => Some(Span {
+                    min: lasts,
+                    max: lasts,
+                }),
+                None => None,
+            },
+            on: None,
             times: 1,
             every: Span::micros(0, 0),
             what,
@@ -144,8 +178,10 @@ impl Fault {
             | What::CutOneWay { .. }
             | What::Cut { .. }
             | What::Loss { .. }
-            | What::Delay { .. } => self.lasts.unwrap_or_default(),
+            | What::Delay { .. } => self.lasts.unwrap_or_default().max,
+            What::ClockStep { .. } => Duration::ZERO,
         };
+        let one = one + self.on.map_or(Duration::ZERO, |_| MOMENT_WITHIN);
         self.at + one * self.times + self.every.max * self.times.saturating_sub(1)
     }
 }
@@ -162,6 +198,7 @@ impl What {
             Self::Cut { .. } => "cut",
             Self::Loss { .. } => "loss",
             Self::Delay { .. } => "delay",
+            Self::ClockStep { .. } => "clock_step",
             Self::RollingRestart { .. } => "rolling_restart",
         }
     }
@@ -176,6 +213,7 @@ impl What {
             Self::SlowDisk { .. } => "slow syncs",
             Self::CutOneWay { .. } | Self::Cut { .. } | Self::Loss { .. } => "messages lost",
             Self::Delay { .. } => "messages delayed",
+            Self::ClockStep { .. } => "clocks set",
         }
     }
 
@@ -186,6 +224,7 @@ impl What {
             | Self::Kill { targets, .. }
             | Self::Stall { targets }
             | Self::SlowDisk { targets, .. }
+            | Self::ClockStep { targets, .. }
             | Self::RollingRestart { targets, .. } => vec![targets],
             Self::CutOneWay { from, to }
             | Self::Cut { from, to }
@@ -196,13 +235,28 @@ impl What {
 }
 
 impl Target {
+    /// Whether it names holders of virtual IPs.
+    pub(crate) const fn needs_leases(&self) -> bool {
+        match self {
+            Self::Holder | Self::HolderAnd(_) | Self::Idle(_) | Self::HolderAndLeader => true,
+            Self::Index(_)
+            | Self::Count(_)
+            | Self::Leader
+            | Self::Followers(_)
+            | Self::LeaderAnd(_)
+            | Self::All
+            | Self::Others => false,
+        }
+    }
+
     /// How many it names at most among so many.
     pub(crate) fn most(&self, servers: usize) -> usize {
         match self {
             Self::Index(indices) => indices.len(),
-            Self::Count(count) | Self::Followers(count) => *count,
-            Self::Leader => 1,
-            Self::LeaderAnd(count) => count + 1,
+            Self::Count(count) | Self::Followers(count) | Self::Idle(count) => *count,
+            Self::Leader | Self::Holder => 1,
+            Self::LeaderAnd(count) | Self::HolderAnd(count) => count + 1,
+            Self::HolderAndLeader => servers.min(2),
             Self::All => servers,
             Self::Others => servers.saturating_sub(1),
         }

@@ -3,25 +3,34 @@
 //! Decides: which keys there are, their units and limits. Unknown keys are refused. Never: whether
 //! a fault can happen in a group of that size; that is `scenario`.
 
+use consensus_core::LeaseProfile;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::{
-    fault::{Disk, Fault, Target, What},
-    scenario::{Load, Profile, Scenario},
+    fault::{Disk, Fault, Moment, Target, What},
+    scenario::{Leases, Load, Profile, Scenario},
 };
 use crate::{
     random::Span,
     scenario::{
         ScenarioError,
-        file::{ClocksFile, LinkFile, Number, Source, clocks, link_of, name_of},
+        file::{
+            ClocksFile, LinkFile, Number, Source, clocks,
+            keys::{Keys, there},
+            link_of, name_of,
+        },
     },
 };
 
 /// How a set of servers may be written.
-const TARGETS_RULE: &str = "a count, a list of indices, \"leader\", \"leader_and:COUNT\", \"followers:COUNT\", \"all\", and in `to` also \"others\"";
+const TARGETS_RULE: &str = "a count, a list of indices, \"leader\", \"leader_and:COUNT\", \"followers:COUNT\", \"holder\", \"holder_and:COUNT\", \"holder_and_leader\", \"idle:COUNT\", \"all\", and in `to` also \"others\"";
+/// How a fault's length may be written.
+const FOR_RULE: &str = "a number of seconds, or the least and the most";
 /// Operations that one run has room for in a second.
 const RATE_MAX: i64 = 10_000;
+/// Virtual IPs that one run has room for.
+const VIRTUAL_IPS_MAX: i64 = 16;
 /// How often a fault may come.
 const TIMES_MAX: i64 = 10_000;
 
@@ -43,6 +52,7 @@ struct ScenarioFile {
     disks: Option<DisksFile>,
     load: Option<LoadFile>,
     bounds: Option<BoundsFile>,
+    leases: Option<LeasesFile>,
     #[serde(default)]
     fault: Vec<FaultFile>,
 }
@@ -83,10 +93,19 @@ struct BoundsFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct LeasesFile {
+    virtual_ips: Option<Spanned<i64>>,
+    profile: Option<Spanned<String>>,
+    outage_ms: Option<Number>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct FaultFile {
     kind: Spanned<Kind>,
     at_s: Option<Number>,
-    for_s: Option<Number>,
+    for_s: Option<Spanned<Value>>,
+    on: Option<OnFile>,
     times: Option<Spanned<i64>>,
     every_s: Option<[Number; 2]>,
     targets: Option<Spanned<Value>>,
@@ -97,9 +116,10 @@ struct FaultFile {
     by_ms: Option<[Number; 2]>,
     sync_ms: Option<[Number; 2]>,
     down_s: Option<[Number; 2]>,
+    by_s: Option<[Number; 2]>,
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Crash,
@@ -110,7 +130,14 @@ enum Kind {
     Cut,
     Loss,
     Delay,
+    ClockStep,
     RollingRestart,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum OnFile {
+    Close,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -149,9 +176,53 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
         failover_max: failover
             .map(|bound| source.millis(bound, "failover_ms"))
             .transpose()?,
+        leases: file
+            .leases
+            .as_ref()
+            .map(|file| leases(file, source))
+            .transpose()?,
         about: file.about,
         ..defaults
     })
+}
+
+fn leases(file: &LeasesFile, source: Source<'_>) -> Result<Leases, ScenarioError> {
+    let count = file.virtual_ips.as_ref().map_or(Ok(1), |count| {
+        source.whole(count, "virtual_ips", 1..=VIRTUAL_IPS_MAX, "from 1 to 16")
+    })?;
+    let profile = file
+        .profile
+        .as_ref()
+        .map_or(Ok(LeaseProfile::Lan), |name| {
+            let found = LeaseProfile::from_name(name.get_ref());
+            found.ok_or_else(|| source.wrong(name, "profile", "\"lan\", \"safe\" or \"wan\""))
+        })?;
+    let bound = file.outage_ms.as_ref();
+    Ok(Leases {
+        virtual_ips: count,
+        profile,
+        outage_max: bound
+            .map(|bound| source.millis(bound, "outage_ms"))
+            .transpose()?,
+    })
+}
+
+/// A time, or the least and the most of one.
+fn lasting(value: &Spanned<Value>, source: Source<'_>) -> Result<Span, ScenarioError> {
+    let wrong = || source.wrong(value, "for_s", FOR_RULE);
+    let number = |one: &Value| {
+        let whole = one
+            .as_integer()
+            .and_then(|number| i32::try_from(number).ok());
+        let number = whole.map(f64::from).or_else(|| one.as_float());
+        Ok(Number::new(value.span(), number.ok_or_else(wrong)?))
+    };
+    let both = match value.get_ref().as_array().map(Vec::as_slice) {
+        Some([min, max]) => [number(min)?, number(max)?],
+        Some(_) => return Err(wrong()),
+        None => [number(value.get_ref())?, number(value.get_ref())?],
+    };
+    source.span(&both, "for_s", 1.0)
 }
 
 fn load(
@@ -179,31 +250,35 @@ impl FaultFile {
     fn read(&self, source: Source<'_>) -> Result<Fault, ScenarioError> {
         let mut reader = Reader {
             file: self,
-            source,
-            used: Vec::new(),
+            keys: Keys::new(
+                source,
+                self.kind.span().start,
+                self.kind.get_ref().name(),
+                &[],
+            ),
         };
         let what = reader.what()?;
-        reader.refuse_surplus()?;
+        reader.keys.refuse_surplus(&self.present())?;
         let lasts = self.for_s.as_ref();
-        let lasts = lasts
-            .map(|lasts| source.seconds(lasts, "for_s"))
-            .transpose()?;
+        let lasts = lasts.map(|lasts| lasting(lasts, source)).transpose()?;
         let times = self.times.as_ref().map_or(Ok(1), |times| {
             source.whole(times, "times", 1..=TIMES_MAX, "from 1 to 10000")
         })?;
         let is_rolling = matches!(what, What::RollingRestart { .. });
+        let is_moment = matches!(what, What::ClockStep { .. });
         let every = match &self.every_s {
             Some(every) if !is_rolling => source.span(every, "every_s", 1.0)?,
             Some(_) | None => Span::micros(0, 0),
         };
         // For good only what nobody has to end, and only once.
         let may_last = matches!(what, What::Crash { .. } | What::Kill { .. }) && times == 1;
-        if lasts.is_none() && !may_last && !is_rolling {
-            return Err(reader.missing("for_s"));
+        if lasts.is_none() && !may_last && !is_rolling && !is_moment {
+            return Err(reader.keys.missing("for_s"));
         }
         Ok(Fault {
             at: source.seconds_or(self.at_s.as_ref(), "at_s", std::time::Duration::ZERO)?,
             lasts,
+            on: self.on.map(|OnFile::Close| Moment::Close),
             times: u32::try_from(times).unwrap_or(1),
             every,
             what,
@@ -221,17 +296,34 @@ impl FaultFile {
             ("by_ms", self.by_ms.is_some()),
             ("sync_ms", self.sync_ms.is_some()),
             ("down_s", self.down_s.is_some()),
+            ("by_s", self.by_s.is_some()),
         ];
-        let there = keys.into_iter().filter(|(_, there)| *there);
-        there.map(|(key, _)| key).collect()
+        there(&keys)
+    }
+}
+
+impl Kind {
+    /// Its name.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Kill => "kill",
+            Self::Stall => "stall",
+            Self::SlowDisk => "slow_disk",
+            Self::CutOneWay => "cut_one_way",
+            Self::Cut => "cut",
+            Self::Loss => "loss",
+            Self::Delay => "delay",
+            Self::ClockStep => "clock_step",
+            Self::RollingRestart => "rolling_restart",
+        }
     }
 }
 
 /// Reads one fault and remembers which keys were of use.
 struct Reader<'a> {
     file: &'a FaultFile,
-    source: Source<'a>,
-    used: Vec<&'static str>,
+    keys: Keys<'a>,
 }
 
 impl Reader<'_> {
@@ -262,7 +354,7 @@ impl Reader<'_> {
             }
             Kind::Loss => {
                 let (from, to) = self.sides()?;
-                let ppm = self.percent()?;
+                let ppm = self.keys.percent(self.file.percent.as_ref())?;
                 What::Loss { from, to, ppm }
             }
             Kind::Delay => {
@@ -270,6 +362,10 @@ impl Reader<'_> {
                 let by = self.span("by_ms", self.file.by_ms.as_ref(), 1000.0)?;
                 What::Delay { from, to, by }
             }
+            Kind::ClockStep => What::ClockStep {
+                targets: self.targets()?,
+                by: self.span("by_s", self.file.by_s.as_ref(), 1.0)?,
+            },
             Kind::RollingRestart => What::RollingRestart {
                 targets: self.targets()?,
                 down: self.span("down_s", self.file.down_s.as_ref(), 1.0)?.min,
@@ -278,90 +374,36 @@ impl Reader<'_> {
         })
     }
 
-    fn kind(&self) -> &'static str {
-        match self.file.kind.get_ref() {
-            Kind::Crash => "crash",
-            Kind::Kill => "kill",
-            Kind::Stall => "stall",
-            Kind::SlowDisk => "slow_disk",
-            Kind::CutOneWay => "cut_one_way",
-            Kind::Cut => "cut",
-            Kind::Loss => "loss",
-            Kind::Delay => "delay",
-            Kind::RollingRestart => "rolling_restart",
-        }
-    }
-
-    fn line(&self) -> usize {
-        self.source.line(self.file.kind.span().start)
-    }
-
-    fn missing(&self, key: &'static str) -> ScenarioError {
-        ScenarioError::Missing {
-            line: self.line(),
-            kind: self.kind(),
-            key,
-        }
-    }
-
-    fn need<'v, T>(
-        &mut self,
-        key: &'static str,
-        value: Option<&'v T>,
-    ) -> Result<&'v T, ScenarioError> {
-        self.used.push(key);
-        value.ok_or_else(|| self.missing(key))
-    }
-
-    fn refuse_surplus(&self) -> Result<(), ScenarioError> {
-        let present = self.file.present();
-        match present.into_iter().find(|key| !self.used.contains(key)) {
-            Some(key) => Err(ScenarioError::Surplus {
-                line: self.line(),
-                kind: self.kind(),
-                key,
-            }),
-            None => Ok(()),
-        }
-    }
-
     fn targets(&mut self) -> Result<Target, ScenarioError> {
         let file = self.file;
-        let value = self.need("targets", file.targets.as_ref())?;
+        let value = self.keys.need("targets", file.targets.as_ref())?;
         let set = self.set("targets", value)?;
         if set == Target::Others {
-            return Err(self.source.wrong(value, "targets", TARGETS_RULE));
+            return Err(self.keys.source.wrong(value, "targets", TARGETS_RULE));
         }
         Ok(set)
     }
 
     fn sides(&mut self) -> Result<(Target, Target), ScenarioError> {
         let file = self.file;
-        let from = self.need("from", file.from.as_ref())?;
+        let from = self.keys.need("from", file.from.as_ref())?;
         let from = self.set("from", from)?;
-        self.used.push("to");
+        self.keys.uses("to");
         let to = file.to.as_ref();
         let to = to.map_or(Ok(Target::Others), |to| self.set("to", to))?;
         Ok((from, to))
     }
 
     fn set(&self, key: &'static str, value: &Spanned<Value>) -> Result<Target, ScenarioError> {
-        let wrong = || self.source.wrong(value, key, TARGETS_RULE);
+        let wrong = || self.keys.source.wrong(value, key, TARGETS_RULE);
         let index = |number: i64| usize::try_from(number).map_err(|_| wrong());
         match value.get_ref() {
             Value::Integer(count) if *count > 0 => Ok(Target::Count(index(*count)?)),
-            Value::Array(items) if !items.is_empty() => {
-                let numbers = items.iter().map(|item| item.as_integer().ok_or_else(wrong));
-                let mut indices = numbers
-                    .map(|number| number.and_then(index))
-                    .collect::<Result<Vec<_>, _>>()?;
-                indices.sort_unstable();
-                indices.dedup();
-                Ok(Target::Index(indices))
-            }
+            Value::Array(_) => Ok(Target::Index(
+                Keys::indices(value.get_ref()).ok_or_else(wrong)?,
+            )),
             Value::String(text) => named(text).ok_or_else(wrong),
             Value::Integer(_)
-            | Value::Array(_)
             | Value::Float(_)
             | Value::Boolean(_)
             | Value::Datetime(_)
@@ -370,7 +412,7 @@ impl Reader<'_> {
     }
 
     fn disk(&mut self) -> Disk {
-        self.used.push("disk");
+        self.keys.uses("disk");
         match self.file.disk {
             Some(DiskFile::Lost) => Disk::Lost,
             Some(DiskFile::Kept) | None => Disk::Kept,
@@ -383,14 +425,8 @@ impl Reader<'_> {
         value: Option<&[Number; 2]>,
         per: f64,
     ) -> Result<Span, ScenarioError> {
-        let value = self.need(key, value)?;
-        self.source.span(value, key, per)
-    }
-
-    fn percent(&mut self) -> Result<u32, ScenarioError> {
-        let file = self.file;
-        let value = self.need("percent", file.percent.as_ref())?;
-        self.source.ppm(value, "percent")
+        let value = self.keys.need(key, value)?;
+        self.keys.source.span(value, key, per)
     }
 }
 
@@ -398,6 +434,8 @@ fn named(text: &str) -> Option<Target> {
     for (prefix, of) in [
         ("leader_and:", Target::LeaderAnd as fn(usize) -> Target),
         ("followers:", Target::Followers),
+        ("holder_and:", Target::HolderAnd),
+        ("idle:", Target::Idle),
     ] {
         if let Some(count) = text.strip_prefix(prefix) {
             let count = count.parse().ok()?;
@@ -406,6 +444,8 @@ fn named(text: &str) -> Option<Target> {
     }
     match text {
         "leader" => Some(Target::Leader),
+        "holder" => Some(Target::Holder),
+        "holder_and_leader" => Some(Target::HolderAndLeader),
         "all" => Some(Target::All),
         "others" => Some(Target::Others),
         _ => None,

@@ -3,20 +3,31 @@
 //! Decides nothing: commands are carried out by `consensus_core::apply`, as on every server of a real
 //! mesh. Each entry that is applied is told to the world, which compares.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use consensus_core::{
-    Command, Envelope, LogIndex, Mesh, MeshId, RequestId, State, WallMs, apply, wire::v1,
+    Command, DEFAULT_IPV4_PREFIX, Envelope, LifecycleClass, LogIndex, Mesh, MeshId, NetworkId,
+    NetworkProfile, NewNetwork, Node, NodeState, RaftId, RequestId, Role, RoutingMode, State,
+    WallMs, apply, wire::v1,
 };
 use simulated_raft::Machine;
 
-use super::world::World;
+use super::{scenario::Leases, world::World};
 use crate::node::node_id;
 
 /// When every command is given; nothing here expires.
-const NOW: WallMs = WallMs(1_700_000_000_000);
+pub(crate) const NOW: WallMs = WallMs(1_700_000_000_000);
 /// Names that the writes go round: so few that each is registered and taken back many times.
 const NAMES: u64 = 16;
+/// Requests with this bit are no client's.
+pub(crate) const NO_CLIENTS: u128 = 1 << 127;
+/// The network that virtual IPs are in.
+const NETWORK: &str = "blue";
+/// Of the network; nobody listens there.
+const PORT: u16 = 51_820;
 /// The digest and the index behind the state in a snapshot.
 const TAIL_BYTES: usize = 16;
 
@@ -44,6 +55,95 @@ impl Ledger {
             ..Self::default()
         }
     }
+
+    /// The same with so many servers, each with a place in the default network.
+    pub(crate) fn of_servers(count: usize) -> Self {
+        let mut ledger = Self::founded();
+        let agreed = Arc::make_mut(&mut ledger.mesh.agreed);
+        let servers = (0..count).map(|index| (node_id(index), server(index)));
+        agreed.nodes.extend(servers);
+        ledger.give(Command::CreateNetwork(NewNetwork {
+            id: NetworkId::from_bytes([2; 16]),
+            name: NETWORK.to_owned(),
+            ipv4: DEFAULT_IPV4_PREFIX,
+            wireguard_port: PORT,
+            routing_mode: RoutingMode::Mesh,
+            pod_subnet_prefix: None,
+            container_subnet_prefix: None,
+        }));
+        for index in 0..count {
+            ledger.give(Command::AttachPeer {
+                node: name(index),
+                network: NETWORK.to_owned(),
+                hub: false,
+                lan_subnets: BTreeSet::new(),
+            });
+        }
+        // The log begins after it.
+        ledger.mesh.applied = LogIndex(0);
+        ledger
+    }
+
+    /// Carries out what was agreed before the simulation began.
+    fn give(&mut self, command: Command) {
+        let envelope = envelope(RequestId::from_bytes([0; 16]), command);
+        let next = LogIndex(self.mesh.applied.0 + 1);
+        let done = apply(&mut self.mesh, next, &envelope);
+        done.expect("what founds a simulated mesh is well-formed");
+        // No answer is remembered: the next command comes under the same name.
+        self.mesh.answers = Default::default();
+    }
+}
+
+fn name(index: usize) -> String {
+    format!("s{index}")
+}
+
+fn envelope(request: RequestId, command: Command) -> Envelope {
+    Envelope {
+        request,
+        actor: node_id(0),
+        operator: None,
+        time: NOW,
+        command,
+    }
+}
+
+fn server(index: usize) -> Node {
+    Node {
+        name: name(index),
+        role: Role::Server,
+        raft_id: Some(RaftId(index as u64 + 1)),
+        state: NodeState::Running,
+        labels: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+        lifecycle_class: LifecycleClass::Persistent,
+        tmpfs_store: false,
+        network_profile: NetworkProfile::Heavyweight,
+        addresses: Vec::new(),
+        wireguard_public_key: [0; 32],
+        sealing_recipient: String::new(),
+        has_served: true,
+        joined_at: NOW,
+    }
+}
+
+/// The log entry that makes a virtual IP. Each begins with another candidate.
+pub(crate) fn virtual_ip(
+    request: RequestId,
+    number: usize,
+    of: &Leases,
+    servers: usize,
+) -> Vec<u8> {
+    let candidates = (0..servers).map(|place| name((number + place) % servers));
+    let command = Command::CreateVip {
+        name: format!("vip-{number}"),
+        network: NETWORK.to_owned(),
+        candidates: candidates.collect(),
+        check: None,
+        profile: of.profile,
+    };
+    v1::encode(&envelope(request, command))
 }
 
 /// The log entry of a write. Odd ones take back what the even one before them registered.
@@ -55,19 +155,14 @@ pub(crate) fn entry(attempt: u64) -> Vec<u8> {
     } else {
         Command::UnregisterDocker { name }
     };
-    v1::encode(&Envelope {
-        request: RequestId::from_bytes(u128::from(attempt).to_be_bytes()),
-        actor: node_id(0),
-        operator: None,
-        time: NOW,
-        command,
-    })
+    let request = RequestId::from_bytes(u128::from(attempt).to_be_bytes());
+    v1::encode(&envelope(request, command))
 }
 
-/// The attempt that an envelope is.
-fn attempt_of(envelope: &Envelope) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = *envelope.request.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+/// The attempt that an envelope is, if it is a client's.
+fn attempt_of(envelope: &Envelope) -> Option<u64> {
+    let request = u128::from_be_bytes(*envelope.request.as_bytes());
+    u64::try_from(request).ok()
 }
 
 /// A digest that changes with every bit and with the order: FNV-1a, 64 bits.
@@ -83,7 +178,7 @@ impl Machine for Ledger {
         let before = self.applied;
         self.applied = index.0;
         self.digest = digest(self.digest, index.0, entry);
-        let attempt = v1::decode::<Envelope>(entry).ok().map(|envelope| {
+        let attempt = v1::decode::<Envelope>(entry).ok().and_then(|envelope| {
             // Whether it is refused is the state's business and the same everywhere.
             let done = apply(&mut self.mesh, index, &envelope);
             self.digest ^= u64::from(done.is_err());
@@ -93,6 +188,9 @@ impl Machine for Ledger {
             let (index, digest, now) = (self.applied, self.digest, world.now());
             let evidence = &mut world.lock().evidence;
             evidence.applied(now, before, index, digest, attempt);
+            for (vip, row) in &self.mesh.agreed.virtual_ips {
+                evidence.assigned(now, *vip, row.epoch, row.holder.as_ref());
+            }
         });
         self.digest.to_le_bytes().to_vec()
     }

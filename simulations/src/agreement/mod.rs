@@ -13,6 +13,7 @@ pub mod fault;
 mod file;
 pub mod gate;
 pub mod invariants;
+mod leases;
 mod ledger;
 mod load;
 mod network;
@@ -25,11 +26,16 @@ pub mod scenario;
 mod servers;
 mod shipped;
 mod strike;
+mod virtual_ips;
 mod world;
 
+#[cfg(feature = "planted-bugs")]
+pub use consensus_lease::planted::PlantedBug;
 pub use evidence::Counts;
 pub use outcome::Outcome;
 pub use report::Report;
 pub use run::run;
-pub use scenario::{Load, Profile, Scenario};
+#[cfg(feature = "planted-bugs")]
+pub use run::run_with_bug;
+pub use scenario::{Leases, Load, Profile, Scenario};
 pub use shipped::{find, shipped};

@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeSet, future::Future};
 
-use consensus_core::RaftId;
+use consensus_core::{RaftId, VipId};
 use simulated_raft::{Agreement, ChangeError, Removed, Role};
 
 use super::{
-    ledger::Ledger,
+    ledger::{self, Ledger},
     servers::start,
     world::{World, pause},
 };
@@ -39,9 +39,45 @@ pub(crate) async fn found(world: &World) {
     while !vote(world, &all, Removed::Leave).await {
         pause(RETRY_US).await;
     }
+    make_virtual_ips(world).await;
     let now = world.now();
     let what = format!("{servers} servers are a group");
     world.lock().evidence.tell(now, Happening::Process, what);
+}
+
+/// Makes the scenario's virtual IPs and waits until each is held.
+async fn make_virtual_ips(world: &World) {
+    let (leases, servers) = {
+        let state = world.lock();
+        (state.leases, state.servers.len())
+    };
+    let Some(leases) = leases else { return };
+    for number in 0..leases.virtual_ips {
+        let entry = ledger::virtual_ip(world.request(), number, &leases, servers);
+        loop {
+            let entry = entry.clone();
+            let made = on_leader(world, |leader| async move { leader.propose(entry).await }).await;
+            if let Some(Ok(_)) = made {
+                break;
+            }
+            pause(RETRY_US).await;
+        }
+    }
+    while !are_held(world) {
+        pause(RETRY_US).await;
+    }
+}
+
+/// Whether every virtual IP's gate is open.
+pub(crate) fn are_held(world: &World) -> bool {
+    let now_us = world.now_us();
+    let state = world.lock();
+    let Some(leases) = state.leases else {
+        return true;
+    };
+    let known: Vec<_> = state.evidence.virtual_ips().collect();
+    let open = |vip: &VipId| state.gates.open_at(now_us, *vip).is_some();
+    known.len() == leases.virtual_ips && known.iter().all(open)
 }
 
 /// The server at `server` never comes back: a new one with an empty disk takes its place.
@@ -121,6 +157,9 @@ pub(crate) async fn is_whole(world: &World) -> bool {
     let Some(Ok(index)) = on_leader(world, read).await else {
         return false;
     };
+    if !are_held(world) {
+        return false;
+    }
     let mut state = world.lock();
     let mut all = 0..state.servers.len();
     all.all(|server| {

@@ -28,6 +28,10 @@ pub struct Outcome {
     pub healed_after: Option<Duration>,
     /// What each fault hit, in the scenario's order.
     pub hits: Vec<u64>,
+    /// By failover of a virtual IP: the true time in which nobody's gate was open.
+    pub outages: Distribution,
+    /// The same where the same holder opened again, in the same epoch.
+    pub lapses: Distribution,
     /// Messages that servers sent each other.
     pub messages: u64,
     /// Writes acknowledged in each second.

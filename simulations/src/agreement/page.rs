@@ -3,19 +3,14 @@
 //! Decides: what stands where. Invariant: the page loads nothing, runs no script, and everything from a
 //! scenario file is text in it.
 
-use std::collections::BTreeMap;
-
 use super::report::Report;
-use crate::{
-    distribution::Percentiles,
-    report::{
-        html::{broken, document, faults, grouped, section, seeds, steps, to_f64},
-        svg::{Plot, escaped},
+use crate::report::{
+    html::{
+        Captions, Head, document, faults, grouped, histogram, mosaic, ms, section, steps, to_f64,
     },
+    svg::{Plot, escaped},
 };
 
-/// Columns of the histogram of failovers.
-const COLUMNS: u64 = 60;
 /// Runs shown one by one; broken ones come first.
 const RUNS_MAX: usize = 200;
 
@@ -23,6 +18,7 @@ pub(super) fn page(report: &Report) -> String {
     let body = [
         head(report),
         tiles(report),
+        outages(report),
         failovers(report),
         writes(report),
         faults(&report.faults),
@@ -33,101 +29,82 @@ pub(super) fn page(report: &Report) -> String {
 }
 
 fn head(report: &Report) -> String {
-    let verdict = match report.violations.len() {
-        0 => "<span class='verdict good'>every invariant held</span>".to_owned(),
-        broken => format!(
-            "<span class='verdict bad'>broken in {broken} of {} runs</span>",
-            report.seeds
-        ),
-    };
-    let facts = format!(
-        "<header><h1>{}</h1>{verdict}<p>{}</p><p class='facts'>{} servers, timers {} · {} · \
-         {:.0} s simulated in {:.1} s ({:.0} times real time) · trace <code>{}</code></p></header>",
-        escaped(&report.scenario),
-        escaped(&report.about),
-        report.servers,
-        report.profile,
-        seeds(report.first_seed, report.seeds),
-        report.simulated_s,
-        report.real_s,
-        report.speed,
-        &report.trace_hash[..16.min(report.trace_hash.len())]
-    );
-    facts + &broken(&report.violations)
+    Head {
+        scenario: &report.scenario,
+        about: &report.about,
+        of: format!("{} servers, timers {}", report.servers, report.profile),
+        seeds: (report.first_seed, report.seeds),
+        simulated_s: report.simulated_s,
+        real_s: report.real_s,
+        speed: report.speed,
+        trace_hash: &report.trace_hash,
+        violations: &report.violations,
+    }
+    .html()
 }
 
 fn tiles(report: &Report) -> String {
-    let ms = |of: fn(&Percentiles) -> u64, all: Option<&Percentiles>| {
-        all.map_or("–".to_owned(), |all| format!("{} ms", grouped(of(all))))
-    };
-    let failover = report.failover_ms.as_ref();
     let write = report.write_ms.as_ref();
     let all = &report.operations;
-    let tiles = [
-        (
-            "leader hit to next write, median",
-            ms(|p| p.p50, failover),
-            false,
-        ),
-        ("99 of 100 within", ms(|p| p.p99, failover), false),
-        ("the longest", ms(|p| p.max, failover), false),
+    let lost = (
+        "broken runs",
+        grouped(report.violations.len() as u64),
+        !report.violations.is_empty(),
+    );
+    let healed = ms(|p| p.max, report.healed_ms.as_ref());
+    let rest = [
         ("a write, median", ms(|p| p.p50, write), false),
         ("writes acknowledged", grouped(all.writes), false),
         ("outcome never known", grouped(all.unknown), false),
-        (
-            "acknowledged and lost",
-            grouped(report.violations.len() as u64),
-            !report.violations.is_empty(),
-        ),
-        (
-            "whole again after, at most",
-            ms(|p| p.max, report.healed_ms.as_ref()),
-            false,
-        ),
+        lost,
+        ("whole again after, at most", healed, false),
     ];
-    let tile = |(name, value, bad): (&str, String, bool)| {
-        let class = if bad { "tile bad" } else { "tile" };
-        format!("<div class='{class}'><b>{value}</b><span>{name}</span></div>")
+    let (first, times) = match &report.outage_ms {
+        Some(outages) => ("nobody's gate open, median", Some(outages)),
+        None => (
+            "leader hit to next write, median",
+            report.failover_ms.as_ref(),
+        ),
     };
-    let tiles: String = tiles.into_iter().map(tile).collect();
-    format!("<section class='tiles'>{tiles}</section>")
+    let times = [
+        (first, ms(|p| p.p50, times), false),
+        ("99 of 100 within", ms(|p| p.p99, times), false),
+        ("the longest", ms(|p| p.max, times), false),
+    ];
+    mosaic(&[&times[..], &rest].concat())
+}
+
+fn outages(report: &Report) -> String {
+    let captions = Captions {
+        title: "How long a virtual IP is held by nobody",
+        below: "milliseconds of true time from the end of one holder's gate to the next one's opening",
+        beside: "failovers",
+    };
+    let Some((svg, count)) = histogram(&report.outages, &captions) else {
+        return String::new();
+    };
+    let stayed = report.lapse_ms.as_ref().map_or_else(String::new, |lapses| {
+        format!(
+            " {} times the holder stayed and its gate was shut meanwhile, for {} ms at most.",
+            grouped(lapses.count),
+            grouped(lapses.max)
+        )
+    });
+    let about = format!("{} times a new holder took over.{stayed}", grouped(count));
+    section("Outage", &about, &svg)
 }
 
 fn failovers(report: &Report) -> String {
-    let Some(all) = &report.failover_ms else {
+    let captions = Captions {
+        title: "How long it takes until writes go on",
+        below: "milliseconds from a blow to the leader until the next write was acknowledged",
+        beside: "failovers",
+    };
+    let Some((svg, count)) = histogram(&report.failovers, &captions) else {
         return String::new();
     };
-    let low = all.min.saturating_sub(all.min / 20);
-    let width = (all.max - low).div_ceil(COLUMNS).max(1);
-    let mut columns = BTreeMap::<u64, u64>::new();
-    for (ms, count) in report.failovers.counts() {
-        *columns.entry((ms - low) / width).or_default() += count;
-    }
-    let most = columns.values().copied().max().unwrap_or(1);
-    let mut plot = Plot::new(
-        (to_f64(low), to_f64(low + width * (COLUMNS + 1))),
-        to_f64(most),
-    );
-    for (column, count) in columns {
-        let from = low + column * width;
-        let to = from + width;
-        let title = format!("{from} to {to} ms: {count}");
-        plot.column(to_f64(from), to_f64(to), to_f64(count), &title);
-    }
-    let marks = [("p50", all.p50), ("p99", all.p99), ("max", all.max)];
-    for (row, (name, ms)) in marks.into_iter().enumerate() {
-        plot.mark(to_f64(ms), row, &format!("{name} {} ms", grouped(ms)));
-    }
-    let svg = plot.finish(
-        "How long it takes until writes go on",
-        "milliseconds from a blow to the leader until the next write was acknowledged",
-        "failovers",
-    );
-    section(
-        "Failover",
-        &format!("{} times a fault hit whoever led.", grouped(all.count)),
-        &svg,
-    )
+    let about = format!("{} times a fault hit whoever led.", grouped(count));
+    section("Failover", &about, &svg)
 }
 
 fn writes(report: &Report) -> String {

@@ -40,6 +40,10 @@ pub struct Report {
     pub failover_ms: Option<Percentiles>,
     /// Blows after which none was.
     pub failovers_unfinished: u64,
+    /// By failover of a virtual IP: the true time in which nobody's gate was open.
+    pub outage_ms: Option<Percentiles>,
+    /// The same where the holder stayed: it stood still or was cut off, and nobody took over.
+    pub lapse_ms: Option<Percentiles>,
     /// How long each acknowledged write took.
     pub write_ms: Option<Percentiles>,
     /// How operations ended.
@@ -68,6 +72,8 @@ pub struct Report {
     pub series: Vec<SeriesRow>,
     #[serde(skip)]
     pub(super) failovers: Distribution,
+    #[serde(skip)]
+    pub(super) outages: Distribution,
 }
 
 /// One run.
@@ -85,6 +91,10 @@ pub struct RunRow {
     pub failovers: u64,
     /// Leaders that were elected.
     pub leaders: u64,
+    /// Failovers of virtual IPs.
+    pub vip_failovers: u64,
+    /// The longest outage in one of them.
+    pub outage_ms_max: Option<u64>,
     /// Writes acknowledged.
     pub writes: u64,
     /// From the end of the last fault until the group was whole.
@@ -106,10 +116,13 @@ impl Report {
     /// Adds up the runs of a scenario; there is at least one.
     pub fn new(scenario: &Scenario, asked: &Asked, outcomes: &[Outcome], real: Duration) -> Self {
         let [mut failovers, mut writes, mut healed] = <[Distribution; 3]>::default();
+        let [mut outages, mut lapses] = <[Distribution; 2]>::default();
         let mut operations = Counts::default();
         for outcome in outcomes {
             failovers.merge(&outcome.failovers);
             writes.merge(&outcome.writes);
+            outages.merge(&outcome.outages);
+            lapses.merge(&outcome.lapses);
             outcome
                 .healed_after
                 .into_iter()
@@ -137,6 +150,8 @@ impl Report {
             violations: broken.collect(),
             failover_ms: failovers.percentiles(),
             failovers_unfinished: sum(|outcome| outcome.unfinished),
+            outage_ms: outages.percentiles(),
+            lapse_ms: lapses.percentiles(),
             write_ms: writes.percentiles(),
             operations,
             healed_ms: healed.percentiles(),
@@ -151,6 +166,7 @@ impl Report {
             timeline: told.map_or_else(Vec::new, |outcome| outcome.story.clone()),
             series: series(outcomes),
             failovers,
+            outages,
         }
     }
 
@@ -168,7 +184,7 @@ fn faults(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<FaultRow> {
             times => format!("{}, {times} times", fault.what.kind()),
         },
         at_ms: ms(scenario.calm + fault.at),
-        for_ms: fault.lasts.map(ms),
+        for_ms: fault.lasts.map(|lasts| ms(lasts.max)),
         hits: outcomes.iter().map(|outcome| outcome.hits[place]).sum(),
         evidence: fault.what.evidence().to_owned(),
     };
@@ -183,6 +199,8 @@ fn row(outcome: &Outcome) -> RunRow {
         failover_ms_max: outcome.failovers.percentile(100),
         failovers: outcome.failovers.percentiles().map_or(0, |all| all.count),
         leaders: outcome.counts.leaders,
+        vip_failovers: outcome.outages.percentiles().map_or(0, |all| all.count),
+        outage_ms_max: outcome.outages.percentile(100),
         writes: outcome.counts.writes,
         healed_ms: outcome.healed_after.map(|span| as_micros(span) / 1000),
     }

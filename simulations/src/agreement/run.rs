@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Builder, task::JoinSet, time::timeout};
 
 use super::{
-    invariants::{faults_hit, keeps_running, progress, timely_failover},
+    invariants::{faults_hit, held_again, keeps_running, progress, timely_failover},
     load::{Clients, longest},
     operator,
     outcome::Outcome,
@@ -26,19 +26,39 @@ const LOOK_US: u64 = 50_000;
 /// # Panics
 /// When the system refuses what a runtime without threads and sockets needs: nothing.
 pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
+    in_runtime(async move {
+        let world = World::new(scenario, seed);
+        live(world, scenario, seed).await
+    })
+}
+
+/// The same with a bug planted into every process's part of the lease protocol.
+#[cfg(feature = "planted-bugs")]
+pub fn run_with_bug(
+    scenario: &Scenario,
+    seed: u64,
+    bug: consensus_lease::planted::PlantedBug,
+) -> Outcome {
+    in_runtime(async move {
+        let world = World::new(scenario, seed);
+        world.lock().servers.bug = Some(bug);
+        live(world, scenario, seed).await
+    })
+}
+
+fn in_runtime(run: impl Future<Output = Outcome>) -> Outcome {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without threads and sockets can always be made");
-    let outcome = runtime.block_on(live(scenario, seed));
+    let outcome = runtime.block_on(run);
     // Tasks of the world may hold each other; they end with the runtime.
     drop(runtime);
     outcome
 }
 
-async fn live(scenario: &Scenario, seed: u64) -> Outcome {
-    let world = World::new(scenario, seed);
+async fn live(world: World, scenario: &Scenario, seed: u64) -> Outcome {
     world.enter();
     let limit = span(as_micros(FOUNDED_WITHIN));
     let founded = timeout(limit, operator::found(&world)).await.is_ok();
@@ -49,7 +69,10 @@ async fn live(scenario: &Scenario, seed: u64) -> Outcome {
     look_at_all(&world, healed_after.is_some());
     let now = world.now();
     {
+        let are_held = operator::are_held(&world);
         let evidence = &mut world.lock().evidence;
+        let held = held_again::at_the_end(are_held, scenario.settle);
+        evidence.judge("held_again", now, held);
         let held = progress::check(healed_after, scenario.settle);
         evidence.judge("progress", now, held);
     }
@@ -138,6 +161,10 @@ fn sum_up(
     let bound = scenario.failover_max;
     let held = timely_failover::check(&evidence.failovers, unfinished, bound);
     evidence.judge("timely_failover", now, held);
+    if let Some(leases) = scenario.leases {
+        let held = held_again::check(&evidence.vips.outages, leases.outage_max);
+        evidence.judge("held_again", now, held);
+    }
     let held = faults_hit::check(&scenario.faults, &state.hits);
     evidence.judge("faults_hit", now, held);
     let seconds = now.as_micros() / 1_000_000 + 1;
@@ -152,6 +179,8 @@ fn sum_up(
         counts: evidence.counts,
         healed_after,
         hits: state.hits.clone(),
+        outages: evidence.vips.outages.clone(),
+        lapses: evidence.vips.lapses.clone(),
         messages: evidence.messages,
         seconds: (0..seconds).map(per_second).collect(),
         simulated: Duration::from_micros(now.as_micros()),

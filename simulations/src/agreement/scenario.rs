@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use consensus_core::LeaseProfile;
 use simulated_raft::Timers;
 
 use super::{
-    fault::{Fault, Target},
+    fault::{Disk, Fault, Target, What},
     file,
 };
 use crate::{
@@ -49,6 +50,19 @@ pub struct Scenario {
     pub settle: Duration,
     /// From a blow to the leader to the next acknowledged write, at most.
     pub failover_max: Option<Duration>,
+    /// Virtual IPs that the servers hold, if any.
+    pub leases: Option<Leases>,
+}
+
+/// Virtual IPs, all alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leases {
+    /// How many; each has all servers for candidates, and begins with another one.
+    pub virtual_ips: usize,
+    /// The durations of their leases.
+    pub profile: LeaseProfile,
+    /// From the moment nobody's gate was open until the next holder's was, at most.
+    pub outage_max: Option<Duration>,
 }
 
 /// A set of timers.
@@ -110,6 +124,7 @@ impl Scenario {
             faults: Vec::new(),
             settle: Duration::from_secs(10),
             failover_max: None,
+            leases: None,
         }
     }
 
@@ -165,6 +180,7 @@ impl Scenario {
             return Err(self.too_small("the scenario", "a server".into()));
         }
         for fault in &self.faults {
+            self.check_leases(fault)?;
             for target in fault.what.targets() {
                 let named = match target {
                     Target::Index(all) => all.iter().max().map_or(0, |last| last + 1),
@@ -173,7 +189,11 @@ impl Scenario {
                     | Target::Leader
                     | Target::LeaderAnd(_)
                     | Target::All
-                    | Target::Others => target.most(self.servers),
+                    | Target::Others
+                    | Target::Holder
+                    | Target::HolderAnd(_)
+                    | Target::Idle(_)
+                    | Target::HolderAndLeader => target.most(self.servers),
                 };
                 if named > self.servers {
                     return Err(self.too_small(fault, format!("{named} servers")));
@@ -181,6 +201,28 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// Without virtual IPs nobody holds one; with them a server keeps its disk, as one without its
+    /// lease records must not vote under its old name.
+    fn check_leases(&self, fault: &Fault) -> Result<(), ScenarioError> {
+        let needs = fault.on.is_some() || fault.what.targets().iter().any(|one| one.needs_leases());
+        let loses = matches!(
+            &fault.what,
+            What::Crash {
+                disk: Disk::Lost,
+                ..
+            } | What::Kill {
+                disk: Disk::Lost,
+                ..
+            }
+        );
+        let fault = fault.to_string();
+        match self.leases {
+            None if needs => Err(ScenarioError::NoVirtualIps { fault }),
+            Some(_) if loses => Err(ScenarioError::ForgetfulVoter { fault }),
+            None | Some(_) => Ok(()),
+        }
     }
 
     fn too_small(&self, what: impl ToString, wanted: String) -> ScenarioError {

@@ -11,6 +11,7 @@ use simulated_raft::{Agreement, Role, Settings, simulation::Process};
 
 use super::{
     invariants::store_opens,
+    leases::{self, BootClock, Host},
     ledger::Ledger,
     load::Belief,
     network::Post,
@@ -42,6 +43,8 @@ pub(crate) struct Server {
     process: Option<Process>,
     handle: Option<Agreement<Ledger>>,
     has_power: bool,
+    /// What its virtual IPs rest on.
+    pub(crate) host: Host,
     /// How many faults want it down, or still.
     pub(crate) down: u32,
     pub(crate) still: u32,
@@ -65,6 +68,10 @@ pub(crate) struct Servers {
     seed: u64,
     profile: Profile,
     disks_lie: bool,
+    virtual_ips: usize,
+    /// What is wrong with every process.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) bug: Option<consensus_lease::planted::PlantedBug>,
     /// What clients think of them.
     pub(crate) belief: Belief,
 }
@@ -84,6 +91,7 @@ impl Servers {
                 process: None,
                 handle: None,
                 has_power: true,
+                host: Host::default(),
                 down: 0,
                 still: 0,
             }
@@ -95,6 +103,9 @@ impl Servers {
             seed,
             profile: scenario.profile,
             disks_lie: scenario.disks_lie,
+            virtual_ips: scenario.leases.map_or(0, |leases| leases.virtual_ips),
+            #[cfg(feature = "planted-bugs")]
+            bug: None,
             belief: Belief::default(),
         }
     }
@@ -105,6 +116,21 @@ impl Servers {
 
     pub(crate) fn at(&mut self, index: usize) -> &mut Server {
         &mut self.all[index]
+    }
+
+    /// Whether virtual IPs are part of the run.
+    pub(crate) const fn has_leases(&self) -> bool {
+        self.virtual_ips > 0
+    }
+
+    pub(crate) const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The clock that a host's leases go by.
+    pub(crate) fn boot_clock(&self, index: usize, world: &World) -> BootClock {
+        let server = &self.all[index];
+        server.host.clock(world.clock(server.rate_ppm))
     }
 
     pub(crate) fn of_node(&self, node: &NodeId) -> Option<usize> {
@@ -155,6 +181,8 @@ impl Servers {
         let server = &mut self.all[index];
         if let Some(process) = server.process.take() {
             process.kill();
+            let lucky = server.random.chance(50);
+            server.host.ends(lucky);
         }
         server.handle.take().is_some()
     }
@@ -187,16 +215,27 @@ impl Servers {
         process.syncs()
     }
 
+    /// The state that every server begins with.
+    fn founded(&self) -> Ledger {
+        match self.virtual_ips {
+            0 => Ledger::founded(),
+            _ => Ledger::of_servers(self.all.len()),
+        }
+    }
+
     fn board(&mut self, index: usize, world: &World) -> (Process, u64, Settings) {
         self.processes += 1;
         let seed = mix(self.seed ^ self.processes.rotate_left(32));
         let server = &mut self.all[index];
+        let clock = world.clock(server.rate_ppm);
         let process = Process::new(seed, Arc::new(server.disk.clone()))
             .with_short_log(SNAPSHOT_EVERY_ENTRIES, KEPT_ENTRIES)
-            .with_clock(world.clock(server.rate_ppm));
+            .with_clock(clock);
+        if !std::mem::replace(&mut server.has_power, true) {
+            server.host.boots(clock.now());
+        }
         process.set_sync_time(server.sync.min, server.sync.max);
         server.process = Some(process.clone());
-        server.has_power = true;
         let settings = Settings {
             dir: PathBuf::new(),
             raft_id: RaftId(server.raft_id),
@@ -214,6 +253,16 @@ fn empty_disk(lies: bool) -> SimDisk {
 }
 
 impl Server {
+    /// How many microseconds its clock counts in a second.
+    pub(crate) const fn rate_ppm(&self) -> u32 {
+        self.rate_ppm
+    }
+
+    /// How long its disk takes to sync.
+    pub(crate) const fn sync(&self) -> Span {
+        self.sync
+    }
+
     /// What answers a message to it.
     pub(crate) fn power(&self) -> Power {
         match (&self.handle, self.has_power) {
@@ -239,9 +288,13 @@ pub(crate) async fn start(world: &World, index: usize) {
         process: number,
         world: world.clone(),
     });
-    let opened = Agreement::open_in(process.clone(), settings, Ledger::founded(), post).await;
+    let founded = world.lock().servers.founded();
+    let opened = Agreement::open_in(process.clone(), settings, founded, post).await;
     if process.is_killed() {
         return;
+    }
+    if let Ok(handle) = &opened {
+        leases::start(world, index, &process, handle);
     }
     let now = world.now();
     let mut state = world.lock();

@@ -27,6 +27,17 @@ shipped![
     "power_cut",
     "clock_drift",
     "server_storm",
+    "holder_dies",
+    "holder_killed",
+    "holder_and_leader_die",
+    "holder_cut_off",
+    "holder_on_small_side",
+    "voters_restart_in_close",
+    "voters_forget",
+    "holder_stalls",
+    "holder_slow_disks",
+    "clocks_set",
+    "lease_storm",
 ];
 
 /// All of them, the simplest first.

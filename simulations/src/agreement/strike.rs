@@ -8,7 +8,8 @@ use rand::Rng;
 use simulated_raft::Agreement;
 
 use super::{
-    fault::{Disk, Fault, Target, What},
+    fault::{Disk, Fault, MOMENT_WITHIN, Moment, Target, What},
+    leases,
     ledger::Ledger,
     network::Effect,
     operator,
@@ -24,6 +25,11 @@ use crate::{
 const LEADER_WAIT_US: u64 = 5_000_000;
 /// How often it looks.
 const LEADER_LOOK_US: u64 = 5_000;
+
+/// How often a fault looks whether its moment has come.
+const MOMENT_LOOK_US: u64 = 500;
+/// The middle of a close on a LAN: its voters' promises and a bit more.
+const CLOSE_TAKES: Span = Span::micros(0, 450_000);
 
 /// One fault of a run.
 pub(crate) struct Strike {
@@ -44,8 +50,26 @@ impl Strike {
                 };
                 pause(as_micros(wait)).await;
             }
+            self.moment().await;
             self.come().await;
         }
+    }
+
+    /// Waits for what the fault waits for.
+    async fn moment(&self) {
+        let Some(Moment::Close) = self.fault.on else {
+            return;
+        };
+        let limit_us = self.world.now_us() + as_micros(MOMENT_WITHIN);
+        let before = self.world.lock().evidence.vips.closes;
+        while self.world.lock().evidence.vips.closes == before && self.world.now_us() < limit_us {
+            pause(MOMENT_LOOK_US).await;
+        }
+        let wait = {
+            let random = &mut self.world.lock().random;
+            CLOSE_TAKES.draw(random)
+        };
+        pause(as_micros(wait)).await;
     }
 
     async fn come(&self) {
@@ -58,6 +82,7 @@ impl Strike {
             What::Cut { from, to } => self.mark(from, to, Effect::Cut, true).await,
             What::Loss { from, to, ppm } => self.mark(from, to, Effect::Loss(*ppm), true).await,
             What::Delay { from, to, by } => self.mark(from, to, Effect::Delay(*by), true).await,
+            What::ClockStep { targets, by } => self.set_clocks(targets, *by).await,
             What::RollingRestart {
                 targets,
                 down,
@@ -75,7 +100,10 @@ impl Strike {
 
     /// Waits until the fault is over.
     async fn last(&self) {
-        let lasts = self.fault.lasts.unwrap_or_default();
+        let lasts = {
+            let random = &mut self.world.lock().random;
+            self.fault.lasts.unwrap_or_default().draw(random)
+        };
         pause(as_micros(lasts)).await;
     }
 
@@ -98,9 +126,16 @@ impl Strike {
         self.hit_if_leader(&[server]);
         let now = self.world.now();
         self.world.note(b'X', server, self.place, u64::from(power));
+        if !power {
+            leases::hang_up(&self.world, server);
+        }
         let mut state = self.world.lock();
+        let state = &mut *state;
         state.servers.at(server).down += 1;
         let ran = if power {
+            for vip in state.gates.power_off(server) {
+                state.evidence.gate_shut(now, vip, server);
+            }
             state.servers.crash(server)
         } else {
             state.servers.kill(server)
@@ -152,6 +187,17 @@ impl Strike {
             if one.still == 0 {
                 state.hits[self.place] += process.resume() as u64;
             }
+        }
+    }
+
+    async fn set_clocks(&self, targets: &Target, by: Span) {
+        for server in self.pick(targets, &[]).await {
+            let mut state = self.world.lock();
+            let state = &mut *state;
+            let by_ms = i64::try_from(by.draw(&mut state.random).as_millis()).unwrap_or(i64::MAX);
+            let back = state.random.random_range(0..2) == 0;
+            state.servers.at(server).host.wall_ms += if back { -by_ms } else { by_ms };
+            state.hits[self.place] += 1;
         }
     }
 
@@ -221,12 +267,17 @@ impl Strike {
     async fn pick(&self, targets: &Target, other: &[usize]) -> Vec<usize> {
         let needs_leader = matches!(
             targets,
-            Target::Leader | Target::LeaderAnd(_) | Target::Followers(_)
+            Target::Leader | Target::LeaderAnd(_) | Target::Followers(_) | Target::HolderAndLeader
         );
         let leader = if needs_leader {
             self.leader().await
         } else {
             None
+        };
+        let holders = if targets.needs_leases() {
+            self.holders().await
+        } else {
+            Vec::new()
         };
         let mut state = self.world.lock();
         let all: Vec<usize> = (0..state.servers.len()).collect();
@@ -235,6 +286,7 @@ impl Strike {
             kept.copied().collect()
         };
         let lead: Vec<usize> = leader.into_iter().collect();
+        let hold: Vec<usize> = draw(&mut state, 1, holders.clone());
         let mut picked = match targets {
             Target::Index(indices) => indices.clone(),
             Target::All => all,
@@ -246,9 +298,38 @@ impl Strike {
                 let more = draw(&mut state, *count, but(&lead));
                 [lead, more].concat()
             }
+            Target::Holder => hold,
+            Target::HolderAnd(count) => {
+                let more = draw(&mut state, *count, but(&hold));
+                [hold, more].concat()
+            }
+            Target::Idle(count) => draw(&mut state, *count, but(&holders)),
+            Target::HolderAndLeader => [hold, lead].concat(),
         };
         picked.sort_unstable();
+        picked.dedup();
         picked
+    }
+
+    /// Whoever holds a virtual IP; if nobody does, whoever will.
+    async fn holders(&self) -> Vec<usize> {
+        let limit_us = self.world.now_us() + LEADER_WAIT_US;
+        loop {
+            let now_us = self.world.now_us();
+            let mut holders: Vec<usize> = {
+                let state = self.world.lock();
+                let all = state.evidence.virtual_ips();
+                let open = all.filter_map(|vip| state.gates.open_at(now_us, vip));
+                open.filter(|server| state.servers.running(*server).is_some())
+                    .collect()
+            };
+            holders.sort_unstable();
+            holders.dedup();
+            if !holders.is_empty() || now_us >= limit_us {
+                return holders;
+            }
+            pause(LEADER_LOOK_US).await;
+        }
     }
 
     /// Whoever leads; if nobody does, whoever will.

@@ -12,13 +12,20 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::Time;
-use rand::SeedableRng;
+use consensus_core::{RequestId, Time, WallMs};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use simulated_raft::simulation::Clock;
 use tokio::time::Instant;
 
-use super::{evidence::Evidence, network::Network, scenario::Scenario, servers::Servers};
+use super::{
+    evidence::Evidence,
+    leases::Gates,
+    ledger,
+    network::Network,
+    scenario::{Leases, Scenario},
+    servers::Servers,
+};
 use crate::trace::Trace;
 
 /// So much of tokio's time is one unit of the world's.
@@ -42,6 +49,8 @@ pub(crate) struct State {
     pub(crate) random: ChaCha8Rng,
     pub(crate) network: Network,
     pub(crate) servers: Servers,
+    pub(crate) gates: Gates,
+    pub(crate) leases: Option<Leases>,
     pub(crate) evidence: Evidence,
     pub(crate) trace: Trace,
     /// What each fault hit, in the scenario's order.
@@ -59,6 +68,8 @@ impl World {
             random: ChaCha8Rng::seed_from_u64(seed),
             network: Network::new(scenario, seed),
             servers: Servers::new(scenario, seed),
+            gates: Gates::default(),
+            leases: scenario.leases,
             evidence: Evidence::default(),
             trace: Trace::default(),
             hits: vec![0; scenario.faults.len()],
@@ -99,6 +110,19 @@ impl World {
     /// The same as a time.
     pub(crate) fn now(&self) -> Time {
         Time::from_micros(self.now_us())
+    }
+
+    /// What a server's wall clock shows.
+    pub(crate) fn wall(&self, server: usize) -> WallMs {
+        let passed_ms = self.now_us() / 1000;
+        let set_ms = self.lock().servers.at(server).host.wall_ms;
+        WallMs((ledger::NOW.0 + passed_ms).saturating_add_signed(set_ms))
+    }
+
+    /// The name of a command that is no client's.
+    pub(crate) fn request(&self) -> RequestId {
+        let drawn: u128 = self.lock().random.random();
+        RequestId::from_bytes((drawn | ledger::NO_CLIENTS).to_be_bytes())
     }
 
     /// The clock of a host that runs at this rate.

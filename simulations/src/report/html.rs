@@ -8,11 +8,11 @@ use super::{
     svg::{Plot, escaped},
 };
 use crate::{
-    distribution::Percentiles,
+    distribution::{Distribution, Percentiles},
     timeline::{Happening, Line},
 };
 
-/// Columns of the histogram of detection times.
+/// Columns of a histogram.
 const COLUMNS: u64 = 60;
 /// Runs shown one by one; broken ones come first.
 const RUNS_MAX: usize = 200;
@@ -44,30 +44,62 @@ pub(crate) fn document(name: &str, body: &str) -> String {
 }
 
 fn head(report: &Report) -> String {
-    let verdict = match report.violations.len() {
-        0 => "<span class='verdict good'>every invariant held</span>".to_owned(),
-        broken => format!(
-            "<span class='verdict bad'>broken in {broken} of {} runs</span>",
-            report.seeds
-        ),
-    };
-    let text = format!(
-        "<header><h1>{}</h1>{verdict}<p>{}</p><p class='facts'>{} nodes · {} · \
-         {:.0} s simulated in {:.1} s ({:.0} times real time) · trace <code>{}</code></p></header>",
-        escaped(&report.scenario),
-        escaped(&report.about),
-        report.nodes,
-        seeds(report.first_seed, report.seeds),
-        report.simulated_s,
-        report.real_s,
-        report.speed,
-        &report.trace_hash[..16.min(report.trace_hash.len())]
-    );
-    text + &broken(&report.violations)
+    Head {
+        scenario: &report.scenario,
+        about: &report.about,
+        of: format!("{} nodes", report.nodes),
+        seeds: (report.first_seed, report.seeds),
+        simulated_s: report.simulated_s,
+        real_s: report.real_s,
+        speed: report.speed,
+        trace_hash: &report.trace_hash,
+        violations: &report.violations,
+    }
+    .html()
+}
+
+/// What every page begins with.
+pub(crate) struct Head<'a> {
+    pub(crate) scenario: &'a str,
+    pub(crate) about: &'a str,
+    /// What was simulated, in a few words.
+    pub(crate) of: String,
+    /// The first one, and how many.
+    pub(crate) seeds: (u64, u64),
+    pub(crate) simulated_s: f64,
+    pub(crate) real_s: f64,
+    pub(crate) speed: f64,
+    pub(crate) trace_hash: &'a str,
+    pub(crate) violations: &'a [BrokenRun],
+}
+
+impl Head<'_> {
+    pub(crate) fn html(&self) -> String {
+        let (first, count) = self.seeds;
+        let verdict = match self.violations.len() {
+            0 => "<span class='verdict good'>every invariant held</span>".to_owned(),
+            broken => {
+                format!("<span class='verdict bad'>broken in {broken} of {count} runs</span>")
+            }
+        };
+        let text = format!(
+            "<header><h1>{}</h1>{verdict}<p>{}</p><p class='facts'>{} · {} · {:.0} s simulated in \
+             {:.1} s ({:.0} times real time) · trace <code>{}</code></p></header>",
+            escaped(self.scenario),
+            escaped(self.about),
+            self.of,
+            seeds(first, count),
+            self.simulated_s,
+            self.real_s,
+            self.speed,
+            &self.trace_hash[..16.min(self.trace_hash.len())]
+        );
+        text + &broken(self.violations)
+    }
 }
 
 /// Broken runs, one after the other; the first tell most.
-pub(crate) fn broken(violations: &[BrokenRun]) -> String {
+fn broken(violations: &[BrokenRun]) -> String {
     let mut text = String::new();
     for broken in violations.iter().take(5) {
         text += &format!(
@@ -83,7 +115,7 @@ pub(crate) fn broken(violations: &[BrokenRun]) -> String {
 }
 
 /// Which seeds there were.
-pub(crate) fn seeds(first: u64, count: u64) -> String {
+fn seeds(first: u64, count: u64) -> String {
     match count {
         1 => format!("seed {first}"),
         count => format!("{count} seeds, {first} to {}", first + count - 1),
@@ -91,9 +123,6 @@ pub(crate) fn seeds(first: u64, count: u64) -> String {
 }
 
 fn tiles(report: &Report) -> String {
-    let ms = |of: fn(&Percentiles) -> u64, all: Option<&Percentiles>| {
-        all.map_or("–".to_owned(), |all| format!("{} ms", grouped(of(all))))
-    };
     let each = report.detection_ms.as_ref();
     let last = report.detection_all_ms.as_ref();
     let tiles = [
@@ -126,22 +155,38 @@ fn tiles(report: &Report) -> String {
             false,
         ),
     ];
-    let tile = |(name, value, bad): (&str, String, bool)| {
-        let class = if bad { "tile bad" } else { "tile" };
+    mosaic(&tiles)
+}
+
+/// One of some percentiles in words, if there are any.
+pub(crate) fn ms(of: fn(&Percentiles) -> u64, all: Option<&Percentiles>) -> String {
+    all.map_or("–".to_owned(), |all| format!("{} ms", grouped(of(all))))
+}
+
+/// The figures that matter most: what each is, its value, and whether that is bad.
+pub(crate) fn mosaic(tiles: &[(&str, String, bool)]) -> String {
+    let tile = |(name, value, bad): &(&str, String, bool)| {
+        let class = if *bad { "tile bad" } else { "tile" };
         format!("<div class='{class}'><b>{value}</b><span>{name}</span></div>")
     };
-    let tiles: String = tiles.into_iter().map(tile).collect();
+    let tiles: String = tiles.iter().map(tile).collect();
     format!("<section class='tiles'>{tiles}</section>")
 }
 
-fn detection(report: &Report) -> String {
-    let Some(all) = &report.detection_ms else {
-        return String::new();
-    };
+/// What a histogram says around its columns.
+pub(crate) struct Captions<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) below: &'a str,
+    pub(crate) beside: &'a str,
+}
+
+/// How often which time was seen; nothing without any.
+pub(crate) fn histogram(times: &Distribution, captions: &Captions<'_>) -> Option<(String, u64)> {
+    let all = times.percentiles()?;
     let low = all.min.saturating_sub(all.min / 20);
     let width = (all.max - low).div_ceil(COLUMNS).max(1);
     let mut columns = std::collections::BTreeMap::<u64, u64>::new();
-    for (ms, count) in report.detections.each.counts() {
+    for (ms, count) in times.counts() {
         *columns.entry((ms - low) / width).or_default() += count;
     }
     let most = columns.values().copied().max().unwrap_or(1);
@@ -159,19 +204,22 @@ fn detection(report: &Report) -> String {
     for (row, (name, ms)) in marks.into_iter().enumerate() {
         plot.mark(to_f64(ms), row, &format!("{name} {} ms", grouped(ms)));
     }
-    let svg = plot.finish(
-        "How long it takes until a death is known",
-        "milliseconds from the end of a process until another knew of it",
-        "observers",
-    );
-    section(
-        "Detection",
-        &format!(
-            "{} times a node came to know that another had ended.",
-            grouped(all.count)
-        ),
-        &svg,
-    )
+    let svg = plot.finish(captions.title, captions.below, captions.beside);
+    Some((svg, all.count))
+}
+
+fn detection(report: &Report) -> String {
+    let captions = Captions {
+        title: "How long it takes until a death is known",
+        below: "milliseconds from the end of a process until another knew of it",
+        beside: "observers",
+    };
+    let Some((svg, count)) = histogram(&report.detections.each, &captions) else {
+        return String::new();
+    };
+    let count = grouped(count);
+    let about = format!("{count} times a node came to know that another had ended.");
+    section("Detection", &about, &svg)
 }
 
 fn bandwidth(report: &Report) -> String {

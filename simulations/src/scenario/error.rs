@@ -46,6 +46,18 @@ pub enum ScenarioError {
         /// What is too much.
         key: &'static str,
     },
+    /// A fault that is about virtual IPs where there are none.
+    #[error("{fault} is about virtual IPs, and the scenario has none")]
+    NoVirtualIps {
+        /// Which.
+        fault: String,
+    },
+    /// A fault after which a voter would have forgotten what it closed.
+    #[error("{fault} takes a server's disk, with what its voter of leases must not forget")]
+    ForgetfulVoter {
+        /// Which.
+        fault: String,
+    },
     /// A region that the topology does not have.
     #[error("there is no region `{name}`")]
     Region {
@@ -90,7 +102,10 @@ impl ScenarioError {
         match self {
             Self::Syntax { .. } => "ScenarioSyntaxError",
             Self::Value { .. } | Self::TooMany { .. } => "ScenarioValueError",
-            Self::Missing { .. } | Self::Surplus { .. } => "ScenarioFaultError",
+            Self::Missing { .. }
+            | Self::Surplus { .. }
+            | Self::NoVirtualIps { .. }
+            | Self::ForgetfulVoter { .. } => "ScenarioFaultError",
             Self::Region { .. } => "ScenarioRegionError",
             Self::Size { .. } => "ScenarioSizeError",
             Self::Unknown { .. } => "ScenarioNotFoundError",
@@ -108,6 +123,10 @@ impl ScenarioError {
             Self::Value { key, rule, .. } => format!("set `{key}` to {rule}"),
             Self::Missing { key, .. } => format!("add `{key} = …` to that fault"),
             Self::Surplus { key, .. } => format!("remove `{key}` from that fault"),
+            Self::NoVirtualIps { .. } => "add a section [leases] to the scenario".into(),
+            Self::ForgetfulVoter { .. } => {
+                "leave `disk` out, or run it without the section [leases]".into()
+            }
             Self::Region { known, .. } if known.is_empty() => {
                 "declare it: [[region]] with a name and a share".into()
             }

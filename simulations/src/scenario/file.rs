@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod faults;
+pub(crate) mod keys;
 
 /// No time in a scenario is longer than a day: longer runs say nothing new and never end.
 const SECONDS_MAX: f64 = 86_400.0;

@@ -78,6 +78,8 @@ const SHAPES: &[fn(&[u8])] = &[
     survives::<types::FailoverView>,
     survives::<types::DrillRequest>,
     survives::<types::DrillView>,
+    survives::<types::FirewallRuleRequest>,
+    survives::<types::FirewallView>,
 ];
 
 /// The first byte chooses the shape, the rest is its JSON.

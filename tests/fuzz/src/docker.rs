@@ -51,6 +51,7 @@ pub(crate) fn daemon_json(data: &[u8]) {
         layout: &layout,
         listen: std::net::Ipv6Addr::LOCALHOST,
         mtu: None,
+        dns: &[],
     };
     let plain = daemon_json::merged(&base, &[]).expect("the base alone");
     let wish = Override {

@@ -5,10 +5,12 @@
 
 mod access;
 mod certificates;
+mod containers;
 mod daemon;
 mod discovery;
 mod docker;
 mod enrolment;
+mod firewall;
 mod lab;
 mod mesh;
 mod nat;

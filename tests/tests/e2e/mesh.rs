@@ -126,6 +126,10 @@ fn a_dead_node_is_silent_and_a_returning_one_is_not() {
         return;
     };
     let mut mesh = Mesh::new(&lab, 3, 1);
+    let host = mesh.node("s1").host.clone();
+    wait_until(SOON, "the agent runs", || {
+        host.node_row("a1")["state"] == "running"
+    });
     mesh.node("a1").daemon.kill9();
     for server in ["s1", "s2", "s3"] {
         let host = mesh.node(server).host.clone();

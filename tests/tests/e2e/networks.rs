@@ -97,6 +97,10 @@ fn an_interface_of_a_network_that_is_no_more_goes_and_a_strangers_stays() {
     };
     let mut mesh = Mesh::new(&lab, 1, 0);
     let host = mesh.node("s1").host.clone();
+    wait_until(SOON, "the overlay is up", || {
+        host.sh("test -e /run/shoal/shoal-default.endpoints")
+            .success()
+    });
     mesh.node("s1").daemon.kill9();
     // As a daemon leaves it that dies between the agreement and the interface.
     let _device = host.spawn(&[
@@ -111,13 +115,11 @@ fn an_interface_of_a_network_that_is_no_more_goes_and_a_strangers_stays() {
     wait_until(SOON, "the device is up", || there("shoal-old-1"));
     host.sh(
         "cp /run/shoal/shoal-default.endpoints /run/shoal/shoal-old-1.endpoints && \
-         nft add table inet shoal_old_1 && ip link add shoal-mine type veth peer name other",
+         ip link add shoal-mine type veth peer name other",
     )
     .ok();
     mesh.node_mut("s1").restart_daemon();
-    wait_until(SOON, "the leftover is gone, with its fence", || {
-        !there("shoal-old-1") && !host.sh("nft list table inet shoal_old_1").success()
-    });
+    wait_until(SOON, "the leftover is gone", || !there("shoal-old-1"));
     assert!(there("shoal-mine") && there("shoal-default"));
 }
 
@@ -236,9 +238,11 @@ fn a_host_of_another_network_reaches_no_dockerd_although_its_certificate_is_vali
             assert!(!reached.success(), "{way:?}: {reached}");
         }
     }
-    // The attempt is a real one: without the fence of the node that is in both, it succeeds.
+    // The attempt is a real one: without the filter of the node that is in both, it succeeds. Its
+    // daemon would put it back.
     let attempt = format!("ping -n -c 1 -W 1 {}", forbidden[2]);
-    server.sh("nft delete table inet shoal_default").ok();
+    mesh.node("s1").daemon.kill9();
+    server.sh("nft delete table inet shoal_filter").ok();
     wait_until(SOON, "the unfenced address answers", || {
         by(&ways[0], &attempt).success()
     });

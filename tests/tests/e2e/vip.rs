@@ -362,7 +362,10 @@ fn a_vip_moves_on_request_and_with_readiness_and_never_refuses_a_connection() {
         since.all(|done| done["reason"] == "its holder was not heard"),
         "it went back by itself: {after}"
     );
-    stays_where_nobody_is_ready(&mut web, &servers);
+    stays_where_nobody_is_ready(&mut web, |_, name| {
+        let position = CANDIDATES.iter().position(|candidate| *candidate == name);
+        servers[position.expect("it is a candidate")].kill9();
+    });
     is_gone_when_deleted(&web);
     web.judge("planned");
 }
@@ -403,7 +406,7 @@ fn refuses_no_connection_while_it_moves(web: &mut Watched) {
 }
 
 #[track_caller]
-fn stays_where_nobody_is_ready(web: &mut Watched, servers: &[Process]) {
+fn stays_where_nobody_is_ready(web: &mut Watched, unready: impl Fn(&Watched, &str)) {
     let said = |web: &Watched| {
         let logs = web.mesh.nodes.iter().map(|node| node.host.log("shoald"));
         logs.map(|log| log.matches("nobody may take it").count())
@@ -412,10 +415,9 @@ fn stays_where_nobody_is_ready(web: &mut Watched, servers: &[Process]) {
     let before = web.wait_until_served(None);
     let (said_before, holder) = (said(web), text(&before, "holder"));
     // The holder last: it would move to one that is not known to be unready.
-    let (last, first): (Vec<_>, Vec<_>) =
-        (servers.iter().zip(CANDIDATES)).partition(|(_, name)| *name == holder);
-    for (server, name) in first.into_iter().chain(last) {
-        server.kill9();
+    let (last, first): (Vec<_>, Vec<_>) = CANDIDATES.iter().partition(|name| **name == holder);
+    for name in first.into_iter().chain(last) {
+        unready(web, name);
         web.wait_until_fit(name, false);
     }
     wait_until(SOON, "the leader says that nobody may take it", || {
@@ -447,4 +449,206 @@ fn is_gone_when_deleted(web: &Watched) {
             !host.sh(&there).success() && !host.pings(address)
         });
     }
+}
+
+/// What the checks of [`a_vip_is_handed_over_checked_flushed_and_drilled`] look at.
+const READY: &str = "/tmp/ready";
+
+#[test]
+fn a_vip_is_handed_over_checked_flushed_and_drilled() {
+    let Some(lab) = Lab::for_test("vip-care") else {
+        return;
+    };
+    let mut web = Watched::new(Mesh::new(&lab, 3, 1), "a1", "s1,s2,s3", "safe");
+    is_handed_over_when_its_holder_is_stopped(&mut web);
+    let _pages = CANDIDATES.map(|name| serve_pages(&web.host(name)));
+    for name in CANDIDATES {
+        set_ready(&web, name, true);
+    }
+    follows_a_check(&mut web, &format!("http:{PAGES}/ready"), "404");
+    follows_a_check(
+        &mut web,
+        "command:/usr/bin/test -e /tmp/ready",
+        "exit status: 1",
+    );
+    stays_where_nobody_is_ready(&mut web, |web, name| set_ready(web, name, false));
+    web.host("a1").shoal(&["vip", "check", "web", "none"]).ok();
+    for name in CANDIDATES {
+        web.wait_until_fit(name, true);
+    }
+    outlives_a_flush(&mut web);
+    is_drilled(&mut web);
+    passes_over_those_that_are_unheard_or_without_the_network(&mut web);
+    web.judge("care");
+}
+
+/// Of a daemon that is asked to stop; all others, and that host too, are answered by the next.
+#[track_caller]
+fn is_handed_over_when_its_holder_is_stopped(web: &mut Watched) {
+    let before = web.wait_until_served(None);
+    let holder = text(&before, "holder");
+    web.moves_from("stopped by SIGTERM", &before, None, |web, holder| {
+        let status = web.mesh.node(holder).daemon.stop();
+        assert!(status.success(), "{status}");
+    });
+    let shown = web.show();
+    for key in "name network address holder epoch state candidates".split(' ') {
+        assert!(!shown[key].is_null(), "{key}: {shown}");
+    }
+    let done = &shown["moves"][0];
+    assert_eq!(done["from"], *holder, "{shown}");
+    assert_eq!(done["reason"], "its holder let go", "{shown}");
+    let log = web.host(&holder).log("shoald");
+    assert!(log.contains("virtual IPs are handed over"), "{log}");
+    web.restart(&holder);
+}
+
+#[track_caller]
+fn set_ready(web: &Watched, name: &str, ready: bool) {
+    let command = if ready { "touch" } else { "rm" };
+    web.host(name).sh(&format!("{command} {READY}")).ok();
+}
+
+/// A candidate, as that host sees it.
+#[track_caller]
+fn candidate(host: &Host, name: &str) -> Value {
+    let shown = host.shoal_json(&["vip", "show", "web"]);
+    let rows = shown["readiness"].as_array().expect("they are a list");
+    let row = rows.iter().find(|row| row["node"] == name);
+    row.expect("it is a candidate").clone()
+}
+
+#[track_caller]
+fn follows_a_check(web: &mut Watched, check: &str, why_not: &str) {
+    web.host("a1").shoal(&["vip", "check", "web", check]).ok();
+    for name in CANDIDATES {
+        web.wait_until_fit(name, true);
+    }
+    let before = web.wait_until_served(None);
+    let unready = text(&before, "holder");
+    web.moves_from(&format!("{check} failed"), &before, None, |web, holder| {
+        set_ready(web, holder, false);
+    });
+    web.wait_until_fit(&unready, false);
+    let reason = text(&candidate(&web.host("a1"), &unready), "reason");
+    assert!(reason.contains(why_not), "{reason}");
+    set_ready(web, &unready, true);
+    web.wait_until_fit(&unready, true);
+}
+
+/// Somebody flushes the holder's rules while it holds: the gate's are kept from him, or put back.
+#[track_caller]
+fn outlives_a_flush(web: &mut Watched) {
+    let before = web.wait_until_served(None);
+    let (holder, from) = (web.host(&text(&before, "holder")), Micros::now());
+    holder.sh("nft flush ruleset").ok();
+    web.wait_until_served(None);
+    wait_until(SOON, "the gate's rules are there", || {
+        holder.sh("nft list table inet shoal_gate").success()
+    });
+    web.report("flushed its rules", None, from);
+}
+
+#[track_caller]
+fn is_drilled(web: &mut Watched) {
+    let refused = web.host("a1").shoal_refused(&["vip", "drill", "web"]);
+    assert_eq!(refused["code"], "DrillNeedsServerError", "{refused}");
+    let holder = text(&web.wait_until_served(None), "holder");
+    let drilled = web.host("s1").shoal_json(&["vip", "drill", "web"]);
+    assert_eq!(drilled["killed"], false);
+    tells_what_peers_saw(web, &drilled, &holder);
+
+    let holder = text(&web.wait_until_served(None), "holder");
+    let asked = CANDIDATES.into_iter().find(|name| *name != holder);
+    let asked = web.host(asked.expect("there are three"));
+    let drilled = asked.shoal_json(&["vip", "drill", "web", "--kill", "--yes"]);
+    assert_eq!(drilled["killed"], true);
+    tells_what_peers_saw(web, &drilled, &holder);
+    let dead = web.mesh.node(&holder).daemon.process().wait(SOON);
+    assert!(!dead.success(), "{dead}");
+    web.restart(&holder);
+}
+
+#[track_caller]
+fn tells_what_peers_saw(web: &mut Watched, drilled: &Value, from: &str) {
+    let keys = |row: &Value| -> BTreeSet<String> {
+        let row = row.as_object().expect("it has keys");
+        row.keys().cloned().collect()
+    };
+    let of = |words: &str| words.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+    let all = "address epoch every_us from killed moved outage_us peers to took_us vip warnings";
+    assert_eq!(keys(drilled), of(all));
+    assert_eq!(
+        (&drilled["moved"], &drilled["from"]),
+        (&true.into(), &from.into()),
+        "{drilled}"
+    );
+    assert_ne!(drilled["to"], *from, "{drilled}");
+    let peers = drilled["peers"].as_array().expect("they are a list");
+    let names: BTreeSet<String> = peers.iter().map(|peer| text(peer, "node")).collect();
+    assert_eq!(names, web.all_but(None).into_iter().collect(), "{drilled}");
+    for peer in peers {
+        assert_eq!(
+            keys(peer),
+            of("answering answers node outage_us pause_us reason sent")
+        );
+        let killed = drilled["killed"] == true && peer["node"] == *from;
+        let looked = peer["outage_us"].is_u64();
+        assert!(looked || !text(peer, "reason").is_empty(), "{peer}");
+        assert!(!(looked && killed), "{peer}");
+    }
+    let saw = peers.iter().filter_map(|peer| peer["outage_us"].as_u64());
+    assert_eq!(drilled["outage_us"].as_u64(), saw.max(), "{drilled}");
+    let shown = web.show();
+    web.observers.learn(&shown);
+    let moves = shown["moves"].as_array().expect("they are a list");
+    let done = moves.iter().find(|done| done["epoch"] == drilled["epoch"]);
+    let done = done.expect("it is remembered");
+    assert_eq!(done["outage_us"], drilled["outage_us"], "{shown}");
+    let how = if drilled["killed"] == true {
+        "killed"
+    } else {
+        "asked"
+    };
+    say(&format!(
+        "  drill, {how}: {} us at worst, moved within {} us",
+        drilled["outage_us"], drilled["took_us"]
+    ));
+    web.moves += 1;
+}
+
+#[track_caller]
+fn passes_over_those_that_are_unheard_or_without_the_network(web: &mut Watched) {
+    let before = web.wait_until_served(None);
+    let holder = text(&before, "holder");
+    let mut others = CANDIDATES.into_iter().filter(|name| *name != holder);
+    let [next, last] = [others.next(), others.next()].map(|name| name.expect("there are three"));
+    web.host(next).cut();
+    // Whoever leads chooses by what it hears itself.
+    for witness in [&holder, last, "a1"] {
+        let host = web.host(witness);
+        wait_until(
+            SOON,
+            &format!("{next} is not heard of by {witness}"),
+            || candidate(&host, next)["reason"] == "not heard of",
+        );
+    }
+    let what = format!("moved on request, {next} is cut off");
+    web.moves_from(&what, &before, Some(next), |web, _| web.ask_to_move(None));
+    assert_eq!(web.show()["holder"], last);
+    web.host(next).heal();
+    web.wait_until_fit(next, true);
+
+    web.wait_until_served(None);
+    // Put up again at once by the daemon, but again and again in vain.
+    let down = "while :; do ip link set shoal-default down; sleep 0.02; done";
+    let down = web.host(next).spawn(&["bash", "-c", down]);
+    let calm = web.host("a1");
+    wait_until(SOON, "its interface is missed", || {
+        let row = candidate(&calm, next);
+        let why = row["reason"].as_str().unwrap_or_default();
+        why.starts_with("not ready: its interface is")
+    });
+    down.kill9();
+    web.wait_until_fit(next, true);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use shoal_tests::{Lab, Mesh, Node, text};
 
 /// Commands that are wrong in a mesh of `s1` and `a1`, and a word that the refusal must contain.
-const WRONG: [(&str, &str); 64] = [
+const WRONG: [(&str, &str); 84] = [
     ("init --name again", "mesh"),
     ("join --token-file /nowhere", "/nowhere"),
     ("join --token-file /run/lab/files/garbage", "garbage"),
@@ -28,6 +28,47 @@ const WRONG: [(&str, &str); 64] = [
     ("network attach a1 nothing", "nothing"),
     ("network detach nobody default", "nobody"),
     ("network detach a1 nothing", "nothing"),
+    ("network set default --default maybe", "maybe"),
+    ("network rule ls nothing", "nothing"),
+    ("network rule add nothing --deny", "nothing"),
+    ("network rule add default", "--allow"),
+    ("network rule add default --allow --deny", "--deny"),
+    (
+        "network rule add default --from somebody --deny",
+        "somebody",
+    ),
+    (
+        "network rule add default --from node:nobody --deny",
+        "nobody",
+    ),
+    (
+        "network rule add default --to cidr:10.0.0.0/8 --deny",
+        "10.0.0.0/8",
+    ),
+    (
+        "network rule add default --from cidr:0.0.0.0/0 --deny",
+        "0.0.0.0/0",
+    ),
+    (
+        "network rule add default --from label:zone --deny",
+        "label:zone",
+    ),
+    ("network rule add default --proto sctp --deny", "sctp"),
+    ("network rule add default --port 0 --deny", "port"),
+    ("network rule add default --port 90-80 --deny", "90-80"),
+    ("network rule add default --port 80,,81 --deny", "port"),
+    (
+        "network rule add default --proto icmp --port 80 --deny",
+        "icmp",
+    ),
+    ("network rule add default --before 9 --deny", "9"),
+    (
+        "network rule add default --before 1 --priority 2 --deny",
+        "--priority",
+    ),
+    ("network rule rm default 7", "7"),
+    ("network rule rm default seven", "seven"),
+    ("network rule rm nothing 1", "nothing"),
     ("vip show nothing", "nothing"),
     (
         "vip create web --network nothing --candidates a1",
@@ -129,6 +170,9 @@ fn every_verb_refuses_wrong_input_and_nothing_changes() {
     let rows = server.shoal(&["node", "ls", "--json"]).ok().json_rows();
     assert_eq!(rows.len(), before);
     assert!(server.docker_row("a1").is_none());
+    let firewall = server.shoal_json(&["network", "rule", "ls", "default"]);
+    assert_eq!(firewall["rules"].as_array().map(Vec::len), Some(0));
+    assert_eq!(firewall["default"], "allow");
     assert!(
         server
             .shoal(&["vip", "ls", "--json"])

@@ -39,6 +39,9 @@ pub(crate) struct Run {
     /// When dockerd restarts it
     #[arg(long, value_name = "POLICY", value_parser = ["no", "always", "unless-stopped", "on-failure"])]
     restart: Option<String>,
+    /// The network of the mesh whose containers it is to reach by address and name
+    #[arg(long, value_name = "NETWORK", value_parser = values::name)]
+    network: Option<String>,
     /// The command, after --; the image's own unless given
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
@@ -92,6 +95,7 @@ impl Run {
             command: self.command,
             env: self.env,
             restart: self.restart,
+            network: self.network,
         };
         let answer: Answer<Created> = context.client.post(&route, &request).await?;
         context.show(Ok(answer), |created| created.id.clone())

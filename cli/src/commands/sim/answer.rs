@@ -226,6 +226,8 @@ fn of_servers(report: &agreement::Report) -> String {
         ),
         ("Writes went on", spread(report.failover_ms.as_ref())),
         ("Never again", report.failovers_unfinished.to_string()),
+        ("Nobody held it", outages(report.outage_ms.as_ref())),
+        ("Its holder was late", outages(report.lapse_ms.as_ref())),
         ("A write", spread(report.write_ms.as_ref())),
         (
             "Operations",
@@ -243,6 +245,19 @@ fn of_servers(report: &agreement::Report) -> String {
         ),
         ("Trace", report.trace_hash.clone()),
     ])
+}
+
+/// How long a virtual IP was held by nobody.
+fn outages(all: Option<&Percentiles>) -> String {
+    all.map_or_else(
+        || table::NOTHING.to_owned(),
+        |all| {
+            format!(
+                "{} times, for {} ms (median), {} ms (90 of 100), {} ms (99), {} ms (the longest)",
+                all.count, all.p50, all.p90, all.p99, all.max
+            )
+        },
+    )
 }
 
 fn spread(all: Option<&Percentiles>) -> String {

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// Every node of its network that is heard of sends echo requests to the address, some two hundred
 /// a second, before, during and after the move. The answer tells each one's longest time without an
-/// answer. Refused where nobody else may take the address.
+/// answer. Refused where nobody else may take the address, and by a daemon that is no server's.
 ///
 /// With --kill the holder's daemon is killed, and nobody is asked to let go: the lease has to run
 /// out, as when a host's daemon dies. That daemon stays dead until systemd or you start it again.

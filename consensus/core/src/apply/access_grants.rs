@@ -10,7 +10,7 @@ use std::{
 
 use super::{Change, check_name, done, excerpt, invalid, networks, too_large, virtual_ips};
 use crate::{
-    AccessGrant, Applied, EventKind, NetworkId, NewGrant, NodeId, Refusal,
+    AccessGrant, Applied, EventKind, NetworkId, NewGrant, Node, NodeId, Refusal,
     limits::ACCESS_GRANTS_MAX,
 };
 
@@ -88,7 +88,7 @@ pub(super) fn free_ipv4(change: &Change<'_>, network: NetworkId) -> Result<Ipv4A
         })
 }
 
-/// A gateway is a peer of the network.
+/// A gateway is a peer of the network, and keeps the key that its devices are given.
 fn check_gateway(
     change: &Change<'_>,
     network: NetworkId,
@@ -96,6 +96,10 @@ fn check_gateway(
 ) -> Result<NodeId, Refusal> {
     let node = change.find_node(gateway)?;
     let agreed = change.agreed();
+    if agreed.key_rotations.contains_key(&node) {
+        let node = agreed.name_of(&node);
+        return Err(Refusal::KeyRotationUnderWay { node });
+    }
     if agreed.peers.contains_key(&(network, node.clone())) {
         return Ok(node);
     }
@@ -106,11 +110,22 @@ fn check_gateway(
 }
 
 /// Whose WireGuard key it is, in words. A node has one key for all its networks.
-fn owner_of_key(change: &Change<'_>, key: &[u8; 32]) -> Option<String> {
-    let mut nodes = change.agreed().nodes.values();
-    let node = nodes.find(|node| node.wireguard_public_key == *key);
-    let node = node.map(|node| format!("node {}", node.name));
+pub(super) fn owner_of_key(change: &Change<'_>, key: &[u8; 32]) -> Option<String> {
+    let agreed = change.agreed();
+    let has = |(id, node): &(&NodeId, &Node)| {
+        node.wireguard_public_key == *key || agreed.announced_key(id) == Some(*key)
+    };
+    let node = agreed.nodes.iter().find(has);
+    let node = node.map(|(_, node)| format!("node {}", node.name));
     node.or_else(|| grant_of_key(change, key))
+}
+
+/// How many devices a node is the gateway of, and the name of one.
+pub(super) fn through(change: &Change<'_>, gateway: &NodeId) -> Option<(u64, String)> {
+    let grants = change.agreed().access_grants.iter();
+    let mut theirs = grants.filter(|(_, grant)| grant.gateway == *gateway);
+    let (first, _) = theirs.next()?;
+    Some((1 + theirs.count() as u64, first.clone()))
 }
 
 fn grant_of_key(change: &Change<'_>, key: &[u8; 32]) -> Option<String> {

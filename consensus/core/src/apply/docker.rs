@@ -3,7 +3,8 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    Change, certificates, check_name, done, excerpt, invalid, modules, too_large as refuse_large,
+    Change, certificates, check_name, containers, done, excerpt, invalid, modules,
+    too_large as refuse_large,
 };
 use crate::{
     Applied, Assignment, CertificateProfile, CertificateRecord, DockerHost, DockerPhase, EventKind,
@@ -51,6 +52,7 @@ pub(super) fn settle(change: &mut Change<'_>, id: &NodeId, wanted: bool) {
             Some(id),
             [("module", "docker-engine".to_owned())],
         );
+        containers::settle(change, id);
     } else if !wanted && !idle {
         set_phase(change, id, DockerPhase::Stopping);
     }

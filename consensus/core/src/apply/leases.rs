@@ -20,9 +20,8 @@ use crate::{
     VipMove, VirtualIp, limits::VIP_MOVES_KEPT,
 };
 
-/// Epochs that a recovered state leaves out. What it has forgotten went further than it knows, but
-/// never so far: that would be a hundred moves a second for a year.
-const EPOCHS_PER_ERA: u64 = 1 << 32;
+/// In events: why nobody holds it after a recovery.
+const RECOVERED: &str = "the mesh was recovered";
 /// In events and names of moves, where there was or is no holder.
 const NOBODY: &str = "nobody";
 
@@ -32,8 +31,8 @@ pub(super) struct Closing<'a> {
     pub(super) closed_by: &'a BTreeSet<NodeId>,
 }
 
-/// Gives a virtual IP to a candidate whose predecessor's lease is closed; to nobody, if there is
-/// no candidate.
+/// Gives a virtual IP to a candidate after its predecessor's lease is closed; to nobody, if none is
+/// fit. That is for whoever closed it to see: `apply` knows nobody's health.
 pub(super) fn assign(
     change: &mut Change<'_>,
     actor: &NodeId,
@@ -55,9 +54,6 @@ pub(super) fn assign(
     }
     match to {
         Some(node) if !vip.is_candidate(node) => return Err(not_candidate(change, &vip, node)),
-        None if !vip.candidates.is_empty() => {
-            return Err(invalid("holder", NOBODY, "a candidate while there is one"));
-        }
         None if vip.holder.is_none() => return done(),
         Some(_) | None => {}
     }
@@ -239,24 +235,33 @@ pub(super) fn report_move(
     done()
 }
 
-/// After a recovery: what the state has forgotten went on beyond it, so every epoch begins again
-/// far above, with the servers that are left. Whoever held an older one is not believed any more.
+/// After a recovery: what the state has forgotten went on beyond it. So nobody holds anything, for
+/// it may have been somebody else's since, whose lease servers that are gone still vouch for; the
+/// leader waits that out before it gives anything out again.
+///
+/// Every epoch begins again at the era's first log index. An epoch is never above the index of the
+/// entry that wrote it: the first is 1, an entry raises it by one, and an era sets it to its own.
+/// And an era's first index is above every index of every earlier era, known to this state or not
+/// (of a later recovery of the same backup, too). So it is above every epoch that ever was.
 pub(super) fn new_era(change: &mut Change<'_>) {
     let (servers, since) = (servers(change), change.index);
     let ids: Vec<VipId> = change.agreed().virtual_ips.keys().copied().collect();
     for id in ids {
+        let Ok(before) = find(change, id) else {
+            continue;
+        };
         let servers = LeaseVoters::Stable(servers.clone());
+        let epoch = before.epoch.next().max(Epoch(since.0));
         edit(change, id, |vip| {
-            let above = vip.epoch.0.checked_add(EPOCHS_PER_ERA);
-            vip.epoch = Epoch(above.expect("no mesh has two thousand million recoveries"));
+            vip.epoch = epoch;
             vip.voters = servers;
             vip.voters_since = since;
             vip.wish = None;
-            let lost = |node: &NodeId| !vip.candidates.contains(node);
-            if vip.holder.as_ref().is_some_and(lost) {
-                vip.holder = None;
-            }
+            vip.holder = None;
         });
+        if before.holder.is_some() {
+            released(change, &before, before.holder.as_ref(), epoch, RECOVERED);
+        }
     }
 }
 

@@ -10,7 +10,9 @@
 mod access_grants;
 mod authority;
 mod certificates;
+mod containers;
 mod docker;
+mod firewalls;
 mod leases;
 mod modules;
 mod networks;
@@ -27,6 +29,7 @@ mod servers;
 mod tests;
 mod tokens;
 mod virtual_ips;
+mod wireguard_keys;
 
 pub use recovery::{Restorer, go_on_alone, restore};
 pub use servers::FOUNDER_RAFT_ID;
@@ -231,6 +234,14 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         Command::SuspendGrant { grant } => access_grants::suspend(change, grant, true),
         Command::ResumeGrant { grant } => access_grants::suspend(change, grant, false),
         Command::RevokeGrant { grant } => access_grants::revoke(change, grant),
+        Command::RotateWireguardKey {
+            node,
+            leave_devices,
+        } => wireguard_keys::begin(change, node, *leave_devices),
+        Command::AnnounceWireguardKey { key } => wireguard_keys::announce(change, actor, key),
+        Command::TakeWireguardKey { key } => wireguard_keys::take(change, actor, key),
+        Command::AddFirewallRule(new) => firewalls::add(change, new),
+        Command::RemoveFirewallRule { network, rule } => firewalls::remove(change, network, *rule),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Networks: made, changed, deleted (SPEC 3.1, 3.3, 3.10).
 
 use super::{
-    Change, access_grants, check_name, done, excerpt, invalid,
+    Change, access_grants, check_name, containers, done, excerpt, firewalls, invalid,
     prefixes::{Claim, refuse_overlap},
     too_large, virtual_ips,
 };
@@ -32,6 +32,7 @@ pub(super) fn create_default(
         routing_mode: RoutingMode::Mesh,
         pod_subnet_prefix: None,
         container_subnet_prefix: None,
+        container_subnets_given: 0,
     };
     change.agreed_mut().networks.insert(id, network);
 }
@@ -107,6 +108,7 @@ fn check_new(change: &Change<'_>, new: &NewNetwork) -> Result<Network, Refusal> 
         routing_mode: new.routing_mode,
         pod_subnet_prefix: new.pod_subnet_prefix,
         container_subnet_prefix: new.container_subnet_prefix,
+        container_subnets_given: 0,
     };
     check_prefixes(change, new.id, &network)?;
     Ok(network)
@@ -142,6 +144,7 @@ pub(super) fn delete(change: &mut Change<'_>, name: &str) -> Applied {
         });
     }
     change.agreed_mut().networks.remove(&id);
+    firewalls::forget_network(change, id);
     change.event(
         EventKind::NetworkDeleted,
         None,
@@ -194,16 +197,26 @@ pub(super) fn set(change: &mut Change<'_>, name: &str, wanted: &NetworkChange) -
         ),
         ..present.clone()
     };
-    if network == *present {
+    let same = network == *present;
+    if !same {
+        check_prefixes(change, id, &network)?;
+        containers::refuse_change(change, id, network.container_subnet_prefix)?;
+    }
+    if !firewalls::set_default(change, id, wanted.firewall_default) && same {
         return done();
     }
-    check_prefixes(change, id, &network)?;
-    let mode = network.routing_mode.as_str().to_owned();
+    let payload = [
+        ("network", name.to_owned()),
+        ("routing_mode", network.routing_mode.as_str().to_owned()),
+        (
+            "default",
+            change.agreed().firewall(id).default.as_str().to_owned(),
+        ),
+    ];
     change.agreed_mut().networks.insert(id, network);
-    change.event(
-        EventKind::NetworkChanged,
-        None,
-        [("network", name.to_owned()), ("routing_mode", mode)],
-    );
+    change.event(EventKind::NetworkChanged, None, payload);
+    if !same {
+        containers::handle_changed_prefix(change, id);
+    }
     done()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Change, access_grants, docker, done, networks,
+    Change, access_grants, containers, docker, done, networks,
     prefixes::{Claim, refuse_overlap},
     too_large, virtual_ips,
 };
@@ -58,6 +58,7 @@ pub(super) fn check_attach(
         attached: change.index,
         hub: false,
         lan_subnets: BTreeSet::new(),
+        container_subnet: None,
     })
 }
 
@@ -82,6 +83,7 @@ pub(super) fn attach(
         Some(node),
         [("network", network), ("address", address)],
     );
+    containers::settle(change, node);
     done()
 }
 
@@ -187,5 +189,6 @@ pub(super) fn detach(change: &mut Change<'_>, node: &str, network: &str) -> Appl
         Some(&id),
         [("network", network.to_owned())],
     );
+    containers::settle_network(change, network_id);
     done()
 }

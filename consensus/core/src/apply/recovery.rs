@@ -99,6 +99,7 @@ pub fn restore(
     let row = nodes::row(enrolment, Role::Server, Some(raft_id), time);
     change.agreed_mut().nodes.insert(me.clone(), row);
     change.agreed_mut().removed.remove(me);
+    change.agreed_mut().key_rotations.remove(me);
     if !has_place {
         peers::attach(&mut change, me, network, &peers::Placement::default())?;
     }

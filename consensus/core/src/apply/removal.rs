@@ -6,9 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, certificates, docker, revocation, servers, virtual_ips};
+use super::{
+    Change, certificates, containers, docker, firewalls, revocation, servers, virtual_ips,
+};
 use crate::{
-    Applied, EventKind, Holder, NodeId, Removed, Role, Target, WallMs, limits::REMOVED_KEPT,
+    Applied, EventKind, Holder, NetworkId, NodeId, Removed, Role, Target, WallMs,
+    limits::REMOVED_KEPT,
 };
 
 /// A reason is a sentence.
@@ -29,6 +32,7 @@ pub(super) fn remove(
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     docker::forget(change, &id);
     virtual_ips::forget_node(change, &id);
+    firewalls::forget_node(change, &id);
     change.event(
         EventKind::NodeRemoved,
         Some(&id),
@@ -43,11 +47,16 @@ pub(super) fn remove(
     }
     bury(change, &id, reason, compromised);
     let agreed = change.agreed_mut();
+    let places: Vec<NetworkId> = agreed.networks.keys().copied().collect();
     agreed.peers.retain(|(_, peer), _| *peer != id);
     agreed
         .assignments
         .retain(|assignment| assignment.target != Target::Node(id.clone()));
+    agreed.key_rotations.remove(&id);
     agreed.nodes.remove(&id);
+    for network in places {
+        containers::settle_network(change, network);
+    }
     Ok(servers::count(change))
 }
 

@@ -74,6 +74,11 @@ pub(crate) fn voter_name(number: u8) -> NodeId {
     name(b'a' + number)
 }
 
+/// A voter of whom it is known already which one it is, so that voters in the same state are equal.
+pub(crate) fn any_voter_name() -> NodeId {
+    name(b'v')
+}
+
 pub(crate) fn holder_name(number: u8) -> NodeId {
     name(b'p' + number)
 }

@@ -4,22 +4,58 @@
 //! what a numbered machine does on an input is looked up. The clock of a machine stands still at
 //! [`NOW`]; to let time pass everything else is moved into the past (`age`).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasherDefault, Hasher},
+};
 
-use consensus_core::{Epoch, LeaseProfile, LeaseTiming, LogIndex, NodeId, Time};
+use consensus_core::{Epoch, LeaseProfile, LeaseTiming, LeaseVoters, LogIndex, NodeId, Time};
 use consensus_lease::{
     Assignments, Holder, HolderOutput, HolderRecord, Life, Message, Renewal, Timings, Voter,
     VoterOutput, planted::PlantedBug,
 };
 
-use crate::log::{VIP, coordinator_name, holder_name, voter_name};
+use crate::log::{VIP, any_voter_name, coordinator_name, holder_name, voter_name};
 
 /// What was worked out.
 #[expect(
     clippy::disallowed_types,
     reason = "looked up millions of times a second and never iterated"
 )]
-type Table<K, V> = std::collections::HashMap<K, V>;
+type Table<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<Mixed>>;
+
+/// A quick hash of a few small numbers.
+#[derive(Debug, Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number.unsigned_abs() as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing; the multiplier is 2^64 divided by the golden ratio.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
 
 /// What every clock shows at all times; long after the beginning.
 pub(crate) const NOW: Time = Time::from_micros(1000);
@@ -52,6 +88,8 @@ const fn all(timing: LeaseTiming) -> Timings {
         safe: timing,
         wan: timing,
         renewals_open_max: 1,
+        // A holder may be asked to let go at any time: that includes the time at which it would.
+        leases_without_majority: u64::MAX,
     }
 }
 
@@ -59,6 +97,8 @@ const fn all(timing: LeaseTiming) -> Timings {
 pub(crate) enum VoterInput {
     Learn {
         log: u8,
+        /// Whether the voter is one of those that the state names. It asks nothing else of them.
+        votes: bool,
     },
     Renew {
         holder: u8,
@@ -174,9 +214,9 @@ impl Machines {
             voters: Numbered::new(),
             holders: Numbered::new(),
             records,
-            voter_steps: Table::new(),
-            holder_steps: Table::new(),
-            renamed: Table::new(),
+            voter_steps: Table::default(),
+            holder_steps: Table::default(),
+            renamed: Table::default(),
             counted: Vec::new(),
         }
     }
@@ -189,7 +229,7 @@ impl Machines {
     /// A voter that started at `at`, with the epoch that its disk has as closed.
     pub(crate) fn voter(&mut self, closed: u8, at: Time) -> u32 {
         let disk = (closed > 0).then_some((VIP, Epoch(closed.into())));
-        let mut voter = Voter::new(VOTERS, disk.into_iter().collect(), at);
+        let mut voter = Voter::new(any_voter_name(), VOTERS, disk.into_iter().collect(), at);
         if let Some(bug) = self.bug {
             voter.plant(bug);
         }
@@ -242,8 +282,16 @@ impl Machines {
         }
         let mut voter = self.voters.get(at).clone();
         match input {
-            VoterInput::Learn { log } => {
-                let (revision, agreed) = agreed(log);
+            VoterInput::Learn { log, votes } => {
+                let (revision, mut agreed) = agreed(log);
+                let named = if votes {
+                    any_voter_name()
+                } else {
+                    voter_name(0)
+                };
+                for one in agreed.values_mut() {
+                    one.voters = LeaseVoters::Stable([named.clone()].into());
+                }
                 voter.handle_assignments(revision, &agreed, NOW);
             }
             VoterInput::Renew {

@@ -7,8 +7,16 @@
 //! Left out because it can only hide a violation: a voter that learns of an entry without being
 //! asked about it refuses more; so it learns when a message makes it matter. A renewal that nobody
 //! can still count binds voters for nothing; so it is dropped from the network when it is that old.
+//!
+//! Of runs that differ in nothing that counts one is enough:
+//! - A process dies right after a step of its own. What comes between does not concern it, but for
+//!   time, and the earlier a voter dies the earlier its quarantine ends.
+//! - A close arrives when it can be answered, unless disks are slow: one that comes before only
+//!   keeps the voter from acknowledging meanwhile.
+//! - A holder renews when the first of its renewals arrives, where they take no time: one that
+//!   arrives nowhere does nothing.
 
-use std::sync::RwLock;
+use std::{fmt, sync::RwLock};
 
 use consensus_core::{LogIndex, Time};
 use consensus_lease::{Assignments, GateRule, planted::PlantedBug};
@@ -106,24 +114,55 @@ pub(crate) struct World {
     holder_restarts: u8,
 }
 
-/// What can happen next.
+/// What can happen next: a step, and then perhaps the death of a process that took part in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Event {
+    step: Step,
+    voter_dies: bool,
+    holder_dies: bool,
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.step.fmt(f)?;
+        let died = [(self.voter_dies, "voter"), (self.holder_dies, "holder")];
+        (died.iter().filter(|(dies, _)| *dies)).try_for_each(|(_, who)| write!(f, " +{who} dies"))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+enum Step {
     Tick,
     RenewalArrives { holder: u8, voter: u8 },
     AckArrives { holder: u8, voter: u8 },
     CloseArrives { voter: u8 },
     VoterWrites { voter: u8 },
-    VoterRestarts { voter: u8 },
     Commits(Entry),
     HolderLearns { holder: u8 },
     HolderSends { holder: u8 },
     HolderWrites { holder: u8 },
-    HolderRestarts { holder: u8 },
     LetGoArrives { holder: u8 },
     GateShuts { holder: u8 },
     GateAsks { holder: u8 },
     GateCommits { holder: u8 },
+}
+
+impl Step {
+    /// Whose step it is, as far as its death right after it can make a difference.
+    fn of(self) -> (Option<u8>, Option<u8>) {
+        match self {
+            Self::RenewalArrives { holder, voter } => (Some(voter), Some(holder)),
+            Self::CloseArrives { voter } | Self::VoterWrites { voter } => (Some(voter), None),
+            Self::AckArrives { holder, .. }
+            | Self::HolderLearns { holder }
+            | Self::HolderWrites { holder }
+            | Self::LetGoArrives { holder }
+            | Self::GateShuts { holder }
+            | Self::GateAsks { holder }
+            | Self::GateCommits { holder } => (None, Some(holder)),
+            Self::Tick | Self::Commits(_) | Self::HolderSends { .. } => (None, None),
+        }
+    }
 }
 
 pub(crate) struct Search {
@@ -241,14 +280,24 @@ impl Search {
         }
     }
 
-    /// The voter learns as much of the log as makes it know of this epoch (held by this node).
+    /// A voter learns what the first entries of a log say.
+    fn voter_learns(&self, world: &mut World, number: u8, length: u8) {
+        world.voters[usize::from(number)].applied = length;
+        let log = self.logs.prefix(world.log, length);
+        let votes = self.logs.node(log).voters.everyone() & (1 << number) != 0;
+        self.voter(world, number, VoterInput::Learn { log, votes });
+    }
+
+    /// The voter learns as much of the log as makes it a voter of this epoch (held by this node).
     fn prepare(&self, world: &mut World, number: u8, epoch: u8, holder: Option<u8>) -> bool {
         let known = |length: u8| {
             let node = self.logs.node(self.logs.prefix(world.log, length));
-            match holder {
-                Some(holder) => node.epoch == epoch && node.holder == Some(holder),
-                None => node.epoch >= epoch,
-            }
+            let votes = node.voters.everyone() & (1 << number) != 0;
+            votes
+                && match holder {
+                    Some(holder) => node.epoch == epoch && node.holder == Some(holder),
+                    None => node.epoch >= epoch,
+                }
         };
         let applied = world.voters[usize::from(number)].applied;
         if known(applied) {
@@ -258,13 +307,14 @@ impl Search {
         let Some(enough) = (applied + 1..=length).find(|length| known(*length)) else {
             return self.scope.bug == Some(PlantedBug::EpochIgnored);
         };
-        world.voters[usize::from(number)].applied = enough;
-        let log = self.logs.prefix(world.log, enough);
-        self.voter(world, number, VoterInput::Learn { log });
+        self.voter_learns(world, number, enough);
         true
     }
 
     fn renewal_arrives(&self, world: &mut World, holder: u8, voter: u8) -> bool {
+        if self.sends_when_it_arrives() && world.holders[usize::from(holder)].sent.to == 0 {
+            self.holder(world, holder, HolderInput::Timer);
+        }
         let sent = world.holders[usize::from(holder)].sent;
         if sent.to & (1 << voter) == 0 || !self.prepare(world, voter, sent.epoch, Some(holder)) {
             return false;
@@ -316,8 +366,14 @@ impl Search {
         self.prepare(world, voter, node.epoch, None) && {
             let epoch = node.epoch;
             self.voter(world, voter, VoterInput::Close { epoch });
-            true
+            self.scope.slow_disks || world.closed & (1 << voter) != 0
         }
+    }
+
+    /// Whether a renewal need not be told from its first arrival. Where a holder lets go, what it
+    /// says again is a step of its own as well.
+    fn sends_when_it_arrives(&self) -> bool {
+        !self.scope.late_renewals && !self.scope.releases
     }
 
     fn voter_writes(&self, world: &mut World, voter: u8) -> bool {
@@ -343,8 +399,7 @@ impl Search {
             disk,
             writing: 0,
         };
-        let log = self.logs.prefix(world.log, 1);
-        self.voter(world, voter, VoterInput::Learn { log });
+        self.voter_learns(world, voter, 1);
         true
     }
 
@@ -441,16 +496,17 @@ impl Search {
                 counted,
             )
         };
-        let mut order = [0, 1, 2, 3];
-        order.sort_by_key(|number| key(*number));
-        if order == [0, 1, 2, 3] {
+        let keys = [0, 1, 2, 3].map(key);
+        if keys.is_sorted() {
             return;
         }
+        let mut order = [0, 1, 2, 3];
+        order.sort_by_key(|number| &keys[*number]);
         let before = *world;
         let mut names = [0; VOTERS_MAX];
         let (mut at, mut slots) = ([0; VOTERS_MAX], [0, 1, 2, 3]);
         // Each voter takes a place that voters of its sets had.
-        slots.sort_by_key(|number| (key(*number).0, *number));
+        slots.sort_by_key(|number| (keys[*number].0, *number));
         for (place, number) in slots.iter().zip(order) {
             at[*place] = number;
             names[number] = u8::try_from(*place).expect("four places");
@@ -470,39 +526,80 @@ impl Search {
     }
 
     fn happens(&self, world: &mut World, event: Event) -> bool {
-        match event {
-            Event::Tick => {
+        let (voter, holder) = event.step.of();
+        self.takes(world, event.step)
+            && (voter.filter(|_| event.voter_dies))
+                .is_none_or(|one| self.voter_restarts(world, one))
+            && (holder.filter(|_| event.holder_dies))
+                .is_none_or(|one| self.holder_restarts(world, one))
+    }
+
+    fn takes(&self, world: &mut World, step: Step) -> bool {
+        match step {
+            Step::Tick => {
                 self.tick(world);
                 true
             }
-            Event::RenewalArrives { holder, voter } => self.renewal_arrives(world, holder, voter),
-            Event::AckArrives { holder, voter } => self.ack_arrives(world, holder, voter),
-            Event::CloseArrives { voter } => self.close_arrives(world, voter),
-            Event::VoterWrites { voter } => self.voter_writes(world, voter),
-            Event::VoterRestarts { voter } => self.voter_restarts(world, voter),
-            Event::Commits(entry) => self.commits(world, entry),
-            Event::HolderLearns { holder } => self.holder_learns(world, holder),
-            Event::HolderSends { holder } => {
+            Step::RenewalArrives { holder, voter } => self.renewal_arrives(world, holder, voter),
+            Step::AckArrives { holder, voter } => self.ack_arrives(world, holder, voter),
+            Step::CloseArrives { voter } => self.close_arrives(world, voter),
+            Step::VoterWrites { voter } => self.voter_writes(world, voter),
+            Step::Commits(entry) => self.commits(world, entry),
+            Step::HolderLearns { holder } => self.holder_learns(world, holder),
+            Step::HolderSends { holder } => {
                 self.holder(world, holder, HolderInput::Timer);
                 true
             }
-            Event::HolderWrites { holder } => self.holder_writes(world, holder),
-            Event::HolderRestarts { holder } => self.holder_restarts(world, holder),
-            Event::LetGoArrives { holder } => {
+            Step::HolderWrites { holder } => self.holder_writes(world, holder),
+            Step::LetGoArrives { holder } => {
                 let epoch = self.logs.node(world.log).epoch;
                 self.holder(world, holder, HolderInput::LetGo { epoch });
                 true
             }
-            Event::GateShuts { holder } => {
+            Step::GateShuts { holder } => {
                 let shut = world.holders[usize::from(holder)].gate.shut();
                 if let Some(epoch) = shut {
                     self.holder(world, holder, HolderInput::Shut { epoch });
                 }
                 shut.is_some()
             }
-            Event::GateAsks { holder } => gate_of(world, holder).ask(&self.rule),
-            Event::GateCommits { holder } => gate_of(world, holder).commit(),
+            Step::GateAsks { holder } => gate_of(world, holder).ask(&self.rule),
+            Step::GateCommits { holder } => gate_of(world, holder).commit(),
         }
+    }
+
+    /// What can be tried next.
+    fn steps(&self, steps: &mut Vec<Step>) {
+        steps.push(Step::Tick);
+        let voters = self.numbers();
+        for holder in 0..2 {
+            for voter in voters.clone() {
+                steps.push(Step::RenewalArrives { holder, voter });
+                if self.scope.slow_acks {
+                    steps.push(Step::AckArrives { holder, voter });
+                }
+            }
+            steps.push(Step::HolderLearns { holder });
+            if !self.sends_when_it_arrives() {
+                steps.push(Step::HolderSends { holder });
+            }
+            steps.push(Step::HolderWrites { holder });
+            if self.scope.elements {
+                steps.push(Step::GateAsks { holder });
+                steps.push(Step::GateCommits { holder });
+            }
+            steps.push(Step::GateShuts { holder });
+            if self.scope.releases {
+                steps.push(Step::LetGoArrives { holder });
+            }
+            steps.push(Step::Commits(Entry::Assign { to: holder }));
+        }
+        for voter in voters {
+            steps.push(Step::CloseArrives { voter });
+            steps.push(Step::VoterWrites { voter });
+        }
+        let changes = [Entry::Joint, Entry::Stable, Entry::Replace, Entry::Release];
+        steps.extend(changes.map(Step::Commits));
     }
 }
 
@@ -534,8 +631,7 @@ impl Model for Search {
         for number in self.numbers() {
             let voter = self.machines().voter(0, Time::ZERO);
             world.voters[usize::from(number)].voter = voter;
-            world.voters[usize::from(number)].applied = 1;
-            self.voter(&mut world, number, VoterInput::Learn { log: 0 });
+            self.voter_learns(&mut world, number, 1);
         }
         for number in 0..2 {
             let holder = self.machines().holder(number, 0, 0);
@@ -547,37 +643,25 @@ impl Model for Search {
         vec![world]
     }
 
-    fn actions(&self, _: &World, events: &mut Vec<Event>) {
-        events.push(Event::Tick);
-        let voters = self.numbers();
-        for holder in 0..2 {
-            for voter in voters.clone() {
-                events.push(Event::RenewalArrives { holder, voter });
-                if self.scope.slow_acks {
-                    events.push(Event::AckArrives { holder, voter });
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        let mut steps = Vec::with_capacity(64);
+        self.steps(&mut steps);
+        for step in steps {
+            let (voter, holder) = step.of();
+            let voter = voter.is_some() && world.voter_restarts > 0;
+            let holder = holder.is_some() && world.holder_restarts > 0;
+            for (voter_dies, holder_dies) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                if (voter || !voter_dies) && (holder || !holder_dies) {
+                    events.push(Event {
+                        step,
+                        voter_dies,
+                        holder_dies,
+                    });
                 }
             }
-            events.push(Event::HolderLearns { holder });
-            events.push(Event::HolderSends { holder });
-            events.push(Event::HolderWrites { holder });
-            events.push(Event::HolderRestarts { holder });
-            if self.scope.elements {
-                events.push(Event::GateAsks { holder });
-                events.push(Event::GateCommits { holder });
-            }
-            events.push(Event::GateShuts { holder });
-            if self.scope.releases {
-                events.push(Event::LetGoArrives { holder });
-            }
-            events.push(Event::Commits(Entry::Assign { to: holder }));
         }
-        for voter in voters {
-            events.push(Event::CloseArrives { voter });
-            events.push(Event::VoterWrites { voter });
-            events.push(Event::VoterRestarts { voter });
-        }
-        let changes = [Entry::Joint, Entry::Stable, Entry::Replace, Entry::Release];
-        events.extend(changes.map(Event::Commits));
     }
 
     fn next_state(&self, world: &World, event: Event) -> Option<World> {

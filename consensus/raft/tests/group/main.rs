@@ -107,6 +107,31 @@ async fn the_rest_goes_on_without_a_leader_that_was_cut_off() {
 }
 
 #[tokio::test]
+async fn a_leader_that_hears_nobody_is_replaced_though_everybody_hears_it() {
+    let mesh = Mesh::founded(3).await;
+    mesh.propose(b"before").await;
+    let old = mesh.leader().await;
+    mesh.deafen(old);
+    until(&mesh.server(old), |status| status.deaf && !status.leads()).await;
+    let other = mesh.server(others(old)[0]);
+    until(&other, |status| {
+        status
+            .leader
+            .as_ref()
+            .is_some_and(|leader| *leader != node(old))
+    })
+    .await;
+    mesh.reconnect(old);
+    until(&mesh.server(old), |status| {
+        status.role == Role::Follower && !status.deaf
+    })
+    .await;
+    let (index, _) = mesh.propose(b"after").await;
+    let ledger = ledger_at(&mesh.server(old), index).await;
+    assert_eq!(ledger.0, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+#[tokio::test]
 async fn a_leader_without_a_majority_refuses_in_bounded_time() {
     let mesh = Mesh::founded(3).await;
     let leader = mesh.leader().await;

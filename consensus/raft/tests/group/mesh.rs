@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -95,6 +95,8 @@ const OFFER_BYTES_MAX: usize = 4096;
 struct Links {
     servers: BTreeMap<NodeId, Agreement<Ledger>>,
     cut_off: BTreeSet<NodeId>,
+    /// They are heard and hear nobody.
+    deafened: BTreeSet<NodeId>,
     lane: SnapshotLane,
     /// Every piece takes one; given back never.
     pieces_let_through: Arc<Semaphore>,
@@ -106,6 +108,7 @@ impl Default for Links {
         Self {
             servers: BTreeMap::new(),
             cut_off: BTreeSet::new(),
+            deafened: BTreeSet::new(),
             lane: SnapshotLane::default(),
             pieces_let_through: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             silent_left: 0,
@@ -161,7 +164,8 @@ impl Carrier for Post {
                 !links.cut_off.contains(&own) && !links.cut_off.contains(&to)
             };
             // A cut link swallows what is sent, as a real one does.
-            if !connected() {
+            let hears = |node: &NodeId| !links.lock().unwrap().deafened.contains(node);
+            if !connected() || !hears(&to) {
                 futures::future::pending::<()>().await;
             }
             let server = links.lock().unwrap().servers.get(&to).cloned();
@@ -189,7 +193,7 @@ impl Carrier for Post {
             }
             let reply = server.handle(lane, body).await;
             drop(server);
-            if !connected() {
+            if !connected() || !hears(&own) {
                 futures::future::pending::<()>().await;
             }
             if !back {
@@ -317,7 +321,14 @@ impl Mesh {
     }
 
     pub(crate) fn reconnect(&self, number: u64) {
-        self.links.lock().unwrap().cut_off.remove(&node(number));
+        let mut links = self.links.lock().unwrap();
+        links.cut_off.remove(&node(number));
+        links.deafened.remove(&node(number));
+    }
+
+    /// What is sent to it, and every answer to it, is lost.
+    pub(crate) fn deafen(&self, number: u64) {
+        self.links.lock().unwrap().deafened.insert(node(number));
     }
 
     /// Looks at the snapshot lane, or changes what happens there.
@@ -384,6 +395,17 @@ impl Mesh {
         tokio::time::timeout(DEADLINE, answered)
             .await
             .expect("nobody answers proposals")
+    }
+}
+
+impl Drop for Mesh {
+    /// Servers hold their end of the links, and the links hold the servers: left alone they would go
+    /// on, elect and write, beside all tests that follow.
+    fn drop(&mut self) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = std::mem::take(&mut links.servers);
+        drop(links);
+        drop(servers);
     }
 }
 

@@ -25,6 +25,12 @@ pub struct NetworkView {
     pub pod_subnet_prefix: Option<String>,
     /// Where the containers of its Docker hosts have their addresses.
     pub container_subnet_prefix: Option<String>,
+    /// `allow` or `deny`: what becomes of connections that no firewall rule fits.
+    #[serde(default)]
+    pub firewall_default: String,
+    /// How many firewall rules it has.
+    #[serde(default)]
+    pub firewall_rules: u64,
     /// Who has a place in it.
     pub peers: Vec<PeerView>,
 }
@@ -76,6 +82,9 @@ pub struct NetworkSetRequest {
     /// Where containers have their addresses.
     #[serde(default)]
     pub container_subnet_prefix: Option<String>,
+    /// `allow` or `deny`: what becomes of connections that no firewall rule fits.
+    #[serde(default)]
+    pub firewall_default: Option<String>,
 }
 
 /// What a peer is besides its addresses. What is not given stays as it is, or is not so at first.
@@ -109,4 +118,7 @@ pub struct PeerView {
     pub hub: bool,
     /// Networks behind the node that the others reach through it.
     pub lan_subnets: Vec<String>,
+    /// Where its containers have their addresses.
+    #[serde(default)]
+    pub container_subnet: Option<String>,
 }

@@ -19,10 +19,7 @@ use node_api::{
         AccessTunnel, Changed,
     },
 };
-use overlay_core::{
-    membership::Condition,
-    peers::{DEFAULT_MTU, PublicKey},
-};
+use overlay_core::{membership::Condition, mtu::OVERLAY_MTU, peers::PublicKey};
 
 use super::{Answer, Body, Member, change};
 use crate::{
@@ -237,7 +234,7 @@ fn tunnel(mesh: &Mesh, agreed: &Agreed, grant: &AccessGrant) -> Option<AccessTun
         public_key: STANDARD.encode(gateway.wireguard_public_key),
         endpoints: endpoints.iter().map(SocketAddr::to_string).collect(),
         allowed_ips: reached(agreed, grant.network, network),
-        mtu: DEFAULT_MTU,
+        mtu: OVERLAY_MTU,
     })
 }
 

@@ -245,11 +245,36 @@ pub(super) async fn run(
         command: request.command,
         environment: request.env,
         restart: restart_policy(request.restart.as_deref())?,
+        network: match request.network {
+            Some(network) => Some(container_network(&mesh, &node, &network)?),
+            None => None,
+        },
     };
     let (host, listen) = engine(&mesh, &node).await?;
     Ok(Json(Created {
         id: host.run(&spec, listen).await?,
     }))
+}
+
+/// What Docker calls a network of the mesh on that host.
+fn container_network(mesh: &Mesh, node: &str, network: &str) -> Result<String, Failure> {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let (id, row) = agreed
+        .find_network(network)
+        .ok_or_else(|| Refusal::NetworkUnknown {
+            network: network.to_owned(),
+        })?;
+    let place = agreed.peers.get(&(*id, find(mesh, node)?));
+    match place.and_then(|peer| peer.container_subnet) {
+        Some(_) => Ok(row.container_network()),
+        None => Err(Failure(ApiError::new(
+            "ContainerSubnetMissingError",
+            format!("the Docker host on {node} has no container subnet in network {network}"),
+            format!(
+                "`shoal network show {network}` lists who has one; `shoal network set {network} --container-subnet-prefix PREFIX` gives them"
+            ),
+        ))),
+    }
 }
 
 fn published_port(text: &str) -> Result<PublishedPort, ApiError> {

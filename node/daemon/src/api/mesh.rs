@@ -147,7 +147,14 @@ fn conditions(mesh: &Mesh, overlay: &OverlayStatus) -> Vec<String> {
     }
     conditions.extend(mesh.raft_condition.borrow().clone());
     conditions.extend(mesh.shut_out.borrow().clone());
+    let lost = mesh.vips.obstacles.borrow().records.clone();
+    conditions.extend(
+        lost.map(|reason| {
+            format!("this node neither votes for virtual IPs nor holds any: {reason}")
+        }),
+    );
     conditions.extend(mesh.docker.borrow().condition.clone());
+    conditions.extend(mesh.containers.borrow().iter().cloned());
     if mesh.proposer.views.standing().leader.is_none() {
         conditions.push("no leader is known: changes are not possible".to_owned());
     }

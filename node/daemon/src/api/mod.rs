@@ -11,6 +11,7 @@ mod ca;
 pub(crate) mod caller;
 mod docker;
 mod events;
+mod firewall;
 mod listen;
 mod mesh;
 mod metrics;
@@ -21,6 +22,7 @@ mod operators;
 mod recovery;
 mod vip_moves;
 mod vips;
+mod wireguard_key;
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,12 +63,24 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/nodes/{node}/ping", post(nodes::ping))
         .route("/v1/nodes/{node}/labels", post(nodes::label))
         .route("/v1/nodes/{node}/role", post(nodes::set_role))
+        .route(
+            "/v1/nodes/{node}/wireguard-key",
+            post(wireguard_key::rotate),
+        )
         .route("/v1/networks", get(networks::list).post(networks::create))
         .route(
             "/v1/networks/{network}",
             get(networks::show)
                 .post(networks::set)
                 .delete(networks::delete),
+        )
+        .route(
+            "/v1/networks/{network}/rules",
+            get(firewall::list).post(firewall::add),
+        )
+        .route(
+            "/v1/networks/{network}/rules/{rule}",
+            delete(firewall::remove),
         )
         .route(
             "/v1/networks/{network}/peers/{node}",
@@ -374,7 +388,8 @@ fn warnings_of(done: consensus_core::Done) -> Vec<String> {
         }
         consensus_core::Done::Done
         | consensus_core::Done::Admitted { .. }
-        | consensus_core::Done::Revoked { .. } => Vec::new(),
+        | consensus_core::Done::Revoked { .. }
+        | consensus_core::Done::RuleAdded { .. } => Vec::new(),
     }
 }
 

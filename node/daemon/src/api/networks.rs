@@ -19,7 +19,7 @@ use node_api::{
     },
 };
 
-use super::{Answer, Body, Failure, Member, change, parse_body};
+use super::{Answer, Body, Failure, Member, change, firewall::verdict, parse_body};
 use crate::{
     mesh::Mesh,
     node::{check_prefix_of, invalid, invalid_text},
@@ -75,8 +75,10 @@ fn show_network(mesh: &Mesh, id: NetworkId, network: &Network) -> NetworkView {
             handshake_s,
             hub: peer.hub,
             lan_subnets: peer.lan_subnets.iter().map(IpPrefix::to_string).collect(),
+            container_subnet: peer.container_subnet.map(|subnet| subnet.to_string()),
         }
     });
+    let firewall = view.agreed.firewall(id);
     let shown = |prefix: Option<IpPrefix>| prefix.map(|prefix| prefix.to_string());
     NetworkView {
         id: id.to_string(),
@@ -88,6 +90,8 @@ fn show_network(mesh: &Mesh, id: NetworkId, network: &Network) -> NetworkView {
         routing_mode: network.routing_mode.as_str().into(),
         pod_subnet_prefix: shown(network.pod_subnet_prefix),
         container_subnet_prefix: shown(network.container_subnet_prefix),
+        firewall_default: firewall.default.as_str().into(),
+        firewall_rules: firewall.rules.len() as u64,
         peers: peers.collect(),
     }
 }
@@ -203,6 +207,9 @@ pub(super) async fn set(
             .transpose()?,
         container_subnet_prefix: (request.container_subnet_prefix.as_deref())
             .map(changed)
+            .transpose()?,
+        firewall_default: (request.firewall_default.as_deref())
+            .map(verdict)
             .transpose()?,
     };
     let command = Command::SetNetwork {

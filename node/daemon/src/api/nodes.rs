@@ -84,7 +84,18 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
         metadata: node.metadata.clone(),
         addresses: node.addresses.iter().map(ToString::to_string).collect(),
         modules: modules.map(|module| module.as_str().to_owned()).collect(),
+        key_rotation: key_rotation(&view.agreed, id),
     }
+}
+
+/// How far a node is with its next WireGuard key.
+fn key_rotation(agreed: &Agreed, node: &NodeId) -> Option<String> {
+    let rotation = agreed.key_rotations.get(node)?;
+    let word = match rotation.announced {
+        None => "wanted",
+        Some(_) => "announced",
+    };
+    Some(word.to_owned())
 }
 
 /// `direct`, or through whom.

@@ -54,7 +54,12 @@ pub(super) async fn fail_over(
     if request.wait {
         let by = began + PLANNED_WITHIN;
         let moved = mesh.vips.moved(id, row.epoch, by).await;
-        let moved = moved.ok_or_else(|| not_moved(&mesh, &row.name))?;
+        // Whoever had it may have been given it again: then nothing has moved.
+        let moved = moved.filter(|moved| !row.is_holder(&moved.to));
+        let moved = moved.ok_or_else(|| {
+            let agreed = mesh.proposer.views.view().agreed.clone();
+            not_moved(&agreed, &row.name, began.elapsed())
+        })?;
         view.moved = true;
         view.took_us = Some(micros(began.elapsed()));
         view.epoch = Some(moved.epoch.0);
@@ -64,8 +69,7 @@ pub(super) async fn fail_over(
 }
 
 /// It was ordered, and has not happened.
-fn not_moved(mesh: &Mesh, name: &str) -> ApiError {
-    let agreed = mesh.proposer.views.view().agreed.clone();
+fn not_moved(agreed: &Agreed, name: &str, waited: Duration) -> ApiError {
     let row = agreed.find_vip(name).map(|(_, row)| row);
     let on = row.map_or_else(
         || "deleted meanwhile".to_owned(),
@@ -74,11 +78,15 @@ fn not_moved(mesh: &Mesh, name: &str) -> ApiError {
             None => "held by nobody".to_owned(),
         },
     );
-    let within = PLANNED_WITHIN.as_secs();
+    let waited = waited.as_secs_f64();
     let message = format!(
-        "in {within} s no new holder of {name} has said that the address is open there; it is {on}"
+        "{waited:.1} s after the order no other node says that {name} is open there; it is {on}"
     );
-    let hint = format!("the order stands: `shoal vip show {name}` tells how it is");
+    let hint = if row.is_some_and(|row| row.wish.is_some()) {
+        format!("the order stands: `shoal vip show {name}` tells how it is")
+    } else {
+        format!("the order is over; see `shoal vip show {name}` and order it again")
+    };
     ApiError::new("VirtualIpNotMovedError", message, hint)
 }
 
@@ -163,7 +171,12 @@ fn peer(agreed: &Agreed, (node, sight): &Sight) -> DrillPeer {
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::NodeId;
+    use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+    use consensus_core::{
+        Epoch, FailoverWish, LeaseProfile, LeaseVoters, LogIndex, NetworkId, NodeId, VipId,
+        VirtualIp, WallMs,
+    };
 
     use super::*;
     use crate::mesh::vip_wire::Observation;
@@ -171,6 +184,52 @@ mod tests {
     fn id(letter: char) -> NodeId {
         let rest: String = std::iter::repeat_n(letter, 44).collect();
         format!("12D3KooW{rest}").parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_given_to_its_holder_again_has_not_moved() {
+        let (a, vip) = (id('a'), VipId::from_bytes([1; 16]));
+        let mut row = VirtualIp {
+            name: "web".into(),
+            network: NetworkId::from_bytes([2; 16]),
+            address: "fd00::a".parse().unwrap(),
+            candidates: vec![a.clone()],
+            check: None,
+            profile: LeaseProfile::Safe,
+            epoch: Epoch(4),
+            holder: Some(a.clone()),
+            voters: LeaseVoters::Stable(BTreeSet::new()),
+            voters_since: LogIndex(1),
+            readiness: BTreeMap::new(),
+            wish: None,
+            moves: VecDeque::new(),
+            created_at: WallMs(0),
+        };
+        let told = |row: &VirtualIp| {
+            let virtual_ips = BTreeMap::from([(vip, row.clone())]);
+            let agreed = Agreed {
+                virtual_ips: virtual_ips.into(),
+                ..Agreed::default()
+            };
+            not_moved(&agreed, "web", Duration::from_millis(1250))
+        };
+        let error = told(&row);
+        assert_eq!(error.code, "VirtualIpNotMovedError");
+        let name = Agreed::default().former_name_of(&a);
+        assert!(
+            error.message.starts_with("1.2 s after the order"),
+            "{error:?}"
+        );
+        assert!(
+            error.message.ends_with(&format!("it is given to {name}")),
+            "{error:?}"
+        );
+        assert!(error.hint.contains("order it again"), "{error:?}");
+        row.wish = Some(FailoverWish {
+            to: None,
+            at: WallMs(0),
+        });
+        assert!(told(&row).hint.contains("the order stands"));
     }
 
     #[test]

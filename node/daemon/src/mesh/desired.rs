@@ -4,7 +4,8 @@
 //! WireGuard port that it gossips; else the first that it gossips. Decides who is a hub here, and
 //! which peers are reached by one; that both ends choose alike is the path plan's doing. A peer is
 //! allowed its addresses, the virtual IPs that it holds, those of the devices that it is the gateway
-//! of, and the networks behind it, which the others route to it. A gateway has its devices for peers.
+//! of, its containers' subnet and the networks behind it, which the others route to it. A gateway has
+//! its devices for peers.
 //!
 //! Never: asks the machine anything.
 
@@ -19,11 +20,12 @@ use consensus_core::{
 };
 use overlay_core::{
     membership::Condition,
+    mtu::OVERLAY_MTU,
     paths::{End, KEEPALIVE_S, by_hubs, hub, only_by_hubs, spoke_hub},
-    peers::{Cidr, DEFAULT_MTU, InterfacePlan, PeerPlan, PublicKey},
+    peers::{Cidr, InterfacePlan, PeerPlan, PublicKey},
 };
 
-use super::{forwarding::Crossing, overlay::Overlay};
+use super::overlay::Overlay;
 
 impl Overlay {
     /// The interface of a network that this node has a place in.
@@ -44,8 +46,9 @@ impl Overlay {
             let Some(row) = agreed.nodes.get(node) else {
                 continue;
             };
-            let lan = cidrs(&peer.lan_subnets);
-            routes.extend(&lan);
+            let mut behind = cidrs(&peer.lan_subnets);
+            behind.extend(peer.container_subnet.map(cidr));
+            routes.extend(&behind);
             let endpoint = self.endpoint(talked, id, node, network.wireguard_port, &row.addresses);
             let plan = PeerPlan {
                 endpoint,
@@ -53,7 +56,7 @@ impl Overlay {
                     .into_iter()
                     .chain(virtual_addresses(agreed, id, node))
                     .chain(devices_of(agreed, id, node, now).flat_map(device_addresses))
-                    .chain(lan)
+                    .chain(behind)
                     .collect(),
                 keepalive_s,
             };
@@ -69,31 +72,37 @@ impl Overlay {
         }
         only_by_hubs(&mut peers, &spokes);
         by_hubs(&mut peers, &hubs);
+        peers.extend(self.announced(agreed, id, &peers));
         peers.extend(devices_of(agreed, id, &self.me, now).map(device));
         InterfacePlan {
             addresses: [IpAddr::from(own.ipv6), own.ipv4.into()].into(),
             routes,
-            mtu: DEFAULT_MTU,
+            mtu: OVERLAY_MTU,
             listen_port: network.wireguard_port,
             peers,
         }
     }
 
-    /// What may cross the interface: as a hub, and into the networks behind this node.
-    pub(super) fn crossing(
+    /// The keys that nodes are about to have: peers without addresses yet, so that the first
+    /// handshake with such a key is answered.
+    fn announced(
         &self,
         agreed: &Agreed,
-        id: NetworkId,
-        network: &Network,
-        own: &Peer,
-        now: WallMs,
-    ) -> Crossing {
-        let is_gateway = devices_of(agreed, id, &self.me, now).next().is_some();
-        let by_mode = network.routing_mode == RoutingMode::Hub && own.hub;
-        Crossing {
-            hub: by_mode || is_gateway || self.is_hub(agreed),
-            lan: cidrs(&own.lan_subnets),
-        }
+        network: NetworkId,
+        peers: &BTreeMap<PublicKey, PeerPlan>,
+    ) -> Vec<(PublicKey, PeerPlan)> {
+        let nodes = agreed.peers_of(network).map(|(node, _)| node);
+        let others = nodes.filter(|node| **node != self.me);
+        let announced = others.filter_map(|node| {
+            let key = PublicKey::from_bytes(agreed.announced_key(node)?);
+            let present = agreed.nodes.get(node)?.wireguard_public_key;
+            let plan = PeerPlan {
+                endpoint: peers.get(&PublicKey::from_bytes(present))?.endpoint,
+                ..PeerPlan::default()
+            };
+            Some((key, plan))
+        });
+        announced.collect()
     }
 
     /// The hub between this spoke and another: one that gossip does not believe dead.
@@ -142,7 +151,7 @@ impl Overlay {
     }
 
     /// Whether others use this one as their hub, and may: a record alone makes nobody forward.
-    fn is_hub(&self, agreed: &Agreed) -> bool {
+    pub(super) fn is_hub(&self, agreed: &Agreed) -> bool {
         let members = self.members.borrow().clone();
         let mut named = members.values().map(|member| &member.record.relays);
         self.relaying
@@ -208,7 +217,7 @@ fn virtual_addresses<'a>(
 }
 
 /// The devices that a node is the gateway of in a network, as long as they are let in.
-fn devices_of<'a>(
+pub(super) fn devices_of<'a>(
     agreed: &'a Agreed,
     network: NetworkId,
     gateway: &'a NodeId,
@@ -218,7 +227,7 @@ fn devices_of<'a>(
     grants.filter(move |grant| grant.gateway == *gateway)
 }
 
-fn device_addresses(grant: &AccessGrant) -> [Cidr; 2] {
+pub(super) fn device_addresses(grant: &AccessGrant) -> [Cidr; 2] {
     [Cidr::host(grant.ipv6.into()), Cidr::host(grant.ipv4.into())]
 }
 
@@ -237,7 +246,7 @@ pub(super) fn prefixes(network: &Network) -> [Cidr; 2] {
     [network.ipv6.into(), network.ipv4.into()].map(cidr)
 }
 
-fn cidrs(prefixes: &BTreeSet<IpPrefix>) -> BTreeSet<Cidr> {
+pub(super) fn cidrs(prefixes: &BTreeSet<IpPrefix>) -> BTreeSet<Cidr> {
     prefixes.iter().copied().map(cidr).collect()
 }
 

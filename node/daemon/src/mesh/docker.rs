@@ -4,15 +4,16 @@
 //! adapter and takes one step after another, driven by views; one has the reports agreed, in
 //! order. So a mesh without a majority never keeps a crashed dockerd from being started again.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use consensus_authority::{certificates_to_pem, renew_at};
 use consensus_core::{
     Agreed, Command, DockerHost, DockerPhase, LogIndex, Module, Time, WallMs, renewal_reason,
 };
-use overlay_core::peers::DEFAULT_MTU;
+use overlay_core::mtu::BRIDGE_MTU;
+use overlay_names::for_containers;
 use runtimes_core::{
-    docker::{Desired, IssuedCertificate, Listen, Phase, Plan, Step, plan},
+    docker::{Desired, Dns, IssuedCertificate, Listen, Phase, Plan, Step, plan},
     retries::Retries,
 };
 use runtimes_docker::{DockerRuntime, Paths, Settings};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Host,
+    containers::names_server,
     overlay::{OverlayStatus, with_sources},
     proposer::{Proposer, wall_now},
 };
@@ -42,6 +44,8 @@ const REPORT_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct DockerStatus {
     /// What is wrong, in words.
     pub(crate) condition: Option<String>,
+    /// Where dockerd answers, while it is as it should be.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// The task's inputs.
@@ -164,6 +168,13 @@ impl Docker {
             (phase, _) => phase.clone(),
         };
         self.tell(agreed, desired, &phase, reports, reported);
+        let serves = matches!(planned.phase, Phase::Ready { .. });
+        let socket = serves.then(|| runtime.paths().socket.clone());
+        self.status.send_if_modified(|status| {
+            let differs = status.socket != socket;
+            status.socket = socket;
+            differs
+        });
         let Some(step) = planned
             .step
             .filter(|step| !matches!(step, Step::RequestCertificate { .. }))
@@ -217,8 +228,11 @@ impl Docker {
             }),
             certificate,
             overrides: Vec::new(),
-            // One owner of the MTU: what leaves a container fits the overlay.
-            mtu: u16::try_from(DEFAULT_MTU).ok(),
+            mtu: Some(BRIDGE_MTU),
+            dns: names_server(agreed, me).map(|own| Dns {
+                own,
+                fallback: for_containers(),
+            }),
         }
     }
 

@@ -64,8 +64,19 @@ pub(crate) async fn ask_all(
     own_leaf: Option<String>,
     index: LogIndex,
 ) -> BTreeMap<NodeId, Option<(NodeFacts, Duration)>> {
-    let began = Instant::now();
     let nodes: Vec<NodeId> = proposer.views.view().agreed.nodes.keys().cloned().collect();
+    ask_these(nodes, proposer, enforced, own_leaf, index).await
+}
+
+/// The same of some.
+pub(crate) async fn ask_these(
+    nodes: Vec<NodeId>,
+    proposer: &Proposer,
+    enforced: &Enforced,
+    own_leaf: Option<String>,
+    index: LogIndex,
+) -> BTreeMap<NodeId, Option<(NodeFacts, Duration)>> {
+    let began = Instant::now();
     let asked = stream::iter(nodes).map(|node| {
         let own_leaf = own_leaf.clone();
         async move {

@@ -11,8 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use overlay_core::peers::DEFAULT_MTU;
-use overlay_wireguard::{Fence, InterfaceSettings, PrivateKey, bring_up};
+use overlay_core::mtu::OVERLAY_MTU;
+use overlay_wireguard::{InterfaceSettings, PrivateKey, bring_up};
 
 /// What the names of all overlay interfaces begin with.
 const OURS: &str = "shoal-";
@@ -24,9 +24,7 @@ pub(super) const LINKS: &str = "/proc/net/dev";
 /// The interfaces in that table that are called as overlays and are none of `wanted`.
 pub(super) fn leftovers(links: &Path, wanted: &BTreeSet<String>) -> Vec<String> {
     let table = fs::read_to_string(links).unwrap_or_default();
-    let names = table.lines().filter_map(|line| line.split_once(':'));
-    let names = names.map(|(name, _)| name.trim());
-    let mut left: Vec<String> = names
+    let mut left: Vec<String> = names(&table)
         .filter(|name| name.starts_with(OURS) && !wanted.contains(*name))
         .map(str::to_owned)
         .collect();
@@ -34,15 +32,25 @@ pub(super) fn leftovers(links: &Path, wanted: &BTreeSet<String>) -> Vec<String> 
     left
 }
 
-/// Takes an interface down with its fence, if it is shoal's.
+/// Whether this machine has an interface of that name.
+pub(super) fn is_there(interface: &str) -> bool {
+    let table = fs::read_to_string(LINKS).unwrap_or_default();
+    names(&table).any(|name| name == interface)
+}
+
+fn names(table: &str) -> impl Iterator<Item = &str> {
+    let names = table.lines().filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim())
+}
+
+/// Takes an interface down, if it is shoal's.
 pub(super) async fn remove(name: String, key: PrivateKey, run_folder: PathBuf) {
-    let handle = name.trim_start_matches(OURS).replace('-', "_");
     let settings = InterfaceSettings {
         name: name.clone(),
         private_key: key,
         // Any port: it is about to go.
         listen_port: 0,
-        mtu: DEFAULT_MTU,
+        mtu: OVERLAY_MTU,
         run_folder,
         device_command: InterfaceSettings::own_device_command(),
     };
@@ -62,14 +70,6 @@ pub(super) async fn remove(name: String, key: PrivateKey, run_folder: PathBuf) {
         interface = name,
         "an interface of a network that this node is not in is gone"
     );
-    // Left behind, it would shut out another network that gets these addresses.
-    let removed = match Fence::new(&handle, &name, []) {
-        Ok(fence) => fence.remove().await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = removed {
-        tracing::warn!(interface = name, %error, "the fence of an interface that is gone still stands");
-    }
 }
 
 #[cfg(test)]

@@ -11,9 +11,12 @@
 //! | `desk::serve`, `desk::serve_gate` | requests of other nodes and of machines at the gate | answers |
 //! | `overlay::Overlay` | view, members, connections | WireGuard interface, overlay status |
 //! | `docker::Docker` | view, overlay status | dockerd, reports |
+//! | `containers::Containers` | view, members, overlay and Docker status, Docker's events | Docker's networks, bridges, names |
+//! | `overlay_names::Server` | names | answers to DNS questions of containers and Docker hosts |
 //! | `readiness::Readiness` | view, overlay status, the gate's condition | reports |
 //! | `ways::run` | view | whom the network asks for help with NATs |
 //! | `upkeep` (3) | view, members, listeners | credentials' trust, dial addresses, own record, disk, reports |
+//! | `wireguard_key::KeyKeeper` | view, members | this node's next WireGuard key, reports |
 //! | `renewal::Renewal` | view, own certificate's age | credentials' chain, `mesh.json` |
 //! | `intermediate::IntermediateKeeper` | view, state | this server's authority, sealed root keys |
 //! | `lease::Leases` | view, members, Raft status, others' letters | letters, the virtual IPs' gate, closures on disk, proposals |
@@ -21,12 +24,13 @@
 //! | `issuer::IssuerDesk::run` | view, this server's authority | dockerd's certificates |
 
 pub(crate) mod clock;
+mod containers;
 pub(crate) mod desired;
 pub(crate) mod desk;
 pub(crate) mod docker;
 pub(crate) mod drill;
 pub(crate) mod enforcement;
-mod forwarding;
+mod filtering;
 mod greeting;
 mod intermediate;
 pub(crate) mod issuer;
@@ -50,6 +54,7 @@ pub(crate) mod vip_desk;
 pub(crate) mod vip_wire;
 mod watch;
 mod ways;
+mod wireguard_key;
 mod wiring;
 
 use std::{sync::Arc, time::Duration};
@@ -60,7 +65,7 @@ use overlay_net::{
     Credentials, Incoming, Net, NodeKey,
     membership::{LocalAddresses, Members, Roster},
 };
-use overlay_wireguard::PrivateKey;
+use overlay_wireguard::Keyring;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
@@ -97,7 +102,7 @@ pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) data: Arc<DataDir>,
     pub(crate) key: NodeKey,
-    pub(crate) wireguard: PrivateKey,
+    pub(crate) wireguard: Arc<Keyring>,
     pub(crate) authority: Arc<AuthorityFiles>,
     pub(crate) ports: HeldPorts,
     pub(crate) clock: Clock,
@@ -118,6 +123,8 @@ pub(crate) struct Mesh {
     pub(crate) proposer: Proposer,
     pub(crate) overlay: channel::Receiver<OverlayStatus>,
     pub(crate) docker: channel::Receiver<DockerStatus>,
+    /// What is wrong with containers' networks, in words.
+    pub(crate) containers: channel::Receiver<Vec<String>>,
     pub(crate) raft_condition: channel::Receiver<Option<String>>,
     pub(crate) recoveries: mpsc::Sender<server::RecoverOrder>,
     pub(crate) shut_out: channel::Receiver<Option<String>>,
@@ -219,7 +226,7 @@ impl Mesh {
             agreement,
         };
         let shut_out = wiring.followers(&mut incoming, &proposer);
-        let (overlay, docker) = wiring.runtimes(&proposer);
+        let (overlay, docker, containers) = wiring.runtimes(&proposer);
         let vips = wiring.leases(&mut incoming, &proposer, &overlay);
         let (enforced, rotator) = wiring.rotation(&proposer, &overlay, &credentials);
         let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator, &vips);
@@ -244,6 +251,7 @@ impl Mesh {
             proposer,
             overlay,
             docker,
+            containers,
             raft_condition,
             recoveries,
             shut_out: shut_out.subscribe(),
@@ -258,9 +266,10 @@ impl Mesh {
         })
     }
 
-    /// Ends every task: says goodbye to the others, hands leadership over, keeps the overlay and
-    /// dockerd running.
+    /// Ends every task: lets others have this node's virtual IPs, hands leadership over, says goodbye,
+    /// keeps the overlay and dockerd running.
     pub(crate) async fn stop(&self) {
+        self.vips.leave(self.overlay.clone()).await;
         upkeep::hand_over_leadership(&self.proposer).await;
         self.stop.cancel();
         if tokio::time::timeout(STOP_DEADLINE, self.tasks.wait())

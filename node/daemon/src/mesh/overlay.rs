@@ -15,11 +15,17 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::{Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer, VirtualIp, WallMs};
-use overlay_core::peers::{Cidr, DEFAULT_MTU, InterfacePlan, plan};
+use consensus_core::{
+    Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer, Role, VirtualIp, WallMs,
+};
+use overlay_core::{
+    mtu::OVERLAY_MTU,
+    peers::{Cidr, InterfacePlan, plan},
+};
+use overlay_filter::{ContainerBridge, Filter};
 use overlay_net::{Connection, Net};
 use overlay_wireguard::{
-    Backend, Interface, InterfaceSettings, PrefixOverlapError, PrivateKey, bring_up, check_overlap,
+    Backend, Interface, InterfaceSettings, Keyring, PrefixOverlapError, bring_up, check_overlap,
 };
 use tokio::{
     sync::watch,
@@ -30,11 +36,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     MembersRx,
     desired::prefixes,
-    forwarding::{Crossings, Forwarding},
-    greeting::greet_added,
-    leftovers::{LINKS, leftovers, remove},
+    filtering::tell,
+    greeting::{greet, to_greet},
+    leftovers::{LINKS, is_there, leftovers, remove},
     proposer::wall_now,
     views::{Following, Views},
+    wireguard_key::follow_key,
 };
 
 /// Repairs what somebody else changed on the interface.
@@ -73,12 +80,14 @@ impl OverlayStatus {
 /// The task's inputs.
 pub(crate) struct Overlay {
     pub(crate) me: NodeId,
-    pub(crate) key: PrivateKey,
+    pub(crate) keys: Arc<Keyring>,
     pub(crate) net: Net,
     /// Whether the operator lets this node help others, while it is a server.
     pub(crate) relaying: bool,
     pub(crate) views: Views,
     pub(crate) members: MembersRx,
+    /// The bridges of networks' containers here.
+    pub(crate) bridges: watch::Receiver<BTreeSet<ContainerBridge>>,
     pub(crate) status: watch::Sender<OverlayStatus>,
     pub(crate) stop: CancellationToken,
 }
@@ -87,6 +96,7 @@ pub(crate) struct Overlay {
 struct Inputs {
     view: Following,
     members: MembersRx,
+    bridges: watch::Receiver<BTreeSet<ContainerBridge>>,
     connections: watch::Receiver<BTreeMap<NodeId, Connection>>,
 }
 
@@ -105,13 +115,17 @@ struct Up {
     talked: BTreeMap<NodeId, IpAddr>,
     /// Networks behind peers that this machine routes elsewhere.
     elsewhere: BTreeSet<Cidr>,
+    /// Whether it has a new key, with which no peer has shaken hands.
+    greets_all: bool,
 }
 
 /// What this node has on its machine.
 #[derive(Default)]
 struct Machine {
     interfaces: BTreeMap<NetworkId, Up>,
-    forwarding: Forwarding,
+    filter: Filter,
+    /// Whether it was told that there are no rules.
+    unfiltered: bool,
     /// Whether it was looked for interfaces from before this daemon.
     swept: bool,
 }
@@ -122,12 +136,14 @@ impl Overlay {
         let mut inputs = Inputs {
             view: self.views.watch(),
             members: self.members.clone(),
+            bridges: self.bridges.clone(),
             connections: self.net.connections(),
         };
         let mut machine = Machine::default();
         loop {
             let (revision, agreed) = inputs.view();
             inputs.members.mark_unchanged();
+            inputs.bridges.mark_unchanged();
             inputs.connections.mark_unchanged();
             let status = self.bring_in_line(revision, &agreed, &mut machine).await;
             let settled = status.conditions.is_empty();
@@ -135,7 +151,8 @@ impl Overlay {
             let pause = if settled { REPAIR_EVERY } else { RETRY_PAUSE };
             let pause = pause.min(until_next_end(&agreed, wall_now()));
             let in_line = settled.then_some(agreed);
-            let again = self.wait(&mut inputs, in_line, Instant::now() + pause);
+            let until = Instant::now() + pause;
+            let again = self.wait(&mut inputs, &mut machine.filter, in_line, until);
             if again.await.is_break() {
                 return;
             }
@@ -147,16 +164,25 @@ impl Overlay {
     async fn wait(
         &self,
         inputs: &mut Inputs,
+        filter: &mut Filter,
         mut in_line: Option<Arc<Agreed>>,
         until: Instant,
     ) -> ControlFlow<()> {
         loop {
-            // All arms only wait for changes; everything is read anew by the caller.
+            // All arms only wait for changes; everything is read anew by the caller. The filter keeps
+            // in mind what it was told.
             let open = tokio::select! {
                 () = self.stop.cancelled() => return ControlFlow::Break(()),
                 changed = inputs.members.changed() => changed.is_ok(),
                 changed = inputs.connections.changed() => changed.is_ok(),
                 () = sleep_until(until) => true,
+                () = changed_ever(&mut inputs.bridges) => true,
+                () = filter.disturbed() => {
+                    if filter.repair().await.is_ok() {
+                        continue;
+                    }
+                    true
+                }
                 changed = inputs.view.changed() => {
                     let (revision, agreed) = inputs.view();
                     if changed.is_ok() && in_line.as_ref().is_some_and(|to| says_the_same(to, &agreed)) {
@@ -191,8 +217,21 @@ impl Overlay {
             self.sweep(agreed).await;
         }
         let interfaces = &mut machine.interfaces;
+        if let Some(row) = agreed.nodes.get(&self.me) {
+            let up = interfaces.values_mut();
+            let up = up.map(|up| (&mut up.interface, &mut up.greets_all));
+            follow_key(&self.keys, row, up, &mut status).await;
+        }
         self.take_down(agreed, interfaces).await;
-        let mut crossings = Crossings::new();
+        // Before any interface comes up: nothing passes that the rules would have dropped.
+        let host = self.filtered(agreed, wall_now());
+        let needed = host.needs_rules();
+        let known = agreed.nodes.contains_key(&self.me);
+        let filtered = match known {
+            true => machine.filter.bring_in_line(host).await,
+            // Until something is agreed, the rules of an earlier daemon stay.
+            false => Ok(()),
+        };
         for ((network_id, node), peer) in &agreed.peers {
             if *node != self.me {
                 continue;
@@ -207,8 +246,6 @@ impl Overlay {
                 Ok(backend) => {
                     status.backend = Some(backend);
                     status.up.insert(*network_id, peer.clone());
-                    let crossing = self.crossing(agreed, *network_id, network, peer, wall_now());
-                    crossings.insert(network.interface(), crossing);
                 }
                 Err(reason) => {
                     // An interface that could not be changed may still have a peer that is to go;
@@ -221,10 +258,11 @@ impl Overlay {
             }
         }
         self.observe(interfaces, &mut status).await;
-        if let Err(error) = machine.forwarding.bring_in_line(&crossings).await {
-            let (what, reason) = ("forwarding".to_owned(), with_sources(&error));
-            status.conditions.insert(what, reason);
-        }
+        let filtered = match filtered {
+            Ok(()) if known => machine.filter.switch_forwarding_on(),
+            other => other,
+        };
+        tell(filtered, needed, &mut machine.unfiltered, &mut status);
         status
     }
 
@@ -247,7 +285,7 @@ impl Overlay {
         let wanted = own.filter_map(|(id, _)| agreed.networks.get(id));
         let wanted = wanted.map(Network::interface).collect();
         for name in leftovers(Path::new(LINKS), &wanted) {
-            remove(name, self.key.clone(), PathBuf::from(RUN_FOLDER)).await;
+            remove(name, self.keys.current(), PathBuf::from(RUN_FOLDER)).await;
         }
     }
 
@@ -310,8 +348,9 @@ impl Overlay {
                 .apply(&steps)
                 .await
                 .map_err(|error| with_sources(&error))?;
-            greet_added(&steps, peer);
         }
+        let all = std::mem::take(&mut up.greets_all);
+        greet(&to_greet(&desired, &observed, all), peer);
         Ok(match up.interface.backend() {
             Backend::Kernel => "kernel",
             Backend::Userspace => "userspace",
@@ -321,13 +360,13 @@ impl Overlay {
     async fn bring_up(&self, network: &Network) -> Result<Up, String> {
         let settings = InterfaceSettings {
             name: network.interface(),
-            private_key: self.key.clone(),
+            private_key: self.keys.current(),
             listen_port: network.wireguard_port,
-            mtu: DEFAULT_MTU,
+            mtu: OVERLAY_MTU,
             run_folder: PathBuf::from(RUN_FOLDER),
             device_command: InterfaceSettings::own_device_command(),
         };
-        let mut interface = bring_up(settings).await.map_err(|error| {
+        let interface = bring_up(settings).await.map_err(|error| {
             format!(
                 "{} ({}); {}",
                 with_sources(&error),
@@ -335,18 +374,12 @@ impl Overlay {
                 error.hint()
             )
         })?;
-        if let Err(error) = interface
-            .raise_fence(&network.handle.replace('-', "_"), prefixes(network))
-            .await
-        {
-            let code = error.code();
-            tracing::warn!(%error, code, "overlay addresses are not fenced off from other interfaces");
-        }
         Ok(Up {
             interface,
             network: network.clone(),
             talked: BTreeMap::new(),
             elsewhere: BTreeSet::new(),
+            greets_all: false,
         })
     }
 
@@ -375,17 +408,21 @@ fn until_next_end(agreed: &Agreed, now: WallMs) -> Duration {
     next.map_or(Duration::MAX, |end| Duration::from_millis(end.0 - now.0))
 }
 
-/// Whether two views want the same interfaces with the same peers.
+/// Whether two views want the same interfaces with the same peers. Only servers are hubs.
 fn says_the_same(one: &Agreed, other: &Agreed) -> bool {
-    fn reached<'a>(
-        (id, node): (&'a NodeId, &'a Node),
-    ) -> (&'a NodeId, &'a [u8; 32], &'a [SocketAddr]) {
-        (id, &node.wireguard_public_key, &node.addresses)
+    type Reached<'a> = (&'a NodeId, Role, &'a [u8; 32], &'a [SocketAddr]);
+    fn reached<'a>((id, node): (&'a NodeId, &'a Node)) -> Reached<'a> {
+        (id, node.role, &node.wireguard_public_key, &node.addresses)
     }
     fn held(vip: &VirtualIp) -> (&NetworkId, &Ipv6Addr, &Option<NodeId>) {
         (&vip.network, &vip.address, &vip.holder)
     }
     one.peers == other.peers
+        && one.key_rotations == other.key_rotations
+        && one.firewalls == other.firewalls
+        && (one.nodes.values().map(|node| &node.labels))
+            .eq(other.nodes.values().map(|node| &node.labels))
+        && one.docker_hosts.keys().eq(other.docker_hosts.keys())
         && one.access_grants == other.access_grants
         && (one.virtual_ips.values().map(held)).eq(other.virtual_ips.values().map(held))
         && one.networks == other.networks
@@ -396,7 +433,7 @@ fn says_the_same(one: &Agreed, other: &Agreed) -> bool {
 /// whose interface is up had its place before whatever came later.
 async fn refuse_overlap(network: &Network) -> Result<(), String> {
     let interface = network.interface();
-    if Path::new(LINKS).join(&interface).exists() {
+    if is_there(&interface) {
         return Ok(());
     }
     let [_, ipv4] = prefixes(network);
@@ -442,6 +479,13 @@ async fn leave_elsewhere(up: &mut Up, desired: &mut InterfacePlan, present: &BTr
     }
 }
 
+/// Waits for a change; for ever, if nobody is left to make one.
+async fn changed_ever<T>(values: &mut watch::Receiver<T>) {
+    if values.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// An error and what lies behind it, on one line.
 pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -452,4 +496,42 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use consensus_core::{LifecycleClass, NetworkProfile, NodeState};
+
+    use super::*;
+
+    fn agreed(role: Role, name: &str) -> Agreed {
+        let id: String = std::iter::repeat_n('a', 44).collect();
+        let node = Node {
+            name: name.to_owned(),
+            role,
+            raft_id: None,
+            state: NodeState::Running,
+            labels: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            lifecycle_class: LifecycleClass::Persistent,
+            tmpfs_store: false,
+            network_profile: NetworkProfile::Heavyweight,
+            addresses: Vec::new(),
+            wireguard_public_key: [1; 32],
+            sealing_recipient: String::new(),
+            has_served: false,
+            joined_at: WallMs(0),
+        };
+        let mut agreed = Agreed::default();
+        let id = format!("12D3KooW{id}").parse().unwrap();
+        agreed.nodes.insert(id, node);
+        agreed
+    }
+
+    #[test]
+    fn a_change_of_role_is_not_enforced_before_the_interfaces_were_looked_at() {
+        let server = agreed(Role::Server, "n1");
+        assert!(says_the_same(&server, &agreed(Role::Server, "n2")));
+        assert!(!says_the_same(&server, &agreed(Role::Agent, "n1")));
+    }
 }

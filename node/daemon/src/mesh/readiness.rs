@@ -1,11 +1,13 @@
 //! Asks this node, for every virtual IP that it may hold, whether it is fit to.
 //!
-//! Decides nothing: how often, what, and how many failures count is agreed and `ReadinessCount`'s. A
-//! node is asked at its own overlay address. It tells the mesh when the answer changes.
+//! Decides: what is looked at besides the agreed check (that this node can hold virtual IPs at all,
+//! and that its interface has its address), and how often. How many failures count is
+//! `ReadinessCount`'s. A node is asked at its own overlay address. It tells the mesh when the answer
+//! changes.
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -18,6 +20,7 @@ use consensus_core::{
 use http_body_util::Empty;
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process_group};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -33,9 +36,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::{overlay::OverlayStatus, proposer::Proposer};
+use super::{lease::Obstacles, overlay::OverlayStatus, proposer::Proposer};
 
-/// What a candidate without a check is looked at by.
+/// How often a candidate looks at itself, whatever it is asked besides and how seldom.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The task's inputs.
@@ -43,8 +46,8 @@ pub(crate) struct Readiness {
     pub(crate) me: NodeId,
     pub(crate) proposer: Proposer,
     pub(crate) overlay: watch::Receiver<OverlayStatus>,
-    /// Why this host can hold no virtual IP at all, if so.
-    pub(crate) gateless: watch::Receiver<Option<String>>,
+    /// What keeps this node from holding virtual IPs.
+    pub(crate) obstacles: watch::Receiver<Obstacles>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -95,56 +98,106 @@ impl Readiness {
     }
 
     async fn ask_on(self: Arc<Self>, question: Question) {
-        let mut count = ReadinessCount::new();
+        let (mut place, mut answers) = (ReadinessCount::new(), ReadinessCount::new());
+        let mut obstacles = self.obstacles.clone();
         let every = question.check.as_ref().map(ReadinessCheck::interval);
         let mut ticks = interval(every.unwrap_or(LOOK_EVERY));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOOK_EVERY);
+        for times in [&mut ticks, &mut looks] {
+            times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         loop {
-            ticks.tick().await;
-            count.note(self.outcome(&question).await);
-            let agreed = self.proposer.views.view().agreed.clone();
-            let Some(row) = agreed.virtual_ips.get(&question.vip) else {
-                continue;
-            };
-            let known = row.readiness.get(&self.me);
-            let Some(news) = count.news(known) else {
-                continue;
-            };
-            // Without a check a candidate is fit that has said nothing.
-            if news.is_ok() && known.is_none() && question.check.is_none() {
-                continue;
+            let obstacle = obstacles
+                .borrow_and_update()
+                .to(question.vip)
+                .map(str::to_owned);
+            let verdict = verdict(obstacle.as_deref(), &place, &answers);
+            if let Some(verdict) = verdict {
+                self.tell(&question, verdict).await;
             }
-            let mut reason = news.err().unwrap_or_default().to_owned();
-            while reason.len() > TEXT_BYTES_MAX {
-                reason.pop();
-            }
-            tracing::info!(vip = row.name, ready = news.is_ok(), reason, "readiness");
-            let command = Command::ReportReadiness {
-                vip: question.vip,
-                ready: news.is_ok(),
-                reason,
-            };
-            if let Err(error) = self.proposer.submit(command).await {
-                tracing::debug!(vip = row.name, %error, "readiness is not told yet");
+            // All arms only wait.
+            tokio::select! {
+                _ = ticks.tick() => answers.note(self.outcome(&question).await),
+                _ = looks.tick() => place.note(self.own_address(&question).map(drop)),
+                changed = obstacles.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    async fn outcome(&self, question: &Question) -> Result<(), String> {
-        if let Some(reason) = self.gateless.borrow().clone() {
-            return Err(reason);
+    /// Tells the mesh, unless it knows.
+    async fn tell(&self, question: &Question, verdict: Result<(), &str>) {
+        let agreed = self.proposer.views.view().agreed.clone();
+        let Some(row) = agreed.virtual_ips.get(&question.vip) else {
+            return;
+        };
+        let known = row.readiness.get(&self.me).map(|known| known.ready);
+        // Without a check a candidate is fit that has said nothing.
+        let unsaid = question.check.is_none().then_some(true);
+        if known.or(unsaid) == Some(verdict.is_ok()) {
+            return;
         }
-        let up = self.overlay.borrow().up.get(&question.network).cloned();
-        let own = up.ok_or("its interface is not up")?;
+        let mut reason = verdict.err().unwrap_or_default().to_owned();
+        while reason.len() > TEXT_BYTES_MAX {
+            reason.pop();
+        }
+        tracing::info!(vip = row.name, ready = verdict.is_ok(), reason, "readiness");
+        let command = Command::ReportReadiness {
+            vip: question.vip,
+            ready: verdict.is_ok(),
+            reason,
+        };
+        if let Err(error) = self.proposer.submit(command).await {
+            tracing::debug!(vip = row.name, %error, "readiness is not told yet");
+        }
+    }
+
+    /// What the agreed check comes to now.
+    async fn outcome(&self, question: &Question) -> Result<(), String> {
         let Some(check) = &question.check else {
             return Ok(());
         };
-        let asked = ask(&check.probe, own.ipv6.into());
+        let own = self.own_address(question)?;
+        let asked = ask(&check.probe, own.into());
         match timeout(check.timeout(), asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
         }
     }
+
+    /// Where this node is in the network, if its interface has that address. The overlay's own look at
+    /// it comes seldom.
+    fn own_address(&self, question: &Question) -> Result<Ipv6Addr, String> {
+        let up = self.overlay.borrow().up.get(&question.network).cloned();
+        let own = up.ok_or("its interface is not up")?.ipv6;
+        match is_up(own) {
+            Ok(true) => Ok(own),
+            Ok(false) => Err("its interface is down".to_owned()),
+            Err(error) => Err(format!("its interface is not known: {error}")),
+        }
+    }
+}
+
+/// What it all comes to; none while that is not certain. What stands in the way is no guess, and
+/// counts at once.
+fn verdict<'a>(
+    obstacle: Option<&'a str>,
+    place: &'a ReadinessCount,
+    answers: &'a ReadinessCount,
+) -> Option<Result<(), &'a str>> {
+    if let Some(reason) = obstacle {
+        return Some(Err(reason));
+    }
+    match (place.verdict(), answers.verdict()) {
+        (Some(Err(reason)), _) | (_, Some(Err(reason))) => Some(Err(reason)),
+        (Some(Ok(())), Some(Ok(()))) => Some(Ok(())),
+        (None, _) | (_, None) => None,
+    }
+}
+
+/// Whether an interface of this machine that is up has the address. One that is down may have it too.
+fn is_up(address: Ipv6Addr) -> std::io::Result<bool> {
+    let mut interfaces = if_addrs::get_if_addrs()?.into_iter();
+    Ok(interfaces.any(|one| one.ip() == address && one.is_oper_up()))
 }
 
 async fn ask(probe: &Probe, address: IpAddr) -> Result<(), String> {
@@ -199,6 +252,7 @@ where
     }
 }
 
+/// Given up half-way, it ends the program with whatever that has started.
 async fn run(argv: &[String]) -> Result<(), String> {
     let (program, arguments) = argv.split_first().ok_or("no program is named")?;
     let mut command = tokio::process::Command::new(program);
@@ -207,11 +261,44 @@ async fn run(argv: &[String]) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .process_group(0)
         .kill_on_drop(true);
-    match command.status().await {
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return Err(format!("the program did not start: {error}")),
+    };
+    let mut group = Group::of(&child);
+    let ended = child.wait().await;
+    group.forget();
+    match ended {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the program ended with {status}")),
-        Err(error) => Err(format!("the program did not start: {error}")),
+        Err(error) => Err(format!("the program's end is not known: {error}")),
+    }
+}
+
+/// A program that has not been waited for, so that its number is nobody else's, and those that it
+/// has started. Killed when dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+
+    /// It has ended by itself.
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // All of them may have ended just now.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
     }
 }
 
@@ -267,7 +354,7 @@ impl ServerCertVerifier for Anybody {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::{io::Read as _, net::Ipv6Addr};
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -275,6 +362,62 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_counts_at_once_and_everything_else_when_it_is_certain() {
+        let count = |outcomes: &[Result<(), &str>]| {
+            let mut count = ReadinessCount::new();
+            for outcome in outcomes {
+                count.note(outcome.map_err(str::to_owned));
+            }
+            count
+        };
+        let (new, good) = (count(&[]), count(&[Ok(())]));
+        let (down, refused) = (count(&[Err("down"); 2]), count(&[Err("refused"); 2]));
+        assert_eq!(verdict(None, &new, &good), None);
+        assert_eq!(verdict(None, &good, &new), None);
+        assert_eq!(verdict(None, &good, &good), Some(Ok(())));
+        assert_eq!(verdict(None, &good, &refused), Some(Err("refused")));
+        assert_eq!(verdict(None, &down, &new), Some(Err("down")));
+        assert_eq!(verdict(Some("no gate"), &new, &new), Some(Err("no gate")));
+        assert_eq!(verdict(Some("no gate"), &good, &good), Some(Err("no gate")));
+        let once = count(&[Ok(()), Err("down")]);
+        assert_eq!(verdict(None, &once, &good), Some(Ok(())));
+    }
+
+    #[test]
+    fn only_an_address_of_an_interface_that_is_up_is_there() {
+        assert!(is_up(Ipv6Addr::LOCALHOST).unwrap());
+        assert!(!is_up("fd12::b".parse().unwrap()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_takes_too_long_is_ended_with_all_that_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        // Open for writing as long as one of the program's children lives.
+        let fifo = folder.path().join("alive");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        let script = folder.path().join("check");
+        let text = format!("(echo up; sleep 600) > {} &\nwait\n", fifo.display());
+        std::fs::write(&script, text).unwrap();
+        let script = script.display().to_string();
+        let probe = Probe::Command {
+            argv: vec!["/bin/sh".into(), script],
+        };
+        let asking = tokio::spawn(async move { ask(&probe, HERE).await });
+        let up = tokio::task::spawn_blocking(move || {
+            let mut reader = std::fs::File::open(fifo).unwrap();
+            reader.read_exact(&mut [0; 3]).map(|()| reader)
+        });
+        let mut reader = up.await.unwrap().unwrap();
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        // The end of file comes when nobody has it open for writing any more.
+        let end = tokio::task::spawn_blocking(move || reader.read_to_end(&mut Vec::new()));
+        let end = timeout(Duration::from_secs(60), end).await;
+        assert_eq!(end.unwrap().unwrap().unwrap(), 0);
+    }
 
     const HERE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     proposer::{AgreementRx, wall_now},
     replica::Replica,
-    views::{Pace, Standing, Views, after},
+    views::{Pace, Standing, StandingPlace, Views, after},
 };
 use crate::{
     config::RaftTimers,
@@ -377,6 +377,11 @@ impl Supervisor {
                     let status = status.borrow_and_update();
                     let voters = status.voters.values().cloned().collect();
                     Standing {
+                        since: StandingPlace {
+                            era: status.era.0,
+                            term: status.term,
+                            applied: status.applied.unwrap_or_default(),
+                        },
                         leader: status.leader.clone(),
                         voters,
                     }

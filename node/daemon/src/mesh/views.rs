@@ -1,6 +1,7 @@
 //! What this node knows to be agreed, from whichever source is furthest.
 //!
-//! Decides: a view replaces an older one only; a stale revision never acts. Sources are this
+//! Decides: a view replaces an older one only; a stale revision never acts. So with standings: those
+//! of several servers arrive, and one of them may still know an older leader. Sources are this
 //! node's own Raft state machine (servers), a server's pushes (agents), and the last view on disk
 //! (after a start without any server in reach).
 //!
@@ -53,10 +54,35 @@ impl View {
 /// Who leads and who votes, as far as this node knows. Not agreed state: it may lag.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Standing {
+    /// When that was so.
+    pub(crate) since: StandingPlace,
     /// The leader.
     pub(crate) leader: Option<NodeId>,
     /// The voters.
     pub(crate) voters: Vec<NodeId>,
+}
+
+/// Orders standings: a later era counts more than any term of an earlier one, a later term more than
+/// any log, for each has one leader; within a term a longer log knows later voters.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub(crate) struct StandingPlace {
+    /// How often the group was recovered.
+    pub(crate) era: u32,
+    /// Raft's term in that era.
+    pub(crate) term: u64,
+    /// How far the server had applied the log that says so.
+    pub(crate) applied: LogIndex,
 }
 
 /// The place where views, standings and events arrive and are read.
@@ -187,13 +213,15 @@ impl Views {
         });
     }
 
-    /// Takes a standing.
+    /// Takes a standing, unless there is a later one.
     pub(crate) fn set_standing(&self, standing: Standing) {
         self.standing.send_if_modified(|present| {
-            let differs = *present != standing;
-            if differs {
-                *present = standing;
+            if standing.since < present.since {
+                return false;
             }
+            let differs = present.leader != standing.leader || present.voters != standing.voters;
+            *present = standing;
+            // That the same is so for longer is no news.
             differs
         });
     }
@@ -308,6 +336,64 @@ mod tests {
         assert_eq!(views.view().revision, LogIndex(5));
         views.offer(LogIndex(6), agreed());
         assert_eq!(views.view().revision, LogIndex(6));
+    }
+
+    #[test]
+    fn a_server_that_knows_an_older_leader_does_not_override_a_newer_ones_word() {
+        let views = views();
+        let mut told = views.watch_standing();
+        let node = |letter: char| -> NodeId {
+            let rest: String = std::iter::repeat_n(letter, 44).collect();
+            format!("12D3KooW{rest}").parse().unwrap()
+        };
+        let standing = |(era, term, applied), leader, voters: &[char]| Standing {
+            since: StandingPlace {
+                era,
+                term,
+                applied: LogIndex(applied),
+            },
+            leader: Some(node(leader)),
+            voters: voters.iter().copied().map(node).collect(),
+        };
+        let mut offer = |place, leader, voters: &[char]| {
+            views.set_standing(standing(place, leader, voters));
+            let news = told.has_changed().unwrap();
+            told.mark_unchanged();
+            (views.standing().leader == Some(node(leader)), news)
+        };
+        assert_eq!(offer((0, 5, 10), 'a', &['a', 'b']), (true, true));
+        assert_eq!(
+            offer((0, 4, 99), 'b', &['a', 'b']),
+            (false, false),
+            "an older term"
+        );
+        assert_eq!(
+            offer((0, 5, 11), 'a', &['a', 'b']),
+            (true, false),
+            "nothing new"
+        );
+        assert_eq!(offer((0, 5, 12), 'a', &['a', 'c']), (true, true));
+        offer((0, 5, 11), 'a', &['a', 'b']);
+        assert_eq!(
+            views.standing().voters,
+            [node('a'), node('c')],
+            "an older log"
+        );
+        assert_eq!(
+            offer((0, 6, 11), 'b', &['b', 'c']),
+            (true, true),
+            "a newer term"
+        );
+        assert_eq!(
+            offer((1, 1, 1), 'c', &['c']),
+            (true, true),
+            "a recovered group"
+        );
+        assert_eq!(
+            offer((0, 7, 20), 'b', &['b', 'c']),
+            (false, false),
+            "the lost one"
+        );
     }
 
     #[test]

@@ -1,24 +1,26 @@
 //! What nodes tell each other about virtual IPs: who holds one, how long nobody answered at it.
 //!
 //! Decides: whose word ends this daemon in a drill (a server's, and only while this node holds what
-//! the drill is about), and when a move is over: the new holder says that its address is open.
-//! Never: who is to hold what.
+//! the drill is about), whose word makes it probe (a server's), when a move is over: the new holder
+//! says that its address is open; and how long a daemon that stops waits for others to have taken
+//! over what it holds. Never: who is to hold what.
 
-use std::{collections::BTreeSet, net::Ipv6Addr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use consensus_core::{Agreed, Epoch, NodeId, Refusal, Role, Time, VipId, VirtualIp};
 use node_api::ApiError;
-use overlay_core::membership::Condition;
 use overlay_net::Channel;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     drill::Observers,
-    lease::HeldLeases,
+    lease::{HeldLeases, Obstacles, heard, to_hand_over},
+    overlay::OverlayStatus,
     peer_wire::{PeerAnswer, PeerRequest, decode, encode, misunderstood},
     proposer::Proposer,
     vip_wire::{HeldHere, VipAnswer, VipQuestion},
@@ -30,8 +32,8 @@ const HOLDER_WITHIN: Duration = Duration::from_millis(800);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// The answer to the one who ordered the death has left by then.
 const LAST_WORD: Duration = Duration::from_millis(50);
-/// The addresses of this machine's interfaces.
-const ADDRESSES: &str = "/proc/net/if_inet6";
+/// A planned move takes some hundredths of a second. A daemon that waits in vain stops all the same.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Asks and answers.
 #[derive(Clone)]
@@ -39,6 +41,10 @@ pub(crate) struct VipDesk {
     pub(crate) proposer: Proposer,
     pub(crate) held: watch::Receiver<HeldLeases>,
     pub(crate) observers: Observers,
+    /// What keeps this node from holding any.
+    pub(crate) obstacles: watch::Receiver<Obstacles>,
+    /// Given when this daemon is about to stop.
+    pub(crate) leaving: CancellationToken,
 }
 
 /// Who has a virtual IP after a move.
@@ -64,17 +70,22 @@ impl VipDesk {
                 at_most_ms,
             } => {
                 let agreed = self.proposer.views.view().agreed.clone();
+                require_server(&agreed, from)?;
                 let row = find(&agreed, vip)?;
                 let every = Duration::from_millis(every_ms.into());
                 let at_most = Duration::from_millis(at_most_ms.into());
                 let peer = agreed.peers.get(&(row.network, self.proposer.me.clone()));
                 let place = peer.ok_or_else(|| self.no_place(&agreed, row))?.ipv6;
+                let drill = (from.clone(), drill);
                 let began = self
                     .observers
                     .begin(drill, (place, row.address), every, at_most);
                 began.await.map(VipAnswer::Observing)
             }
-            VipQuestion::Seen { drill } => self.observers.end(&drill).await.map(VipAnswer::Seen),
+            VipQuestion::Seen { drill } => {
+                let drill = (from.clone(), drill);
+                self.observers.end(&drill).await.map(VipAnswer::Seen)
+            }
             VipQuestion::Die { vip, epoch } => self.die(from, vip, epoch),
         }
     }
@@ -91,39 +102,56 @@ impl VipDesk {
     pub(crate) fn heard(&self) -> BTreeSet<NodeId> {
         let agreed = self.proposer.views.view().agreed.clone();
         let members = self.proposer.members.borrow().clone();
-        let alive = |id: &NodeId| {
-            let member = members.get(id);
-            *id == self.proposer.me
-                || member.is_some_and(|member| member.condition == Condition::Alive)
-        };
-        let nodes = agreed.nodes.keys();
-        nodes.filter(|id| alive(id)).cloned().collect()
+        heard(&agreed, &members, &self.proposer.me)
+    }
+
+    /// Before this daemon stops: waits until others have what it holds, as far as anybody can take
+    /// it, and this machine's own interfaces know.
+    pub(crate) async fn leave(&self, mut overlay: watch::Receiver<OverlayStatus>) {
+        let mut views = self.proposer.views.watch_at_once();
+        let held = |agreed: &Agreed| to_hand_over(agreed, self.heard(), &self.proposer.me);
+        let first = views.borrow_and_update().agreed.clone();
+        let begun = Instant::now();
+        let holds = held(&first).len();
+        // From here on nothing is taken any more.
+        self.leaving.cancel();
+        if holds == 0 {
+            return;
+        }
+        let over = timeout(HAND_OVER_WITHIN, async {
+            let revision = loop {
+                let view = views.borrow_and_update().clone();
+                if held(&view.agreed).is_empty() {
+                    break view.revision;
+                }
+                if views.changed().await.is_err() {
+                    return;
+                }
+            };
+            let _ = overlay.wait_for(|it| it.enforced >= revision).await;
+        });
+        let in_time = over.await.is_ok();
+        let took_ms = begun.elapsed().as_millis();
+        tracing::info!(holds, in_time, took_ms, "virtual IPs are handed over");
     }
 
     /// How this node's own lease is.
     pub(crate) fn held_here(&self, vip: VipId) -> Option<HeldHere> {
-        let (epoch, until) = self.held.borrow().get(&vip).copied()?;
-        let left = until.since(Time::from_micros(overlay_gate::now_us()));
-        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let agreed = self.proposer.views.view().agreed.clone();
-        let address = agreed.virtual_ips.get(&vip)?.address;
-        let open = left_ms > 0 && is_here(address);
+        let lease = self.held.borrow().get(&vip).copied()?;
+        let left = lease.until.since(Time::from_micros(overlay_gate::now_us()));
         Some(HeldHere {
-            epoch,
-            left_ms,
-            open,
+            epoch: lease.epoch,
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            open: lease.open,
         })
     }
 
     /// The host is left as a dead daemon leaves it: nothing is closed or told to anybody.
     fn die(&self, from: &NodeId, vip: VipId, epoch: Epoch) -> Result<VipAnswer, ApiError> {
         let agreed = self.proposer.views.view().agreed.clone();
-        let asker = agreed.nodes.get(from).map(|node| node.role);
-        if asker != Some(Role::Server) {
-            return Err(not_a_server(&agreed, from));
-        }
+        require_server(&agreed, from)?;
         let row = find(&agreed, vip)?;
-        let holds = self.held.borrow().get(&vip).map(|(epoch, _)| *epoch) == Some(epoch);
+        let holds = self.held.borrow().get(&vip).map(|lease| lease.epoch) == Some(epoch);
         if !holds || !row.is_holder(&self.proposer.me) {
             return Err(Refusal::VipNotHolder {
                 vip: row.name.clone(),
@@ -215,35 +243,52 @@ pub(super) fn find(agreed: &Agreed, vip: VipId) -> Result<&VirtualIp, Refusal> {
     })
 }
 
-/// Why no agent's word kills a daemon.
-pub(super) fn not_a_server(agreed: &Agreed, node: &NodeId) -> ApiError {
+/// No agent's word makes other nodes probe, or kills a daemon.
+pub(super) fn require_server(agreed: &Agreed, node: &NodeId) -> Result<(), ApiError> {
+    if agreed.nodes.get(node).map(|node| node.role) == Some(Role::Server) {
+        return Ok(());
+    }
     let message = format!("{} is no server", agreed.name_of(node));
-    let hint =
-        "give the command to a server's daemon: another node's daemon ends only on a server's word";
-    ApiError::new("DrillNeedsServerError", message, hint)
-}
-
-/// Whether one of this machine's interfaces has the address.
-fn is_here(address: Ipv6Addr) -> bool {
-    std::fs::read_to_string(ADDRESSES).is_ok_and(|text| lists(&text, address))
-}
-
-fn lists(text: &str, address: Ipv6Addr) -> bool {
-    let digits = hex::encode(address.octets());
-    text.lines()
-        .any(|line| line.split_whitespace().next() == Some(digits.as_str()))
+    let hint = "give the command to a server's daemon: other nodes take part in a drill only on a \
+                server's word";
+    Err(ApiError::new("DrillNeedsServerError", message, hint))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use consensus_core::{LifecycleClass, NetworkProfile, Node, NodeState, WallMs};
+
     use super::*;
 
     #[test]
-    fn an_address_is_found_in_the_kernels_list() {
-        let text = "00000000000000000000000000000001 01 80 10 80       lo\n\
-                    fd12000000000000000000000000000a 05 80 00 a0 shoal-default\n";
-        assert!(lists(text, Ipv6Addr::LOCALHOST));
-        assert!(lists(text, "fd12::a".parse().unwrap()));
-        assert!(!lists(text, "fd12::b".parse().unwrap()));
+    fn only_a_servers_word_makes_a_node_probe_or_die() {
+        let rest: String = std::iter::repeat_n('a', 44).collect();
+        let id: NodeId = format!("12D3KooW{rest}").parse().unwrap();
+        let mut agreed = Agreed::default();
+        let stranger = require_server(&agreed, &id).unwrap_err();
+        assert_eq!(stranger.code, "DrillNeedsServerError");
+        let node = Node {
+            name: "n1".into(),
+            role: Role::Agent,
+            raft_id: None,
+            state: NodeState::Running,
+            labels: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            lifecycle_class: LifecycleClass::Persistent,
+            tmpfs_store: false,
+            network_profile: NetworkProfile::Heavyweight,
+            addresses: Vec::new(),
+            wireguard_public_key: [0; 32],
+            sealing_recipient: String::new(),
+            has_served: true,
+            joined_at: WallMs(0),
+        };
+        agreed.nodes.insert(id.clone(), node);
+        let agent = require_server(&agreed, &id).unwrap_err();
+        assert_eq!(agent.message, "n1 is no server");
+        agreed.nodes.get_mut(&id).unwrap().role = Role::Server;
+        assert!(require_server(&agreed, &id).is_ok());
     }
 }

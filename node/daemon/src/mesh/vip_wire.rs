@@ -16,7 +16,7 @@ pub(crate) enum VipQuestion {
         /// Which.
         vip: VipId,
     },
-    /// Probe its address from now on, until asked what was seen.
+    /// Probe its address from now on, until asked what was seen. Done on a server's word.
     Observe {
         /// For which drill.
         drill: DrillId,
@@ -27,7 +27,7 @@ pub(crate) enum VipQuestion {
         /// The observation ends by itself after so long, in milliseconds.
         at_most_ms: u32,
     },
-    /// What was seen in that drill. Answered when the address answers again, or after a while; the
+    /// What was seen in that drill, for whoever began it. Answered when the address answers again, or after a while; the
     /// observation is over then.
     Seen {
         /// Which drill.
@@ -63,7 +63,7 @@ pub(crate) struct HeldHere {
     pub(crate) epoch: Epoch,
     /// How long it runs without another renewal, in milliseconds.
     pub(crate) left_ms: u64,
-    /// Whether the address is on its interface.
+    /// Whether the kernel's gate lets packets through.
     pub(crate) open: bool,
 }
 

@@ -37,6 +37,9 @@ const SILENCE_MAX: Duration = Duration::from_millis(1600);
 const ELECTION_MAX: Duration = Duration::from_millis(1200);
 /// Servers followed at once.
 const FOLLOWED: usize = 2;
+/// The whole state of a large mesh on a slow link. Who takes longer to read what is pushed is no
+/// follower any more, and must not be held on to: by then it has left for another server.
+const PUSH_WITHIN: Duration = Duration::from_secs(10);
 /// Opening a stream to a server.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two rounds over all servers.
@@ -108,7 +111,7 @@ async fn push(
             events: new_events,
             standing: standing.borrow_and_update().clone(),
         };
-        stream.send(encode(&push)).await.map_err(|_| "gone")?;
+        read_by_subscriber(stream.send(encode(&push))).await?;
         // All arms only wait; what they wait for is read anew above.
         tokio::select! {
             changed = view.changed() => changed.map_err(|_| "stopping")?,
@@ -117,6 +120,17 @@ async fn push(
             () = sleep(KEEPALIVE) => {}
         }
         sleep(COALESCE).await;
+    }
+}
+
+/// Waits until a push is taken, and not for ever.
+async fn read_by_subscriber<E>(
+    sending: impl Future<Output = Result<(), E>>,
+) -> Result<(), &'static str> {
+    match timeout(PUSH_WITHIN, sending).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err("gone"),
+        Err(_) => Err("does not read"),
     }
 }
 
@@ -316,5 +330,20 @@ impl Follower {
         let view = self.views.view();
         let node = view.agreed.nodes.get(&self.me);
         node.is_some_and(|node| node.raft_id.is_some()) && keeps_up(&self.agreement)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_does_not_read_holds_a_push_for_a_while_only() {
+        let begun = tokio::time::Instant::now();
+        let never = std::future::pending::<Result<(), ()>>();
+        assert_eq!(read_by_subscriber(never).await, Err("does not read"));
+        assert_eq!(begun.elapsed(), PUSH_WITHIN);
+        assert_eq!(read_by_subscriber(async { Err(()) }).await, Err("gone"));
+        assert_eq!(read_by_subscriber(async { Ok::<_, ()>(()) }).await, Ok(()));
     }
 }

@@ -3,11 +3,12 @@
 //! Decides nothing: each method starts the tasks of one concern with only what they use, and gives
 //! back what others need of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use consensus_core::{MeshId, RaftId, Time};
 use consensus_raft::{Agreement, Lane};
 use overlay_core::membership::{Membership as Core, Record, Settings as MembershipSettings};
+use overlay_filter::ContainerBridge;
 use overlay_net::{
     Channel, Credentials, Incoming, Net,
     membership::{Inputs, LocalAddresses, Members, Roster},
@@ -18,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Gossip, Host, MembersRx,
     clock::Clock,
+    containers::Containers,
     desk,
     desk::Desk,
     docker,
@@ -27,7 +29,7 @@ use super::{
     intermediate::IntermediateKeeper,
     issuer::{IssuerDesk, IssuerRx},
     leader,
-    lease::{HeldLeases, Leases},
+    lease::{HeldLeases, Leases, Obstacles},
     overlay::{Overlay, OverlayStatus},
     proposer::{AgreementRx, Proposer},
     readiness::Readiness,
@@ -38,6 +40,7 @@ use super::{
     views::Views,
     vip_desk::VipDesk,
     watch, ways,
+    wireguard_key::KeyKeeper,
 };
 use crate::data_dir::Membership;
 
@@ -216,12 +219,13 @@ impl Wiring {
     ) -> VipDesk {
         let streams = incoming.take_streams(Channel::Lease).expect("taken once");
         let (held, held_leases) = channel::channel(HeldLeases::new());
-        let (gateless_tx, gateless) = channel::channel(None);
+        let (obstacles_tx, obstacles) = channel::channel(Obstacles::default());
+        let leaving = CancellationToken::new();
         let readiness = Readiness {
             me: self.host.me(),
             proposer: proposer.clone(),
             overlay: overlay.clone(),
-            gateless,
+            obstacles: obstacles.clone(),
             stop: self.stop.clone(),
         };
         self.track("readiness", readiness.run());
@@ -233,7 +237,8 @@ impl Wiring {
             members: proposer.members.clone(),
             streams,
             held,
-            gateless: gateless_tx,
+            obstacles: obstacles_tx,
+            leaving: leaving.clone(),
             beside: tokio::runtime::Handle::current(),
             stop: self.stop.clone(),
         };
@@ -242,6 +247,8 @@ impl Wiring {
             proposer: proposer.clone(),
             held: held_leases,
             observers: Observers::default(),
+            obstacles,
+            leaving,
         }
     }
 
@@ -283,7 +290,8 @@ impl Wiring {
         issuer
     }
 
-    /// What is in force here, and the root's replacement, which waits for it everywhere.
+    /// What is in force here, and the replacement of the root and of this node's WireGuard key, which
+    /// wait for it everywhere.
     pub(super) fn rotation(
         &self,
         proposer: &Proposer,
@@ -300,6 +308,12 @@ impl Wiring {
             enforced: enforced.clone(),
             credentials: credentials.subscribe(),
         };
+        let keeper = KeyKeeper {
+            keys: self.host.wireguard.clone(),
+            proposer: proposer.clone(),
+            enforced: enforced.clone(),
+        };
+        self.spawn("wireguard key", keeper.run());
         (enforced, rotator)
     }
 
@@ -355,15 +369,18 @@ impl Wiring {
     ) -> (
         channel::Receiver<OverlayStatus>,
         channel::Receiver<DockerStatus>,
+        channel::Receiver<Vec<String>>,
     ) {
         let (status, overlay) = channel::channel(OverlayStatus::default());
+        let (container_bridges, bridges) = channel::channel(BTreeSet::new());
         let overlay_task = Overlay {
             me: proposer.me.clone(),
-            key: self.host.wireguard.clone(),
+            keys: self.host.wireguard.clone(),
             net: self.net.clone(),
             relaying: self.host.config.relay,
             views: self.views.clone(),
             members: proposer.members.clone(),
+            bridges,
             status,
             stop: self.stop.clone(),
         };
@@ -377,6 +394,40 @@ impl Wiring {
             stop: self.stop.clone(),
         };
         self.track("docker", docker_task.run());
-        (overlay, docker)
+        let containers = self.containers(proposer, &overlay, &docker, container_bridges);
+        (overlay, docker, containers)
+    }
+
+    /// The networks of this node's containers, and their names.
+    fn containers(
+        &self,
+        proposer: &Proposer,
+        overlay: &channel::Receiver<OverlayStatus>,
+        docker: &channel::Receiver<DockerStatus>,
+        bridges: channel::Sender<BTreeSet<ContainerBridge>>,
+    ) -> channel::Receiver<Vec<String>> {
+        let (names, service) = channel::channel(overlay_names::Service::default());
+        let (conditions, unheard) = channel::channel(overlay_names::Conditions::new());
+        let server = overlay_names::Server {
+            service,
+            conditions,
+            stop: self.stop.clone(),
+        };
+        self.track("names", server.run());
+        let (status, containers) = channel::channel(Vec::new());
+        let task = Containers {
+            me: proposer.me.clone(),
+            views: self.views.clone(),
+            members: proposer.members.clone(),
+            overlay: overlay.clone(),
+            docker: docker.clone(),
+            bridges,
+            names,
+            unheard,
+            status,
+            stop: self.stop.clone(),
+        };
+        self.track("containers", task.run());
+        containers
     }
 }

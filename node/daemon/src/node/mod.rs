@@ -24,6 +24,7 @@ use crate::{
     machine,
     mesh::{
         Connected, Host, Mesh, Start,
+        lease::begin_records,
         views::{View, Views},
     },
     token::Token,
@@ -144,6 +145,7 @@ impl Node {
             chain: chain.iter().map(hex::encode).collect(),
             generation: 1,
         };
+        begin_records(data)?;
         data.set_membership(&membership)?;
         let mut joined = self.joined(&view.agreed)?;
         joined.recovery_key = recovery_key;
@@ -238,7 +240,7 @@ impl Node {
                 .unwrap_or_else(|| machine::is_in_memory(self.host.data.root())),
             network_profile: profile,
             addresses: self.first_addresses(toward),
-            wireguard_public_key: *self.host.wireguard.public().as_bytes(),
+            wireguard_public_key: *self.host.wireguard.current().public().as_bytes(),
             sealing_recipient: self.host.authority.sealing_key()?.recipient(),
         })
     }

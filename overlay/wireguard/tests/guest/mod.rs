@@ -39,7 +39,7 @@ const PROGRAMS: [&str; 14] = [
 ];
 
 /// Modules with what they depend on are found by name.
-const MODULES: [&str; 4] = ["wireguard", "veth", "bridge", "nf_tables"];
+const MODULES: [&str; 5] = ["wireguard", "veth", "bridge", "nf_tables", "nft_ct"];
 
 /// The guest is given up after so many seconds; it takes a quarter of that.
 const SECONDS_MAX: u32 = 240;

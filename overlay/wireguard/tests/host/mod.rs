@@ -306,6 +306,15 @@ impl Pinged {
         let text = String::from_utf8_lossy(&self.0.stdout);
         assert!(text.contains(" 0% packet loss"), "{text}{:?}", self.0);
     }
+
+    /// The share of packets without an answer.
+    #[track_caller]
+    pub(crate) fn lost_percent(&self) -> f64 {
+        let text = String::from_utf8_lossy(&self.0.stdout);
+        let (before, _) = text.split_once("% packet loss").unwrap();
+        let number = before.rsplit(' ').next().unwrap();
+        number.parse().unwrap()
+    }
 }
 
 /// Cargo builds examples beside the tests when it tests the whole package, and only then.

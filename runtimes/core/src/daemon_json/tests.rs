@@ -22,6 +22,7 @@ fn merge(overrides: &[Override]) -> Result<Value, MergeError> {
         layout: &layout,
         listen: "fd00:5::1".parse().unwrap(),
         mtu: None,
+        dns: &[],
     };
     merged(&base, overrides)
 }

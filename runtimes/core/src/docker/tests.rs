@@ -282,6 +282,54 @@ fn layout() -> HostLayout {
     }
 }
 
+#[test]
+fn the_hosts_resolvers_stand_behind_our_own_and_restart_nothing_when_they_change() {
+    let with = |own: &str, fallback: &[&str]| Desired {
+        dns: Some(Dns {
+            own: own.parse().unwrap(),
+            fallback: fallback.iter().map(|text| text.parse().unwrap()).collect(),
+        }),
+        ..desired()
+    };
+    let asked = with(
+        "10.43.0.1",
+        &["192.0.2.1", "10.43.0.1", "192.0.2.2", "192.0.2.3"],
+    );
+    let files = wanted_files(&asked);
+    let document: Value = serde_json::from_str(&files.daemon_json).unwrap();
+    assert_eq!(
+        document["dns"],
+        json!(["10.43.0.1", "192.0.2.1", "192.0.2.2"])
+    );
+    let mut observed = ready();
+    observed.files = Some(files.clone());
+    observed.daemon = Daemon::Ours {
+        pid: 42,
+        started_with: Some(files),
+        answers: Some("20.10.24".into()),
+    };
+    let moved = with("10.43.0.1", &["198.51.100.1"]);
+    assert_eq!(plan_of(&moved, &observed).step, None);
+    // A restart for another reason takes them up; so does an address of our own.
+    let renewed = Desired {
+        certificate: Some(IssuedCertificate {
+            chain_pem: "next".into(),
+            ..certificate(CSR)
+        }),
+        ..moved
+    };
+    for (desired, servers) in [
+        (renewed, json!(["10.43.0.1", "198.51.100.1"])),
+        (with("10.43.9.1", &[]), json!(["10.43.9.1"])),
+    ] {
+        let Some(Step::WriteConfig(files)) = plan_of(&desired, &observed).step else {
+            panic!("nothing is written")
+        };
+        let document: Value = serde_json::from_str(&files.daemon_json).unwrap();
+        assert_eq!(document["dns"], servers);
+    }
+}
+
 fn desired() -> Desired {
     Desired {
         assigned: true,
@@ -293,6 +341,7 @@ fn desired() -> Desired {
         certificate: Some(certificate(CSR)),
         overrides: Vec::new(),
         mtu: None,
+        dns: None,
     }
 }
 
@@ -347,10 +396,12 @@ fn ready() -> Observed {
 
 fn wanted_files(desired: &Desired) -> ConfigFiles {
     let layout = layout();
+    let dns = desired.dns.as_ref().map(|dns| dns.servers(None));
     let base = Base {
         layout: &layout,
         listen: desired.listen.unwrap().ipv6,
         mtu: None,
+        dns: &dns.unwrap_or_default(),
     };
     let certificate = desired.certificate.as_ref().unwrap();
     ConfigFiles {

@@ -89,6 +89,8 @@ pub struct ContainerSpec {
     pub environment: Vec<String>,
     /// What happens when it ends.
     pub restart: RestartPolicy,
+    /// The network of Docker that it is in; Docker's own bridge when absent.
+    pub network: Option<String>,
 }
 
 /// Values of environment variables are often secrets.
@@ -99,6 +101,7 @@ impl fmt::Debug for ContainerSpec {
             .field("name", &self.name)
             .field("ports", &self.ports)
             .field("restart", &self.restart)
+            .field("network", &self.network)
             .finish_non_exhaustive()
     }
 }
@@ -308,6 +311,7 @@ pub(super) fn create_body(
         host_config: Some(HostConfig {
             port_bindings: Some(bindings),
             restart_policy: Some(restart_policy(spec.restart)),
+            network_mode: spec.network.clone(),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()

@@ -238,6 +238,7 @@ impl Host {
             certificate: None,
             overrides: Vec::new(),
             mtu: None,
+            dns: None,
         }
     }
 

@@ -5,7 +5,10 @@
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::{Number, Source};
+use super::{
+    Number, Source,
+    keys::{Keys, there},
+};
 use crate::{
     fault::{Disk, Fault, Nodes, What},
     random::Span,
@@ -61,25 +64,50 @@ enum DiskFile {
     Lost,
 }
 
+impl Kind {
+    /// Its name.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Kill => "kill",
+            Self::Leave => "leave",
+            Self::Stall => "stall",
+            Self::SlowDisk => "slow_disk",
+            Self::CutOneWay => "cut_one_way",
+            Self::Cut => "cut",
+            Self::Flap => "flap",
+            Self::Loss => "loss",
+            Self::Delay => "delay",
+            Self::RollingRestart => "rolling_restart",
+            Self::Churn => "churn",
+            Self::Forge => "forge",
+            Self::Storm => "storm",
+        }
+    }
+}
+
 /// Reads one fault and remembers which keys were of use.
 struct Reader<'a> {
     file: &'a FaultFile,
-    source: Source<'a>,
-    used: Vec<&'static str>,
+    keys: Keys<'a>,
 }
 
 impl FaultFile {
     pub(super) fn read(&self, source: Source<'_>) -> Result<Fault, ScenarioError> {
         let mut reader = Reader {
             file: self,
-            source,
-            used: vec!["at_s", "for_s"],
+            keys: Keys::new(
+                source,
+                self.kind.span().start,
+                self.kind.get_ref().name(),
+                &["at_s", "for_s"],
+            ),
         };
         let what = reader.what()?;
         let at = source.seconds_or(self.at_s.as_ref(), "at_s", std::time::Duration::ZERO)?;
         let lasts = self.for_s.as_ref();
         let lasts = lasts.map(|lasts| source.seconds(lasts, "for_s"));
-        reader.refuse_surplus()?;
+        reader.keys.refuse_surplus(&self.present())?;
         let fault = Fault {
             at,
             lasts: lasts.transpose()?,
@@ -90,7 +118,7 @@ impl FaultFile {
             Kind::Crash | Kind::Kill | Kind::Leave | Kind::RollingRestart
         );
         if fault.lasts.is_none() && !ends {
-            return Err(reader.missing("for_s"));
+            return Err(reader.keys.missing("for_s"));
         }
         Ok(fault)
     }
@@ -111,8 +139,7 @@ impl FaultFile {
             ("up_s", self.up_s.is_some()),
             ("count", self.count.is_some()),
         ];
-        let there = keys.into_iter().filter(|(_, there)| *there);
-        there.map(|(key, _)| key).collect()
+        there(&keys)
     }
 }
 
@@ -154,7 +181,7 @@ impl Reader<'_> {
             }
             Kind::Loss => {
                 let (from, to) = self.sides()?;
-                let ppm = self.percent()?;
+                let ppm = self.keys.percent(self.file.percent.as_ref())?;
                 What::Loss { from, to, ppm }
             }
             Kind::Delay => {
@@ -184,74 +211,22 @@ impl Reader<'_> {
         })
     }
 
-    fn kind(&self) -> &'static str {
-        match self.file.kind.get_ref() {
-            Kind::Crash => "crash",
-            Kind::Kill => "kill",
-            Kind::Leave => "leave",
-            Kind::Stall => "stall",
-            Kind::SlowDisk => "slow_disk",
-            Kind::CutOneWay => "cut_one_way",
-            Kind::Cut => "cut",
-            Kind::Flap => "flap",
-            Kind::Loss => "loss",
-            Kind::Delay => "delay",
-            Kind::RollingRestart => "rolling_restart",
-            Kind::Churn => "churn",
-            Kind::Forge => "forge",
-            Kind::Storm => "storm",
-        }
-    }
-
-    fn line(&self) -> usize {
-        self.source.line(self.file.kind.span().start)
-    }
-
-    fn missing(&self, key: &'static str) -> ScenarioError {
-        ScenarioError::Missing {
-            line: self.line(),
-            kind: self.kind(),
-            key,
-        }
-    }
-
-    fn need<'v, T>(
-        &mut self,
-        key: &'static str,
-        value: Option<&'v T>,
-    ) -> Result<&'v T, ScenarioError> {
-        self.used.push(key);
-        value.ok_or_else(|| self.missing(key))
-    }
-
-    fn refuse_surplus(&self) -> Result<(), ScenarioError> {
-        let present = self.file.present();
-        match present.into_iter().find(|key| !self.used.contains(key)) {
-            Some(key) => Err(ScenarioError::Surplus {
-                line: self.line(),
-                kind: self.kind(),
-                key,
-            }),
-            None => Ok(()),
-        }
-    }
-
     fn nodes(&mut self) -> Result<Nodes, ScenarioError> {
         let file = self.file;
-        let value = self.need("nodes", file.nodes.as_ref())?;
+        let value = self.keys.need("nodes", file.nodes.as_ref())?;
         self.set("nodes", value)
     }
 
     fn sides(&mut self) -> Result<(Nodes, Nodes), ScenarioError> {
         let file = self.file;
-        let from = self.need("from", file.from.as_ref())?;
+        let from = self.keys.need("from", file.from.as_ref())?;
         let from = self.set("from", from)?;
-        self.used.push("to");
+        self.keys.uses("to");
         let to = file.to.as_ref();
         let to = to.map_or(Ok(Nodes::Others), |to| self.set("to", to))?;
         if is_relative(&from) {
             return Err(ScenarioError::Value {
-                line: self.line(),
+                line: self.keys.line(),
                 key: "from",
                 value: "said in terms of `to`".into(),
                 rule: "a set of its own; say `to` in terms of it",
@@ -261,22 +236,13 @@ impl Reader<'_> {
     }
 
     fn set(&self, key: &'static str, value: &Spanned<Value>) -> Result<Nodes, ScenarioError> {
-        let wrong = || self.source.wrong(value, key, NODES_RULE);
+        let wrong = || self.keys.source.wrong(value, key, NODES_RULE);
         let index = |number: i64| usize::try_from(number).map_err(|_| wrong());
         let nodes = match value.get_ref() {
             Value::Integer(count) if *count > 0 => Nodes::Count(index(*count)?),
-            Value::Array(items) if !items.is_empty() => {
-                let numbers = items.iter().map(|item| item.as_integer().ok_or_else(wrong));
-                let mut indices = numbers
-                    .map(|number| number.and_then(index))
-                    .collect::<Result<Vec<_>, _>>()?;
-                indices.sort_unstable();
-                indices.dedup();
-                Nodes::Index(indices)
-            }
+            Value::Array(_) => Nodes::Index(Keys::indices(value.get_ref()).ok_or_else(wrong)?),
             Value::String(text) => named(text).ok_or_else(wrong)?,
             Value::Integer(_)
-            | Value::Array(_)
             | Value::Float(_)
             | Value::Boolean(_)
             | Value::Datetime(_)
@@ -289,7 +255,7 @@ impl Reader<'_> {
     }
 
     fn disk(&mut self) -> Disk {
-        self.used.push("disk");
+        self.keys.uses("disk");
         match self.file.disk {
             Some(DiskFile::Lost) => Disk::Lost,
             Some(DiskFile::Kept) | None => Disk::Kept,
@@ -301,8 +267,8 @@ impl Reader<'_> {
         key: &'static str,
         value: Option<&[Number; 2]>,
     ) -> Result<Span, ScenarioError> {
-        let value = self.need(key, value)?;
-        self.source.span_ms(value, key)
+        let value = self.keys.need(key, value)?;
+        self.keys.source.span_ms(value, key)
     }
 
     fn span_s(
@@ -310,44 +276,46 @@ impl Reader<'_> {
         key: &'static str,
         value: Option<&[Number; 2]>,
     ) -> Result<Span, ScenarioError> {
-        let value = self.need(key, value)?;
-        let span = self.source.span(value, key, 1.0)?;
+        let value = self.keys.need(key, value)?;
+        let span = self.keys.source.span(value, key, 1.0)?;
         if span.min.is_zero() {
-            return Err(self.source.wrong(&value[0], key, "longer than nothing"));
+            return Err(self
+                .keys
+                .source
+                .wrong(&value[0], key, "longer than nothing"));
         }
         Ok(span)
     }
 
     fn every_ms(&mut self) -> Result<std::time::Duration, ScenarioError> {
         let file = self.file;
-        let value = self.need("every_ms", file.every_ms.as_ref())?;
-        let every = self.source.millis(value, "every_ms")?;
+        let value = self.keys.need("every_ms", file.every_ms.as_ref())?;
+        let every = self.keys.source.millis(value, "every_ms")?;
         if every.is_zero() {
-            return Err(self.source.wrong(value, "every_ms", "longer than nothing"));
+            return Err(self
+                .keys
+                .source
+                .wrong(value, "every_ms", "longer than nothing"));
         }
         Ok(every)
     }
 
     fn up(&mut self) -> Result<std::time::Duration, ScenarioError> {
         let file = self.file;
-        let value = self.need("up_s", file.up_s.as_ref())?;
-        let up = self.source.seconds(value, "up_s")?;
+        let value = self.keys.need("up_s", file.up_s.as_ref())?;
+        let up = self.keys.source.seconds(value, "up_s")?;
         if up.is_zero() {
-            return Err(self.source.wrong(value, "up_s", "longer than nothing"));
+            return Err(self.keys.source.wrong(value, "up_s", "longer than nothing"));
         }
         Ok(up)
     }
 
-    fn percent(&mut self) -> Result<u32, ScenarioError> {
-        let file = self.file;
-        let value = self.need("percent", file.percent.as_ref())?;
-        self.source.ppm(value, "percent")
-    }
-
     fn count(&mut self) -> Result<usize, ScenarioError> {
         let file = self.file;
-        let value = self.need("count", file.count.as_ref())?;
-        self.source.whole(value, "count", 1..=100, "from 1 to 100")
+        let value = self.keys.need("count", file.count.as_ref())?;
+        self.keys
+            .source
+            .whole(value, "count", 1..=100, "from 1 to 100")
     }
 }
 

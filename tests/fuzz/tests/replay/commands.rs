@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use consensus_core::{
     Applied, Command, DEFAULT_IPV4_PREFIX, Enrolment, Envelope, Epoch, LeaseProfile,
-    LifecycleClass, LogIndex, Mesh, MeshId, NetworkId, NetworkProfile, NodeId, NodeState,
-    ReadinessCheck, RequestId, Role, State, TokenId, VipId, WallMs, apply, wire::v1 as wire,
+    LifecycleClass, LogIndex, Mesh, MeshId, NetworkId, NetworkProfile, NewRule, NodeId, NodeState,
+    ReadinessCheck, RequestId, Role, RuleEnd, RuleNumber, RulePlace, RuleProtocol, State, TokenId,
+    Verdict, VipId, WallMs, apply, wire::v1 as wire,
 };
 use consensus_core::{
     CertificateProfile, CertificateRecord, FoundingAuthority, Holder, LeafFingerprint,
@@ -79,6 +80,7 @@ fn commands() -> Vec<(u32, Command)> {
         LogIndex(1 + commands.len() as u64),
     );
     commands.extend(commands_of_a_virtual_ip(vip));
+    commands.extend(commands_of_a_firewall());
     commands
 }
 
@@ -145,6 +147,38 @@ fn commands_of_a_virtual_ip(vip: VipId) -> Vec<(u32, Command)> {
         create, says, release, assign, measured, wish, begin, finish, candidates, check,
     ];
     commands.map(|command| (1, command)).into()
+}
+
+/// One rule that stays, one that goes, and one that is refused.
+fn commands_of_a_firewall() -> Vec<(u32, Command)> {
+    let rule = NewRule {
+        network: "default".into(),
+        from: RuleEnd::Label {
+            key: "zone".into(),
+            value: "a".into(),
+        },
+        to: RuleEnd::Node("n1".into()),
+        protocol: RuleProtocol::Tcp,
+        ports: vec!["80".parse().unwrap(), "8000-8100".parse().unwrap()],
+        verdict: Verdict::Deny,
+        place: RulePlace::Priority(100),
+    };
+    let before = NewRule {
+        from: RuleEnd::Prefix("10.0.0.0/8".parse().unwrap()),
+        place: RulePlace::Before(RuleNumber(1)),
+        ..rule.clone()
+    };
+    let unknown = NewRule {
+        to: RuleEnd::Node("n9".into()),
+        ..rule.clone()
+    };
+    let gone = Command::RemoveFirewallRule {
+        network: "default".into(),
+        rule: RuleNumber(1),
+    };
+    let added = [rule, before, unknown].map(Command::AddFirewallRule);
+    let commands = added.into_iter().chain([gone]);
+    commands.map(|command| (1, command)).collect()
 }
 
 fn commands_of_a_mesh() -> Vec<(u32, Command)> {

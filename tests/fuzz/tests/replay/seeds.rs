@@ -392,6 +392,18 @@ fn vip_shapes() -> Seeds {
     ]
 }
 
+fn firewall_shapes() -> Seeds {
+    let request = json!({"from": "label:zone=a", "to": "node:n1", "protocol": "tcp",
+        "ports": ["80", "8000-8100"], "verdict": "deny", "priority": null, "before": 1});
+    let view = json!({"network": "default", "default": "deny", "rules": [{"number": 1,
+        "priority": 100, "from": "any", "to": "node:n1", "protocol": "any", "ports": [],
+        "verdict": "allow"}]});
+    vec![
+        chosen(28, "firewall-rule-request", request),
+        chosen(29, "firewall", view),
+    ]
+}
+
 fn api_seeds() -> Vec<(&'static str, Seeds)> {
     let event = json!({"index": 9, "time": "2026-01-01T00:00:00.123Z", "kind": "node.joined",
         "node": "n2", "payload": {"role": "agent"}});
@@ -426,6 +438,7 @@ fn api_seeds() -> Vec<(&'static str, Seeds)> {
             ]
             .into_iter()
             .chain(vip_shapes())
+            .chain(firewall_shapes())
             .collect(),
         ),
         ("api_error", texts(&[("error", &refusal)])),

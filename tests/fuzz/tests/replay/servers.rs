@@ -125,7 +125,8 @@ fn peer_messages() -> Seeds {
     let token = TokenId::from_bytes([4; 16]);
     let join = (0_u8, token, [9_u8; 32], &csr, enrolment(2));
     let admitted = [&message(3, &(&chain, LogIndex(9)))[..], agreed].concat();
-    let standing = (Some(id(1)), vec![id(1), id(2)]);
+    let since = (3_u32, 7_u64, LogIndex(9));
+    let standing = (since, Some(id(1)), vec![id(1), id(2)]);
     let push = [
         &message(5, &(LogIndex(9), 1_u8))[..],
         agreed,

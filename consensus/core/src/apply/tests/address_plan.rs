@@ -239,7 +239,7 @@ fn a_network_changes_its_routing_and_gives_up_a_prefix() {
     let change = NetworkChange {
         routing_mode: Some(RoutingMode::Hub),
         pod_subnet_prefix: Some(PrefixChange::Clear),
-        container_subnet_prefix: None,
+        ..NetworkChange::default()
     };
     let set = Command::SetNetwork {
         network: "blue".into(),

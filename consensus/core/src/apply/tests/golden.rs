@@ -3,7 +3,7 @@
 //! Each digest is the beginning of BLAKE3 over the encoding. A deliberate change is a new wire
 //! version, never a new digest of an old one.
 
-use super::{access_grants, virtual_ips, world::*};
+use super::{access_grants, firewalls, virtual_ips, wireguard_keys, world::*};
 use crate::{
     Applied, Command, DockerPhase, Done, Envelope, ExpiringCertificate, NodeState, OperatorRole,
     Refusal, RequestId, Revocation, Role, RotationStep, TokenId, WallMs, wire::v1,
@@ -11,14 +11,15 @@ use crate::{
 
 /// What each value was called and the digest of its bytes.
 const GOLDEN: &[(&str, &str)] = &[
-    ("state empty", "cc2c5d5c11e3eebb"),
-    ("state", "4ce44c4c6e7920ea"),
-    ("agreed", "91e4b2b9d1325988"),
+    ("state empty", "9e3a5cdeaf8d0c2f"),
+    ("state", "489d4490280502ce"),
+    ("agreed", "2899eecd48547b12"),
     ("event", "b3d409198b9ba00f"),
     ("done", "396eab8ebe8b2247"),
     ("done admitted", "2c1b5b6e42a84fdf"),
     ("done servers", "9dda8bec6203e322"),
     ("done revoked", "87e763471ff727c0"),
+    ("done rule added", "a85fb6f6a482160d"),
     ("NoMeshError", "44c659d145ea5700"),
     ("MeshExistsError", "8b3fa04ee7d87e14"),
     ("BootstrapTokenUnknownError", "545b4fcc799f551b"),
@@ -80,6 +81,10 @@ const GOLDEN: &[(&str, &str)] = &[
     ("AccessGrantCollisionError", "42df2a454f93a1f9"),
     ("AccessGrantKeyTakenError", "f51d90b148023f80"),
     ("AccessGrantUsesPeerError", "511e980281b4300d"),
+    ("KeyRotationUnderWayError", "29df00e2af7e2279"),
+    ("KeyInDevicesError", "0095bf7b6bf28bc5"),
+    ("KeyNotAnnouncedError", "8e3dc6923c351f66"),
+    ("FirewallRuleNotFoundError", "afaa46a21938e997"),
     ("report_docker assigned", "a68be66f33e88309"),
     ("report_docker installing", "b3ee3c884c8d2fbd"),
     ("report_docker wants_cert", "66ca04e9c0b9f3eb"),
@@ -120,7 +125,7 @@ const GOLDEN: &[(&str, &str)] = &[
     ("unregister_docker", "d0aad7c89a9081c6"),
     ("create_network", "0b0c6001b4b485cd"),
     ("delete_network", "35bf0698cedcc0d6"),
-    ("set_network", "02efa47c506ae828"),
+    ("set_network", "19cb78f13596e542"),
     ("set_peer", "92c2cc549c0db740"),
     ("create_vip", "b1dfec0d95d4e31f"),
     ("delete_vip", "6fcb82e70a397cc2"),
@@ -138,6 +143,11 @@ const GOLDEN: &[(&str, &str)] = &[
     ("suspend_grant", "0b650a669f6c8cd0"),
     ("resume_grant", "871cf6928484ce4b"),
     ("revoke_grant", "66457ce6a414d046"),
+    ("rotate_wireguard_key", "413f65b43bf632bd"),
+    ("announce_wireguard_key", "ba14beef40a37785"),
+    ("take_wireguard_key", "4152c224f2820b8a"),
+    ("add_firewall_rule", "ff83d46de82a3bb5"),
+    ("remove_firewall_rule", "18755c7d47bf2319"),
 ];
 
 #[test]
@@ -228,6 +238,9 @@ pub(super) fn full_state() -> World {
     with_virtual_ip(&mut world);
     world.ok(1, access_grants::grant("ann", 20));
     world.ok(1, access_grants::suspend());
+    world.ok(1, wireguard_keys::rotate(2));
+    world.ok(2, wireguard_keys::announce(21));
+    world.ok(1, firewalls::commands().swap_remove(0));
     world.begin_rotation(1);
     world
 }
@@ -257,6 +270,12 @@ fn golden_values() -> Vec<(String, Vec<u8>)> {
         named("done admitted", Ok(Done::Admitted { role: Role::Agent })),
         named("done servers", Ok(Done::Servers { count: 2 })),
         named("done revoked", Ok(Done::Revoked { count: 2 })),
+        named(
+            "done rule added",
+            Ok(Done::RuleAdded {
+                number: crate::RuleNumber(2),
+            }),
+        ),
     ]);
     values.extend(refusals().into_iter().map(|refusal| {
         let name = refusal.code();
@@ -341,6 +360,8 @@ pub(super) fn commands() -> Vec<Command> {
     commands.extend(commands_of_virtual_ips());
     commands.extend(commands_of_leases());
     commands.extend(commands_of_access_grants());
+    commands.extend(wireguard_keys::commands());
+    commands.extend(firewalls::commands());
     commands
 }
 
@@ -436,6 +457,7 @@ fn commands_of_networks() -> Vec<Command> {
                 routing_mode: Some(crate::RoutingMode::Hub),
                 pod_subnet_prefix: Some(crate::PrefixChange::Clear),
                 container_subnet_prefix: prefix("10.44.0.0/16").map(crate::PrefixChange::Set),
+                firewall_default: Some(crate::Verdict::Deny),
             },
         },
         Command::SetPeer {
@@ -521,6 +543,8 @@ pub(super) fn refusals() -> Vec<Refusal> {
     refusals.extend(refusals_of_networks());
     refusals.extend(refusals_of_virtual_ips());
     refusals.extend(refusals_of_access_grants());
+    refusals.extend(wireguard_keys::refusals());
+    refusals.extend(firewalls::refusals());
     refusals
 }
 

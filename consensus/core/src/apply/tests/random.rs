@@ -200,6 +200,7 @@ fn command_of((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Comma
             node: id(n),
             silent: c % 2 == 0,
         },
+        13 | 14 if b % 32 == 0 => firewall_command((c, e), n),
         13 | 14 if b % 4 == 3 => grant_command((b, c, e), n, world),
         13 | 14 if b % 4 != 0 => network_command((b, c, e), n, world),
         13 => attach(n),
@@ -238,6 +239,44 @@ fn grant_command((b, c, e): (u8, u8, u8), n: u32, world: &World) -> Command {
     }
 }
 
+/// Rules of whom they are about, in an order that is drawn.
+fn firewall_command((c, e): (u8, u8), n: u32) -> Command {
+    let network = ["default", "default", "a"][usize::from(c % 3)];
+    let number = crate::RuleNumber(u32::from(c / 4));
+    if e % 3 == 0 {
+        return Command::RemoveFirewallRule {
+            network: network.into(),
+            rule: number,
+        };
+    }
+    let end = |drawn: u8| match drawn % 4 {
+        0 => crate::RuleEnd::Any,
+        1 => crate::RuleEnd::Node(name(n)),
+        2 => crate::RuleEnd::Label {
+            key: "k".into(),
+            value: text(drawn).into(),
+        },
+        _ => crate::RuleEnd::Prefix("10.43.0.0/16".parse().unwrap()),
+    };
+    let ports = ["80", "1-1024", "1024-2000"][usize::from(e % 3)].parse();
+    Command::AddFirewallRule(crate::NewRule {
+        network: network.into(),
+        from: end(e / 4),
+        to: end(c / 4),
+        protocol: [
+            crate::RuleProtocol::Any,
+            crate::RuleProtocol::Tcp,
+            crate::RuleProtocol::Icmp,
+        ][usize::from(c / 16 % 3)],
+        ports: ports.into_iter().collect(),
+        verdict: crate::Verdict::Deny,
+        place: match e % 2 {
+            0 => crate::RulePlace::Priority(u16::from(e)),
+            _ => crate::RulePlace::Before(number),
+        },
+    })
+}
+
 /// Networks beside the first, and places in them.
 fn network_command((b, c, e): (u8, u8, u8), n: u32, world: &World) -> Command {
     let network = ["a", "b", "default"][usize::from(c % 3)];
@@ -265,6 +304,12 @@ fn network_command((b, c, e): (u8, u8, u8), n: u32, world: &World) -> Command {
             network: network.into(),
             change: crate::NetworkChange {
                 pod_subnet_prefix: pods.map(crate::PrefixChange::Set),
+                container_subnet_prefix: match e % 7 {
+                    0 => Some(crate::PrefixChange::Clear),
+                    1 => "10.43.0.0/22".parse().ok().map(crate::PrefixChange::Set),
+                    2 => "10.43.0.0/16".parse().ok().map(crate::PrefixChange::Set),
+                    _ => None,
+                },
                 ..crate::NetworkChange::default()
             },
         },
@@ -569,12 +614,18 @@ fn check_nodes(agreed: &Agreed) {
 
 fn check_peers(agreed: &Agreed) {
     let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+    let mut subnets = BTreeSet::new();
     for ((network, node), peer) in &agreed.peers {
         assert!(agreed.nodes.contains_key(node), "a peer without a node");
         let prefixes = &agreed.networks[network];
         assert!(prefixes.ipv4.contains(peer.ipv4) && prefixes.ipv6.contains(peer.ipv6));
         assert!(v4.insert((network, peer.ipv4)), "{} twice", peer.ipv4);
         assert!(v6.insert((network, peer.ipv6)), "{} twice", peer.ipv6);
+        if let Some(subnet) = peer.container_subnet {
+            let prefix = prefixes.container_subnet_prefix;
+            assert!(prefix.is_some_and(|prefix| prefix.contains(subnet)));
+            assert!(subnets.insert(subnet), "{subnet} twice");
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    access_grants, golden,
+    access_grants, firewalls, golden,
     virtual_ips::{create_vip, fail_over},
+    wireguard_keys,
     world::*,
 };
 use crate::{
@@ -24,6 +25,8 @@ fn every_refusal_is_reached_and_changes_nothing() {
     reached.extend(codes_of_networks());
     reached.extend(codes_of_virtual_ips());
     reached.extend(access_grants::codes());
+    reached.extend(wireguard_keys::codes());
+    reached.extend(firewalls::codes());
     reached.extend(BEFORE_APPLY);
     let all: BTreeSet<_> = golden::refusals().iter().map(Refusal::code).collect();
     assert_eq!(reached, all);

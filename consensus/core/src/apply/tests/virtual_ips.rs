@@ -286,9 +286,21 @@ fn an_epoch_that_is_not_closed_stays() {
         world.refused(1, stranger).code(),
         "VirtualIpNotCandidateError"
     );
-    let nobody = world.assigning(None, &[1, 3]);
-    assert_eq!(world.refused(1, nobody).code(), "InvalidInputError");
     held_by(&world, 3, 2);
+}
+
+#[test]
+fn a_closed_epoch_may_be_nobodys_while_no_candidate_is_fit() {
+    let mut world = World::with_vip();
+    let open = world.assigning(None, &[3]);
+    assert_eq!(world.refused(1, open).code(), "VirtualIpNotClosedError");
+    world.ok(1, world.assigning(None, &[1, 3]));
+    assert_eq!((&world.vip().holder, world.vip().epoch), (&None, Epoch(2)));
+    assert_eq!(world.kinds(), [EventKind::VipReleased]);
+    // It pins no server any more, and goes to whoever is fit first.
+    assert!(!world.agreed().lease_uses(&id(3)));
+    world.ok(1, world.assigning(Some(2), &[]));
+    held_by(&world, 2, 3);
 }
 
 #[test]
@@ -639,27 +651,39 @@ fn a_recovered_mesh_begins_far_above_every_epoch_it_may_have_forgotten() {
     world.ok(1, fail_over(None, &[1, 2, 3, 4]));
     let at = LogIndex(1 << 40);
     go_on_alone(&mut world.state, at, now, &id(1), RaftId(at.0)).unwrap();
-    held_by(&world, 3, 2 + (1 << 32));
+    // Whoever held it as far as the state knows: somebody else may have since.
+    assert_eq!(
+        (&world.vip().holder, world.vip().epoch),
+        (&None, Epoch(at.0))
+    );
     assert_eq!(world.vip().voters, stable(&[1]));
     assert_eq!((world.vip().voters_since, &world.vip().wish), (at, &None));
-    world.ok(1, world.assigning(Some(4), &[1]));
+    let told = world.state.events.iter().filter(|event| event.index == at);
+    let kinds: Vec<EventKind> = told.map(|event| event.kind).collect();
+    assert!(kinds.contains(&EventKind::VipReleased), "{kinds:?}");
+    world.ok(1, world.assigning(Some(4), &[]));
+    held_by(&world, 4, at.0 + 1);
 }
 
 #[test]
-fn a_recovered_mesh_does_not_wait_for_a_holder_that_is_no_candidate() {
-    let mut world = World::with_vip();
-    let now = world.now;
-    world.ok(1, remove(2));
-    go_on_alone(
-        &mut world.state,
-        LogIndex(1 << 40),
-        now,
-        &id(3),
-        RaftId(1 << 40),
-    )
-    .unwrap();
-    assert_eq!(world.vip().holder, None);
-    world.ok(3, world.assigning(Some(4), &[]));
+fn two_recoveries_of_one_state_never_meet_in_an_epoch() {
+    let first = LogIndex(5 << 31);
+    let second = LogIndex(6 << 31);
+    let backup = World::with_vip();
+    let recovered = |at: LogIndex| {
+        let mut world = World::with_vip();
+        let now = world.now;
+        world.state = backup.state.clone();
+        go_on_alone(&mut world.state, at, now, &id(1), RaftId(at.0)).unwrap();
+        world
+    };
+    let mut world = recovered(first);
+    for n in [3, 4].repeat(100) {
+        world.ok(1, world.assigning(Some(n), &[1]));
+    }
+    // Every entry raises an epoch by one at most.
+    assert!(world.vip().epoch.0 <= world.state.applied.0);
+    assert!(world.vip().epoch < recovered(second).vip().epoch);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Drills: a virtual IP is moved, or its holder's daemon killed, while every peer of its network
 //! watches the address.
 //!
-//! Decides: whether a drill may begin (somebody holds the address and says so, somebody else may
-//! take it, and somebody watches), when it is over, and what it comes to: the longest silence that
+//! Decides: whether a drill may begin (this node is a server, somebody holds the address and says so,
+//! somebody else may take it, and somebody watches), when it is over, and what it comes to: the longest silence that
 //! any peer saw. Never: who holds the address next.
 
 mod echo;
@@ -10,7 +10,7 @@ mod observer;
 
 use std::time::Duration;
 
-use consensus_core::{Agreed, Command, NodeId, Refusal, Role, VipId, VirtualIp};
+use consensus_core::{Agreed, Command, NodeId, Refusal, VipId, VirtualIp};
 use futures::{StreamExt as _, stream};
 use node_api::ApiError;
 use tokio::time::{Instant, sleep};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) use self::observer::Observers;
 use self::observer::{AT_MOST, EVERY_MIN};
 use super::{
-    vip_desk::{Moved, VipDesk, not_a_server},
+    vip_desk::{Moved, VipDesk, require_server},
     vip_wire::{DrillId, Observation, VipAnswer, VipQuestion},
 };
 
@@ -108,7 +108,11 @@ pub(crate) async fn conduct(desk: &VipDesk, drill: &Drill) -> Result<Drilled, Ap
         PLANNED_WITHIN
     };
     let moved = match order(desk, &plan, drill).await {
-        Ok(()) => desk.moved(plan.id, plan.row.epoch, began + within).await,
+        Ok(()) => {
+            let moved = desk.moved(plan.id, plan.row.epoch, began + within).await;
+            // A daemon that is back in time, or nobody else's turn: then it has the address again.
+            moved.filter(|moved| moved.to != plan.holder)
+        }
         Err(error) => {
             end(desk, &watching, id).await;
             return Err(error);
@@ -137,6 +141,7 @@ async fn plan(desk: &VipDesk, agreed: &Agreed, drill: &Drill) -> Result<Plan, Ap
     let (id, row) = found.ok_or_else(|| Refusal::VipUnknown {
         vip: drill.vip.clone(),
     })?;
+    require_server(agreed, &desk.proposer.me)?;
     let reachable = desk.heard();
     check_heir(agreed, row, drill.to.as_deref(), &reachable)?;
     let Some(holder) = row.holder.clone() else {
@@ -145,7 +150,7 @@ async fn plan(desk: &VipDesk, agreed: &Agreed, drill: &Drill) -> Result<Plan, Ap
         return Err(ApiError::new("VirtualIpNotHeldError", message, hint));
     };
     if drill.kill {
-        check_kill(desk, agreed, &holder)?;
+        check_kill(desk, &holder)?;
     }
     if !desk.held(id, row).await.is_some_and(|held| held.open) {
         let name = agreed.former_name_of(&holder);
@@ -218,18 +223,13 @@ fn check_heir(
     })
 }
 
-fn check_kill(desk: &VipDesk, agreed: &Agreed, holder: &NodeId) -> Result<(), ApiError> {
-    let me = &desk.proposer.me;
-    if holder == me {
+fn check_kill(desk: &VipDesk, holder: &NodeId) -> Result<(), ApiError> {
+    if *holder == desk.proposer.me {
         let message = "this node holds it: its daemon would not live to tell";
         let hint = "give the command on another server, or with --connect to one";
         return Err(ApiError::new("DrillOnHolderError", message, hint));
     }
-    let role = agreed.nodes.get(me).map(|node| node.role);
-    match role {
-        Some(Role::Server) => Ok(()),
-        Some(Role::Agent) | None => Err(not_a_server(agreed, me)),
-    }
+    Ok(())
 }
 
 /// Has every peer begin to watch: those that do, and why the others do not.

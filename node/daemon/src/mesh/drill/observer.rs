@@ -1,7 +1,8 @@
 //! Watches an address from here: how long nobody answered at it.
 //!
 //! Decides: what counts as silence (the longest time from one answer to the next, and from the last
-//! one to the end), and how many observations there may be. Never: when an address moves.
+//! one to the end), what counts as an answer (an echo of this observation's own, which only whoever
+//! got the request knows), and how many observations there may be. Never: when an address moves.
 //!
 //! Each observation has a thread of its own: a task that waits for others would see their work as
 //! silence. It ends by itself.
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use consensus_core::NodeId;
 use node_api::ApiError;
 use tokio::{sync::watch, time::timeout};
 
@@ -38,10 +40,13 @@ const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// learn where it is now.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 
+/// A drill of whoever began it: nobody else hears of it, or ends it.
+pub(crate) type OwnDrill = (NodeId, DrillId);
+
 /// The observations of this node.
 #[derive(Clone, Default)]
 pub(crate) struct Observers {
-    running: Arc<Mutex<BTreeMap<DrillId, Running>>>,
+    running: Arc<Mutex<BTreeMap<OwnDrill, Running>>>,
 }
 
 struct Running {
@@ -53,12 +58,12 @@ impl Observers {
     /// Begins an observation; says whether the address answered.
     pub(crate) async fn begin(
         &self,
-        drill: DrillId,
+        drill: OwnDrill,
         (from, address): (Ipv6Addr, Ipv6Addr),
         every: Duration,
         at_most: Duration,
     ) -> Result<bool, ApiError> {
-        let echo = Echo::open(from, address, drill).map_err(|error| {
+        let echo = Echo::open(from, address, rand::random()).map_err(|error| {
             let message = format!("this node cannot probe {address}");
             let hint = "see whether its overlay interface is up, with `shoal status` there";
             ApiError::new("DrillObserveError", message, hint).caused_by(&error)
@@ -72,7 +77,7 @@ impl Observers {
 
     fn spawn(
         &self,
-        drill: DrillId,
+        drill: OwnDrill,
         echo: Echo,
         every: Duration,
         at_most: Duration,
@@ -105,7 +110,7 @@ impl Observers {
     }
 
     /// Ends an observation, once the address answers again, or not for long enough.
-    pub(crate) async fn end(&self, drill: &DrillId) -> Result<Observation, ApiError> {
+    pub(crate) async fn end(&self, drill: &OwnDrill) -> Result<Observation, ApiError> {
         let running = self
             .running
             .lock()
@@ -237,9 +242,14 @@ mod tests {
         assert_eq!(watching.seen, Observation::default());
     }
 
+    fn by(letter: char, drill: u8) -> OwnDrill {
+        let rest: String = std::iter::repeat_n(letter, 44).collect();
+        (format!("12D3KooW{rest}").parse().unwrap(), [drill; 16])
+    }
+
     async fn begin(observers: &Observers, drill: u8) -> Result<bool, ApiError> {
         let here = Ipv6Addr::LOCALHOST;
-        let begun = observers.begin([drill; 16], (here, here), EVERY_MIN, AT_MOST);
+        let begun = observers.begin(by('a', drill), (here, here), EVERY_MIN, AT_MOST);
         begun.await
     }
 
@@ -247,10 +257,12 @@ mod tests {
     async fn an_address_that_answers_is_observed_until_the_end() {
         let observers = Observers::default();
         assert!(begin(&observers, 42).await.unwrap());
-        let seen = observers.end(&[42; 16]).await.unwrap();
+        let others = observers.end(&by('b', 42)).await.unwrap_err();
+        assert_eq!(others.code, "DrillNotFoundError");
+        let seen = observers.end(&by('a', 42)).await.unwrap();
         assert!(seen.answering && seen.answers >= 2, "{seen:?}");
         assert!(seen.sent >= seen.answers && seen.silence_us > 0, "{seen:?}");
-        let again = observers.end(&[42; 16]).await.unwrap_err();
+        let again = observers.end(&by('a', 42)).await.unwrap_err();
         assert_eq!(again.code, "DrillNotFoundError");
     }
 
@@ -262,7 +274,7 @@ mod tests {
         }
         let refused = begin(&observers, 8).await;
         assert_eq!(refused.unwrap_err().code, "BusyError");
-        observers.end(&[0; 16]).await.unwrap();
+        observers.end(&by('a', 0)).await.unwrap();
         assert!(begin(&observers, 8).await.unwrap());
     }
 }

@@ -8,6 +8,8 @@
 
 mod candidates;
 mod gates;
+mod obstacles;
+mod outputs;
 mod proposals;
 mod records;
 
@@ -19,10 +21,9 @@ use std::{
 
 use consensus_core::{Epoch, NodeId, Time, VipId};
 use consensus_lease::{
-    Assignment, Assignments, Coordinator, CoordinatorOutput, Holder, HolderOutput, Life, Message,
-    Timings, Voter, VoterOutput, wire::v1,
+    Assignment, Assignments, Coordinator, Holder, Life, Message, Timings, Voter, wire::v1,
 };
-use consensus_raft::{RaftStatus, Role};
+use consensus_raft::RaftStatus;
 use overlay_net::{Channel, FrameStream, Inbox, Letters, Net};
 use tokio::{
     runtime::Handle,
@@ -32,10 +33,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    candidates::{candidates, heard},
-    gates::Gates,
-    proposals::{Proposal, Proposals},
+    candidates::candidates,
+    gates::{GateNews, Gates},
+    proposals::Proposals,
     records::{Records, Written},
+};
+pub(crate) use self::{
+    candidates::{heard, to_hand_over},
+    obstacles::Obstacles,
+    records::begin_records,
 };
 use super::{
     MembersRx,
@@ -44,11 +50,20 @@ use super::{
 };
 use crate::data_dir::DataDir;
 
-/// The leases that this node holds: the epoch, and until when on `CLOCK_BOOTTIME`.
-pub(crate) type HeldLeases = BTreeMap<VipId, (Epoch, Time)>;
+/// A lease that this node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeldLease {
+    /// Of which epoch.
+    pub(crate) epoch: Epoch,
+    /// Until when, on `CLOCK_BOOTTIME`.
+    pub(crate) until: Time,
+    /// Whether the kernel's gate lets packets through.
+    pub(crate) open: bool,
+}
 
-/// Where closures and what was held rest.
-const RECORDS_FILE: &str = "leases.bin";
+/// The leases that this node holds.
+pub(crate) type HeldLeases = BTreeMap<VipId, HeldLease>;
+
 /// Messages handed in between two looks at everything else.
 const MESSAGES_AT_ONCE: usize = 256;
 /// With nothing due: the next look at who leads and who is alive.
@@ -65,8 +80,10 @@ pub(crate) struct Leases {
     pub(crate) streams: mpsc::Receiver<(NodeId, FrameStream)>,
     /// What the others of this daemon see of it.
     pub(crate) held: watch::Sender<HeldLeases>,
-    /// Why this host can hold none, if so.
-    pub(crate) gateless: watch::Sender<Option<String>>,
+    /// What keeps this node from holding any.
+    pub(crate) obstacles: watch::Sender<Obstacles>,
+    /// The daemon is about to stop: what somebody else can take is let go.
+    pub(crate) leaving: CancellationToken,
     /// Where commands are given, beside everything else.
     pub(crate) beside: Handle,
     pub(crate) stop: CancellationToken,
@@ -86,10 +103,18 @@ struct Driver {
     gates: Gates,
     proposals: Proposals,
     view: Arc<View>,
+    /// The daemon is about to stop.
+    leaving: bool,
+    /// Whether this server led with a majority when last looked at.
+    leads: bool,
 }
 
 fn now() -> Time {
     Time::from_micros(overlay_gate::now_us())
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What this node's Raft says of itself; where it has none, nothing for ever.
@@ -131,21 +156,31 @@ impl Leases {
                 };
                 driver.dispatch(&from, &message);
             }
+            // Not left to the last of the arms below: others may always be ready.
+            if driver.due().is_zero() {
+                driver.fire();
+            }
             driver.carry_out(&self.held);
             let due = driver.due();
             // Every arm is cancel-safe: channels, watches and tasks keep what was not taken.
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
+                () = self.leaving.cancelled(), if !driver.leaving => {
+                    driver.leaving = true;
+                    driver.let_go(&self.members);
+                }
                 Ok(()) = view.changed() => {
                     let view = view.borrow_and_update().clone();
                     driver.learn(view);
+                    driver.let_go(&self.members);
                     stale = true;
                 }
                 written = async { driver.records.as_mut().expect("asked before").written().await },
                     if driver.records.is_some() => driver.confirm(&written),
-                (vip, epoch) = driver.gates.shut() => {
-                    driver.holder.handle_gate_shut(vip, epoch, now());
+                news = driver.gates.news() => {
+                    driver.heed(news, &self.held);
+                    driver.let_go(&self.members);
                 }
                 key = driver.proposals.ended() => driver.proposals.forget(key),
                 Some((from, stream)) = self.streams.recv() => inbox.accept(from, stream),
@@ -163,43 +198,42 @@ impl Leases {
 
     fn driver(&self) -> Driver {
         let timings = Timings::REAL;
-        let path = self.data.root().join(RECORDS_FILE);
-        let records = match Records::open(path.clone()) {
+        let records = match Records::open(&self.data) {
             Ok(records) => Some(records),
             Err(error) => {
                 // As a server it would promise again what it had ended.
+                let (reason, hint) = (error.to_string(), error.hint());
                 tracing::error!(
-                    %error,
-                    path = %path.display(),
-                    "this node neither votes for virtual IPs nor holds any: demote and remove it, \
-                     delete the file and join anew"
+                    reason,
+                    hint,
+                    "this node neither votes for virtual IPs nor holds any"
                 );
+                self.obstacles
+                    .send_modify(|obstacles| obstacles.records = Some(reason));
                 None
             }
         };
         let held = records.as_ref().map(Records::held).unwrap_or_default();
         let gates = match &records {
-            Some(_) => Gates::start(),
-            None => Err("what it held before cannot be read".to_owned()),
+            Some(_) => Gates::start(self.obstacles.clone()),
+            None => Gates::none(self.obstacles.clone()),
         };
-        let gates = gates.unwrap_or_else(|reason| {
-            self.gateless.send_replace(Some(reason));
-            Gates::none()
-        });
         let voter = records
             .as_ref()
-            .map(|records| Voter::new(timings, records.closed(), now()));
+            .map(|records| Voter::new(self.me.clone(), timings, records.closed(), now()));
         Driver {
             me: self.me.clone(),
             holder: Holder::new(self.me.clone(), Life(rand::random()), timings, held),
+            coordinator: Coordinator::new(self.me.clone(), timings, voter.is_some()),
             voter,
-            coordinator: Coordinator::new(timings),
             letters: Letters::new(self.net.clone(), Channel::Lease),
             own: VecDeque::new(),
             gates,
             records,
             proposals: Proposals::new(self.proposer.clone(), self.beside.clone()),
             view: self.proposer.views.view(),
+            leaving: false,
+            leads: false,
         }
     }
 }
@@ -222,14 +256,55 @@ impl Driver {
         self.coordinator.handle_assignments(revision, &agreed, at);
     }
 
+    /// Lets go what somebody else can take before this daemon stops, and everything where there is
+    /// no gate to hold it with.
+    fn let_go(&mut self, members: &MembersRx) {
+        let agreed = self.view.agreed.clone();
+        let held = if self.gates.is_gone() {
+            let rows = agreed.virtual_ips.iter();
+            let held = rows.filter(|(_, row)| row.is_holder(&self.me));
+            held.map(|(vip, row)| (*vip, row.epoch)).collect()
+        } else if self.leaving {
+            let heard = heard(&agreed, &members.borrow().clone(), &self.me);
+            to_hand_over(&agreed, heard, &self.me)
+        } else {
+            return;
+        };
+        for (vip, epoch) in held {
+            self.holder.let_go(vip, epoch, now());
+        }
+    }
+
+    fn heed(&mut self, news: GateNews, held: &watch::Sender<HeldLeases>) {
+        if let GateNews::Shut(vip, epoch) = news {
+            self.holder.handle_gate_shut(vip, epoch, now());
+        }
+        held.send_if_modified(|held| {
+            let mut changed = false;
+            for (vip, lease) in held {
+                let open = self.gates.is_open(*vip, lease.epoch);
+                changed |= std::mem::replace(&mut lease.open, open) != open;
+            }
+            changed
+        });
+    }
+
     /// Who leads, who votes and who is fit.
     fn judge(&mut self, members: &MembersRx, status: &RaftStatus) {
         let at = now();
-        let leads = status.role == Role::Leader && status.failure.is_none();
-        self.coordinator.handle_leadership(leads, at);
-        if !leads {
+        // Without a majority nothing that it had closed could be given to anybody.
+        self.leads = status.leads();
+        self.coordinator.handle_leadership(self.leads, at);
+        if !self.leads {
             return;
         }
+        // Alone, it is its own majority.
+        let answered = match status.majority_heard {
+            Some(heard) if status.voters.len() > 1 => micros(heard.elapsed()),
+            Some(_) | None => 0,
+        };
+        let sent = at.as_micros().saturating_sub(answered);
+        self.coordinator.handle_majority(Time::from_micros(sent));
         let agreed = self.view.agreed.clone();
         // A server that has not caught up would acknowledge nothing.
         let votes = |id: &NodeId| status.voters.values().any(|voter| voter == id);
@@ -237,6 +312,11 @@ impl Driver {
         self.coordinator.handle_voters_wanted(servers.collect(), at);
         let heard = heard(&agreed, &members.borrow().clone(), &self.me);
         for (vip, row) in &agreed.virtual_ips {
+            if let Some(voter) = &self.voter
+                && voter.is_closed(*vip, row.epoch)
+            {
+                self.coordinator.handle_closed_here(*vip, row.epoch);
+            }
             let (list, wanted) = candidates(&agreed, row, &heard);
             self.coordinator.handle_candidates(*vip, list, wanted, at);
         }
@@ -293,134 +373,6 @@ impl Driver {
         ];
         let first = three.into_iter().flatten().min();
         first.map_or(LOOK_AGAIN, |due| due.since(now()).min(LOOK_AGAIN))
-    }
-
-    /// Carries out everything that the three want, until they want nothing more.
-    fn carry_out(&mut self, held: &watch::Sender<HeldLeases>) {
-        loop {
-            while let Some(output) = self.holder.poll_output() {
-                self.for_holder(output, held);
-            }
-            while let Some(output) = self.voter.as_mut().and_then(Voter::poll_output) {
-                self.for_voter(output);
-            }
-            while let Some(output) = self.coordinator.poll_output() {
-                self.for_coordinator(output);
-            }
-            let Some(message) = self.own.pop_front() else {
-                return;
-            };
-            let me = self.me.clone();
-            self.dispatch(&me, &message);
-        }
-    }
-
-    fn send(&mut self, to: NodeId, message: Message) {
-        if to == self.me {
-            self.own.push_back(message);
-        } else {
-            self.letters.post(to, v1::encode(&message));
-        }
-    }
-
-    fn for_holder(&mut self, output: HolderOutput, held: &watch::Sender<HeldLeases>) {
-        match output {
-            HolderOutput::Send { to, message } => self.send(to, message),
-            HolderOutput::Gate(order) => {
-                held.send_modify(|held| {
-                    if order.is_shut() {
-                        held.remove(&order.vip);
-                    } else {
-                        let until = Time::from_micros(order.lease_until_us);
-                        held.insert(order.vip, (order.epoch, until));
-                    }
-                });
-                self.gates.order(order);
-            }
-            HolderOutput::Persist { vip, record } => self.write(Written::Held(vip, record)),
-            HolderOutput::ForgetRecord { vip } => {
-                if let Some(records) = &mut self.records {
-                    records.forget_held(vip);
-                }
-            }
-            HolderOutput::ProposeRelease { vip, epoch } => {
-                self.proposals.make(vip, Proposal::Release { epoch });
-            }
-        }
-    }
-
-    fn for_voter(&mut self, output: VoterOutput) {
-        match output {
-            VoterOutput::Send { to, message } => self.send(to, message),
-            VoterOutput::PersistClosure { vip, through } => {
-                self.write(Written::Closure(vip, through));
-            }
-            VoterOutput::ForgetClosure { vip } => {
-                if let Some(records) = &mut self.records {
-                    records.forget_closure(vip);
-                }
-            }
-            VoterOutput::Renewed { vip, epoch } => {
-                self.coordinator.handle_renewed(vip, epoch, now());
-            }
-        }
-    }
-
-    fn for_coordinator(&mut self, output: CoordinatorOutput) {
-        match output {
-            CoordinatorOutput::Send { to, message } => self.send(to, message),
-            CoordinatorOutput::ProposeAssign {
-                vip,
-                after,
-                to,
-                closed_by,
-                reason,
-            } => {
-                let reason = candidates::in_words(&reason);
-                let proposal = Proposal::Assign {
-                    after,
-                    to,
-                    closed_by,
-                    reason,
-                };
-                self.proposals.make(vip, proposal);
-            }
-            CoordinatorOutput::ProposeJoint {
-                vip,
-                epoch,
-                voters_since: since,
-                new,
-            } => self
-                .proposals
-                .make(vip, Proposal::Joint { epoch, since, new }),
-            CoordinatorOutput::ProposeStable {
-                vip,
-                epoch,
-                voters_since,
-            } => {
-                let since = voters_since;
-                self.proposals.make(vip, Proposal::Stable { epoch, since });
-            }
-            CoordinatorOutput::NoCandidate {
-                vip,
-                reason,
-                rejected,
-            } => {
-                let name = self.view.agreed.virtual_ips.get(&vip);
-                tracing::warn!(
-                    vip = name.map(|row| row.name.as_str()),
-                    reason = candidates::in_words(&reason),
-                    ?rejected,
-                    "a virtual IP ought to move, and nobody may take it"
-                );
-            }
-        }
-    }
-
-    fn write(&mut self, what: Written) {
-        if let Some(records) = &mut self.records {
-            records.write(what);
-        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Proposal {
     /// Somebody else is next.
     Assign {
         after: Epoch,
-        to: NodeId,
+        to: Option<NodeId>,
         closed_by: BTreeSet<NodeId>,
         reason: String,
     },
@@ -109,7 +109,7 @@ impl Proposals {
             } => Command::AssignVip {
                 vip,
                 after,
-                to: Some(to),
+                to,
                 closed_by,
                 reason,
             },

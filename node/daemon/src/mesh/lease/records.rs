@@ -3,6 +3,9 @@
 //! Decides nothing. Writes are bundled: while one is on its way to the disk, what comes is kept for
 //! the next, and each is confirmed when a file that has it was synced. A write that failed confirms
 //! nothing, and is made again after a pause.
+//!
+//! Invariant: there is a file before the node is a member. So one that is missing was lost, with
+//! what it had, and is no empty one.
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
@@ -14,13 +17,43 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::data_dir::replace_file;
+use crate::data_dir::{DataDir, DataDirError, replace_file};
 
+/// Where closures and what was held rest.
+const FILE: &str = "leases.bin";
 /// The leading byte of the file.
 const VERSION: u8 = 1;
 
 /// After a write that failed: a full disk is not tried at every renewal.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What was closed and held here cannot be known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecordsError {
+    #[error("{path:?} is missing: this node may have promised what it does not know any more")]
+    Missing { path: PathBuf },
+    #[error("{path:?} can't be read: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+}
+
+impl RecordsError {
+    /// What to do.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::Unreadable { .. } => {
+                "demote and remove this node, empty its data directory, and let it join anew"
+            }
+        }
+    }
+}
+
+/// A machine that is about to be a member has promised nothing yet, unless it was one before.
+pub(crate) fn begin_records(data: &DataDir) -> Result<(), DataDirError> {
+    if data.root().join(FILE).exists() {
+        return Ok(());
+    }
+    data.replace(FILE, &encode(&Contents::default()))
+}
 
 /// What the file has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,20 +88,27 @@ pub(super) struct Records {
 
 impl Records {
     /// What an earlier run left. A file that cannot be read is no empty one.
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let contents = match std::fs::read(&path) {
-            Ok(bytes) => decode(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::default(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self {
+    pub(super) fn open(data: &DataDir) -> Result<Self, RecordsError> {
+        let path = data.root().join(FILE);
+        let read = std::fs::read(&path).and_then(|bytes| decode(&bytes));
+        match read {
+            Ok(contents) => Ok(Self::with(path, contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(RecordsError::Missing { path })
+            }
+            Err(source) => Err(RecordsError::Unreadable { path, source }),
+        }
+    }
+
+    const fn with(path: PathBuf, contents: Contents) -> Self {
+        Self {
             path,
             contents,
             waiting: Vec::new(),
             stale: false,
             writing: None,
             again_at: None,
-        })
+        }
     }
 
     /// What was closed here.
@@ -188,11 +228,18 @@ mod tests {
         VipId::from_bytes([number; 16])
     }
 
+    /// The directory of a node that has just become a member.
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        begin_records(&data).unwrap();
+        (folder, data)
+    }
+
     #[tokio::test]
     async fn what_was_confirmed_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases.bin");
-        let mut records = Records::open(path.clone()).unwrap();
+        let (_folder, data) = data();
+        let mut records = Records::open(&data).unwrap();
         let record = HolderRecord {
             epoch: Epoch(7),
             voters_since: LogIndex(3),
@@ -209,17 +256,18 @@ mod tests {
             confirmed.extend(records.written().await);
         }
         assert_eq!(confirmed, all);
-        let again = Records::open(path).unwrap();
+        // Who joins again, with the same key, has not forgotten anything.
+        begin_records(&data).unwrap();
+        let again = Records::open(&data).unwrap();
         assert_eq!(again.closed(), BTreeMap::from([(vip(1), Epoch(5))]));
         assert_eq!(again.held(), BTreeMap::from([(vip(2), record)]));
     }
 
     #[tokio::test]
     async fn a_write_that_fails_confirms_nothing_and_is_made_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases.bin");
+        let (folder, data) = data();
         std::fs::create_dir(folder.path().join("leases.bin.new")).unwrap();
-        let mut records = Records::open(path.clone()).unwrap();
+        let mut records = Records::open(&data).unwrap();
         let both = [
             Written::Closure(vip(1), Epoch(4)),
             Written::Closure(vip(2), Epoch(1)),
@@ -233,20 +281,31 @@ mod tests {
             confirmed.extend(records.written().await);
         }
         assert_eq!(confirmed, both);
-        assert_eq!(Records::open(path).unwrap().closed().len(), 2);
+        assert_eq!(Records::open(&data).unwrap().closed().len(), 2);
     }
 
     #[test]
     fn a_damaged_file_is_no_empty_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases.bin");
+        let (folder, data) = data();
+        let path = folder.path().join(FILE);
         let mut good = encode(&Contents::default());
         for bad in [&[][..], &[9], &[1, 2, 3]] {
             std::fs::write(&path, bad).unwrap();
-            assert!(Records::open(path.clone()).is_err(), "{bad:?}");
+            let error = Records::open(&data).unwrap_err();
+            assert!(matches!(error, RecordsError::Unreadable { .. }), "{bad:?}");
         }
         *good.last_mut().unwrap() ^= 1;
         std::fs::write(&path, good).unwrap();
-        assert!(Records::open(path).is_err());
+        assert!(Records::open(&data).is_err());
+    }
+
+    #[test]
+    fn a_missing_file_is_no_empty_one() {
+        let (folder, data) = data();
+        assert!(Records::open(&data).is_ok());
+        std::fs::remove_file(folder.path().join(FILE)).unwrap();
+        let error = Records::open(&data).unwrap_err();
+        assert!(matches!(error, RecordsError::Missing { .. }), "{error:?}");
+        assert!(error.hint().contains("join anew"));
     }
 }

@@ -1,0 +1,50 @@
+//! What keeps this node from holding virtual IPs.
+//!
+//! Decides: which of several reasons is told. Never: what follows from one.
+
+use std::collections::BTreeMap;
+
+use consensus_core::VipId;
+
+/// The reasons, in words for operators. None of them passes in a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Obstacles {
+    /// What it closed and held before cannot be known: it must not vote either.
+    pub(crate) records: Option<String>,
+    /// The kernel's gate cannot be had, is gone, or lets everything through.
+    pub(crate) gate: Option<String>,
+    /// The gate does not open for these, though their leases run.
+    pub(crate) vips: BTreeMap<VipId, String>,
+}
+
+impl Obstacles {
+    /// Why this node cannot hold that one, if so.
+    pub(crate) fn to(&self, vip: VipId) -> Option<&str> {
+        let host = self.records.as_ref().or(self.gate.as_ref());
+        host.or_else(|| self.vips.get(&vip)).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_of_all_is_told_before_what_stands_in_the_way_of_one() {
+        let (one, other) = (VipId::from_bytes([1; 16]), VipId::from_bytes([2; 16]));
+        let mut obstacles = Obstacles::default();
+        assert_eq!(obstacles.to(one), None);
+        obstacles.vips.insert(one, "refused".into());
+        assert_eq!(
+            (obstacles.to(one), obstacles.to(other)),
+            (Some("refused"), None)
+        );
+        obstacles.gate = Some("ended".into());
+        assert_eq!(
+            (obstacles.to(one), obstacles.to(other)),
+            (Some("ended"), Some("ended"))
+        );
+        obstacles.records = Some("unreadable".into());
+        assert_eq!(obstacles.to(other), Some("unreadable"));
+    }
+}

@@ -1,0 +1,318 @@
+//! The filter in force: written when it changes, put back when somebody else changed it.
+//!
+//! Decides when to write and when to look. The table is nobody's in the kernel's sense: one that is
+//! owned goes with its owner's process, and rules have to outlive the daemon as the interfaces do. So
+//! notices of the kernel tell when somebody else was at it, and looking tells what he did.
+//!
+//! Never: leaves the host without rules between two of them (one transaction), takes them away at the
+//! end.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    beside_docker::{self, CHAINS, Difference, PROGRAMS, difference},
+    host::{Host, Machine},
+    listener::{Listener, Told},
+    program::{ProgramError, run},
+    rules::{TABLE, table, transit_mark},
+    switches::{self, SwitchError},
+};
+
+/// The kernel's table of this network namespace's interfaces. `/sys/class/net` would show those of the
+/// namespace that it was mounted in.
+const LINKS: &str = "/proc/net/dev";
+/// The bridges of Docker's and Kubernetes' own making.
+const TENANTS: [&str; 2] = ["docker0", "cni0"];
+/// Docker calls the bridge of another network so, and twelve digits. Other bridges called `br-…` may
+/// have the wire of a LAN on them.
+const BRIDGE_PREFIX: &str = "br-";
+/// As many digits of a network's id are in its bridge's name.
+const BRIDGE_DIGITS: usize = 12;
+/// A start of dockerd, or of a container, makes a burst of notices; one look answers them.
+const LOOKS_APART: Duration = Duration::from_millis(200);
+/// iptables' older variant tells nobody when dockerd makes its chains.
+const DOCKER_ASKED_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the rules are not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// They cannot be written.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// This host cannot forward.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+}
+
+impl FilterError {
+    /// Stable name of the failure.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Program(ProgramError::Missing(_)) => "NftMissing",
+            Self::Program(ProgramError::NotRun { .. }) => "NftNotRun",
+            Self::Program(ProgramError::Refused { .. }) => "NftRefused",
+            Self::Switch(_) => "ForwardingSettingError",
+        }
+    }
+
+    /// What the operator can do.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Program(ProgramError::Missing(_)) => {
+                "install the package nftables; until then no firewall rule is carried out here, and \
+                 machines on the underlay can reach this node's overlay addresses"
+            }
+            Self::Program(_) => {
+                "check that the kernel has nf_tables and that shoald has CAP_NET_ADMIN"
+            }
+            Self::Switch(_) => "check that /proc/sys/net is writable",
+        }
+    }
+}
+
+/// The rules as they were written last.
+#[derive(Debug)]
+struct Written {
+    text: String,
+    /// As the kernel lists them. Counters are left out.
+    listed: String,
+}
+
+/// The packet filter of the network namespace that this process is in.
+#[derive(Debug, Default)]
+pub struct Filter {
+    host: Host,
+    written: Option<Written>,
+    /// Families that shoal itself switched forwarding on for.
+    transit_shut: Option<[bool; 2]>,
+    /// None where the kernel does not tell; then every call looks.
+    listener: Option<Listener>,
+    /// Whether it was told of something.
+    disturbed: bool,
+    /// Whether that may concern the rules as they stand.
+    look: bool,
+    looked: Option<Instant>,
+    /// Whether dockerd's chains may have rules of ours.
+    beside_docker: bool,
+    beside_docker_asked: Option<Instant>,
+}
+
+impl Filter {
+    /// Has the kernel let through what this host should let through. Writes nothing that stands.
+    pub async fn bring_in_line(&mut self, host: Host) -> Result<(), FilterError> {
+        self.host = host;
+        self.repair().await
+    }
+
+    /// Waits until somebody else has done something that may concern the rules, at most as often as
+    /// looking is worth it. Cancel safe: what it was told is kept for [`Filter::repair`].
+    pub async fn disturbed(&mut self) {
+        if !self.disturbed {
+            let told = match &self.listener {
+                Some(listener) => listener.concerned().await,
+                None => std::future::pending().await,
+            };
+            self.disturbed = true;
+            match told {
+                Ok(Told::Rules) => self.look = true,
+                Ok(Told::Links) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "changes of rules are not told any more");
+                    self.listener = None;
+                }
+            }
+        }
+        if let Some(looked) = self.looked {
+            sleep_until(looked + LOOKS_APART).await;
+        }
+    }
+
+    /// Writes the rules if they are not as they should be, or somebody was at them.
+    pub async fn repair(&mut self) -> Result<(), FilterError> {
+        self.looked = Some(Instant::now());
+        self.disturbed = false;
+        let look = self.look || self.listener.is_none();
+        // Until it has succeeded.
+        self.look = true;
+        let machine = self.machine().await;
+        let wanted = table(&self.host, &machine);
+        let same = (self.written.as_ref()).is_some_and(|written| written.text == wanted);
+        if same && look && !self.stands().await {
+            tracing::warn!("somebody has removed or changed the packet filter; it is put back");
+            self.write(wanted).await?;
+        } else if !same {
+            self.write(wanted).await?;
+        }
+        let asked = self.beside_docker_asked;
+        let overdue = asked.is_none_or(|asked| asked.elapsed() >= DOCKER_ASKED_EVERY);
+        if look || !same || overdue {
+            self.beside_docker_asked = Some(Instant::now());
+            self.beside_docker().await?;
+        }
+        self.look = false;
+        Ok(())
+    }
+
+    /// Switches forwarding on where the host forwards; interfaces should be up.
+    pub fn switch_forwarding_on(&self) -> Result<(), FilterError> {
+        Ok(switches::switch_on(&self.host)?)
+    }
+
+    async fn machine(&mut self) -> Machine {
+        let needed = switches::needed(&self.host);
+        let present = match self.transit_shut {
+            Some(known) => known,
+            // A daemon before this one may have switched forwarding on, and left its rules.
+            None => {
+                let listed = list().await.unwrap_or_default();
+                self.beside_docker = !listed.is_empty();
+                [0, 1].map(|family| listed.contains(&transit_mark(family)))
+            }
+        };
+        let shut =
+            [0, 1].map(|family| present[family] || (needed[family] && !switches::is_on(family)));
+        self.transit_shut = Some(shut);
+        Machine {
+            tenants: tenants(&fs::read_to_string(LINKS).unwrap_or_default()),
+            transit_shut: shut,
+        }
+    }
+
+    async fn stands(&self) -> bool {
+        let listed = list().await.unwrap_or_default();
+        (self.written.as_ref()).is_some_and(|written| written.listed == listed)
+    }
+
+    async fn write(&mut self, text: String) -> Result<(), FilterError> {
+        if self.listener.is_none() {
+            self.listener = Listener::open().ok();
+        }
+        self.written = None;
+        run(
+            "nft",
+            &["-f", "-"],
+            &format!("{}{text}", replaced(&self.host)),
+        )
+        .await?;
+        // What is told from now on was done by others; what they did before is seen in the listing.
+        if let Some(listener) = &self.listener
+            && listener.forget().is_err()
+        {
+            self.listener = None;
+        }
+        let listed = list().await.unwrap_or_default();
+        // Each rule is one line in both.
+        if rules_in(&listed) == rules_in(&text) {
+            self.written = Some(Written { text, listed });
+        }
+        Ok(())
+    }
+
+    /// Brings dockerd's chains in line. Where there is no such program, or no such chain, nothing
+    /// drops.
+    async fn beside_docker(&mut self) -> Result<(), ProgramError> {
+        let wanted = PROGRAMS.map(|program| beside_docker::wanted(&self.host, program));
+        let wants = wanted.iter().any(|rules| !rules.is_empty());
+        if !wants && !self.beside_docker {
+            return Ok(());
+        }
+        for (program, wanted) in PROGRAMS.into_iter().zip(wanted) {
+            let mut place = Some(wanted);
+            for chain in CHAINS {
+                let Ok(listed) = run(program, &["-w", "-S", chain], "").await else {
+                    continue;
+                };
+                // The first chain that is there takes them; in the other one they are too many.
+                let wanted = place.take().unwrap_or_default();
+                change(program, chain, &difference(&listed, chain, &wanted)).await?;
+            }
+        }
+        self.beside_docker = wants;
+        Ok(())
+    }
+}
+
+/// The tables that the rules were in before they were one: they would drop what this one lets
+/// through.
+fn replaced(host: &Host) -> String {
+    let fences = host.overlays.iter().map(|overlay| {
+        let handle = overlay.interface.trim_start_matches("shoal-");
+        handle.replace('-', "_")
+    });
+    let mut text = String::new();
+    // The gate of virtual IPs has a table of that name.
+    for name in fences
+        .filter(|name| name != "gate")
+        .chain(["forward".to_owned()])
+    {
+        text.push_str(&format!(
+            "add table inet shoal_{name}\ndelete table inet shoal_{name}\n"
+        ));
+    }
+    text
+}
+
+async fn change(
+    program: &'static str,
+    chain: &str,
+    difference: &Difference,
+) -> Result<(), ProgramError> {
+    for (verb, rules) in [("-I", &difference.missing), ("-D", &difference.surplus)] {
+        for rule in rules {
+            let head = ["-w", verb, chain].into_iter();
+            let words: Vec<&str> = head.chain(rule.split(' ')).collect();
+            match (verb, run(program, &words, "").await) {
+                (_, Ok(_)) => {}
+                // One that somebody else removed is gone all the same.
+                ("-D", Err(_)) => {}
+                (_, Err(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The table as it stands, without its counters.
+async fn list() -> Result<String, ProgramError> {
+    run("nft", &["-s", "list", "table", "inet", TABLE], "").await
+}
+
+/// How many rules there are in a table's text.
+fn rules_in(text: &str) -> usize {
+    let verdicts = ["accept", "drop", "goto ", "snat ", "masquerade"];
+    text.lines()
+        .filter(|line| line.starts_with("\t\t") && !line.starts_with("\t\ttype "))
+        .filter(|line| verdicts.iter().any(|verdict| line.contains(verdict)))
+        .count()
+}
+
+/// The bridges of containers that are no network's, among this machine's interfaces.
+fn tenants(links: &str) -> BTreeSet<String> {
+    let names = links.lines().filter_map(|line| line.split_once(':'));
+    let names = names.map(|(name, _)| name.trim());
+    names
+        .filter(|name| is_tenant(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_tenant(name: &str) -> bool {
+    let digits = name.strip_prefix(BRIDGE_PREFIX).unwrap_or_default();
+    let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    TENANTS.contains(&name) || (digits.len() == BRIDGE_DIGITS && digits.bytes().all(hexadecimal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_bridges_are_dockers_own_and_no_other_bridge() {
+        let links = "Inter-|   Receive\n face |bytes\n    lo: 0\ndocker0: 0\nbr-0123456789ab: 0\n\
+                     br-lan: 0\nbr-0123456789abc: 0\nbr-sh-default: 0\nbr-0123456789AB: 0\n";
+        let found: Vec<_> = tenants(links).into_iter().collect();
+        assert_eq!(found, ["br-0123456789ab", "docker0"]);
+    }
+}
