@@ -123,7 +123,7 @@ pub const CLOCK_DRIFT_PPM: u64 = 5_000;
 pub enum LeaseProfile {
     /// Machines that are not overloaded, milliseconds apart.
     Lan,
-    /// Machines that are busy: stalls of half a second cost nobody the address.
+    /// Machines that are busy: stalls of a seventh of a second cost nobody the address.
     #[default]
     Safe,
     /// Sites that are tens or hundreds of milliseconds apart, with losses in bursts.

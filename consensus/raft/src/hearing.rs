@@ -12,13 +12,17 @@
 //! while might each wait for the other; time is counted in heartbeats that were sent, so that a
 //! process that stood still does not blame the others.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use openraft::{AsyncRuntime as _, async_runtime::watch::WatchReceiver as _};
 use tokio::sync::watch;
 
 use crate::{
-    clock,
+    clock::{self, Instant},
     machine::Machine,
     raft_types::{Metrics, Runtime},
     running::Group,
@@ -41,6 +45,44 @@ pub(crate) struct Hearing {
     pub(crate) deaf: bool,
     /// Nothing is sent, so that the others elect a leader.
     pub(crate) silent: bool,
+    /// A majority has answered what was sent at this moment or later, on time for Raft or not.
+    pub(crate) answered: Option<Instant>,
+}
+
+/// When what each server last answered was sent, and in which term.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answers(Arc<Mutex<BTreeMap<u64, (u64, Instant)>>>);
+
+impl Answers {
+    /// A server answered what was sent to it then, and follows this term's leader.
+    pub(crate) fn note(&self, server: u64, term: u64, sent: Instant) {
+        let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = answers.entry(server).or_insert((term, sent));
+        *last = (term, sent).max(*last);
+    }
+
+    /// Since when a majority of each of these sets has answered in this term, `own` always included.
+    fn majority(
+        &self,
+        own: u64,
+        term: u64,
+        sets: &[BTreeSet<u64>],
+        now: Instant,
+    ) -> Option<Instant> {
+        let answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = |server: &u64| match answers.get(server) {
+            _ if *server == own => Some(now),
+            Some((of, sent)) if *of == term => Some(*sent),
+            Some(_) | None => None,
+        };
+        let of_set = |set: &BTreeSet<u64>| {
+            let mut sent: Vec<Option<Instant>> = set.iter().map(sent).collect();
+            sent.sort_unstable_by(|a, b| b.cmp(a));
+            sent.get(sent.len() / 2).copied().flatten()
+        };
+        let each: Option<Vec<Instant>> = sets.iter().map(of_set).collect();
+        each?.into_iter().min()
+    }
 }
 
 /// Counts heartbeats.
@@ -71,9 +113,9 @@ impl<T: PartialEq> Listener<T> {
 
     /// One heartbeat more. `answered` is when a majority last did; `leads` whether this server leads
     /// others.
-    fn beat(&mut self, leads: bool, answered: Option<T>) -> Hearing {
-        if !leads || answered != self.answered {
-            self.answered = answered;
+    fn beat(&mut self, leads: bool, answered: T) -> Hearing {
+        if !leads || self.answered.as_ref() != Some(&answered) {
+            self.answered = Some(answered);
             self.unanswered = 0;
             return Hearing::default();
         }
@@ -83,25 +125,44 @@ impl<T: PartialEq> Listener<T> {
         };
         // Silent for a while, then heard again for as long as it took to find out, and so on.
         let silent = over % (self.silent_for + self.deaf_after) < self.silent_for;
-        Hearing { deaf: true, silent }
+        Hearing {
+            deaf: true,
+            silent,
+            answered: None,
+        }
     }
 }
 
 /// Listens for as long as Raft runs.
-pub(crate) fn listen<M: Machine>(raft: &Group<M>, timers: &Timers, told: watch::Sender<Hearing>) {
+pub(crate) fn listen<M: Machine>(
+    raft: &Group<M>,
+    timers: &Timers,
+    answers: Answers,
+    told: watch::Sender<Hearing>,
+) {
     let metrics = raft.metrics();
     let heartbeat: Duration = timers.heartbeat;
     let mut listener = Listener::new(timers);
     Runtime::spawn(async move {
         while !told.is_closed() {
             clock::sleep(heartbeat).await;
-            let (leads, answered) = {
+            let (leads, on_time, answered) = {
                 let now = metrics.borrow_watched();
-                (leads_others(&now), now.last_quorum_acked.map(|at| *at))
+                let membership = now.membership_config.membership();
+                let sets = membership.get_joint_config();
+                let answered = answers.majority(now.id, now.current_term, sets, Instant::now());
+                let on_time = now.last_quorum_acked.map(|at| *at);
+                (leads_others(&now), on_time, answered)
             };
-            let hearing = listener.beat(leads, answered);
-            let news = told.send_if_modified(|last| std::mem::replace(last, hearing) != hearing);
-            if news && hearing.deaf {
+            let answered = answered.filter(|_| leads);
+            let heard = listener.beat(leads, (on_time, answered));
+            let hearing = Hearing { answered, ..heard };
+            let mut was = Hearing::default();
+            told.send_if_modified(|last| {
+                was = std::mem::replace(last, hearing);
+                was != hearing
+            });
+            if hearing.deaf && (was.deaf, was.silent) != (hearing.deaf, hearing.silent) {
                 tracing::warn!(silent = hearing.silent, "leads, and no majority answers");
             }
         }
@@ -122,7 +183,7 @@ mod tests {
     const SILENT: u32 = 24;
 
     fn beats(listener: &mut Listener<u32>, count: u32, answered: u32) -> Vec<Hearing> {
-        let beat = |_| listener.beat(true, Some(answered));
+        let beat = |_| listener.beat(true, answered);
         (0..count).map(beat).collect()
     }
 
@@ -151,10 +212,42 @@ mod tests {
     }
 
     #[test]
+    fn a_majority_has_answered_when_one_of_each_set_has_in_this_term() {
+        let answers = Answers::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let of = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+        let (old, new) = (of(&[1, 2, 3]), of(&[1, 4, 5]));
+        let majority = |sets: &[BTreeSet<u64>]| answers.majority(1, 7, sets, at(100));
+        assert_eq!(majority(std::slice::from_ref(&old)), None);
+        answers.note(2, 6, at(90));
+        assert_eq!(
+            majority(std::slice::from_ref(&old)),
+            None,
+            "an earlier term's"
+        );
+        answers.note(2, 7, at(10));
+        answers.note(2, 7, at(5));
+        assert_eq!(majority(std::slice::from_ref(&old)), Some(at(10)));
+        answers.note(3, 7, at(30));
+        assert_eq!(majority(std::slice::from_ref(&old)), Some(at(30)));
+        assert_eq!(majority(&[old.clone(), new.clone()]), None);
+        answers.note(5, 7, at(20));
+        assert_eq!(majority(&[old, new]), Some(at(20)));
+        let four = of(&[1, 2, 3, 9]);
+        assert_eq!(
+            majority(&[four]),
+            Some(at(10)),
+            "of four three are a majority"
+        );
+        assert_eq!(majority(&[of(&[1])]), Some(at(100)));
+    }
+
+    #[test]
     fn whoever_leads_nobody_is_not_deaf() {
         let mut listener = Listener::<u32>::new(&Timers::SAFE);
         for _ in 0..1000 {
-            assert_eq!(listener.beat(false, None), Hearing::default());
+            assert_eq!(listener.beat(false, 0), Hearing::default());
         }
     }
 

@@ -8,7 +8,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use consensus_core::{NodeId, RaftId};
 use openraft::{
-    RPCTypes, RaftNetworkFactory, RaftNetworkV2,
+    AsyncRuntime as _, RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::RPCOption,
     raft::{
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use crate::{
     carrier::{Carrier, CarrierError, Lane},
     clock,
-    hearing::Hearing,
-    raft_types::{Member, Snapshot, Types, Vote},
+    hearing::{Answers, Hearing},
+    raft_types::{Member, Runtime, Snapshot, Types, Vote},
     timers::Timers,
     transfer,
     wire::v1::{self, EnvelopeV1, LogIdV1, OfferV1, ReplyV1, RequestV1, TransferAnswerV1},
@@ -42,6 +42,8 @@ pub(crate) struct Links {
     pub(crate) timers: Timers,
     /// A leader that nobody answers is silent for a while.
     pub(crate) hearing: watch::Receiver<Hearing>,
+    /// Who answers.
+    pub(crate) answers: Answers,
 }
 
 impl RaftNetworkFactory<Types> for Links {
@@ -54,12 +56,15 @@ impl RaftNetworkFactory<Types> for Links {
             node: node.0.clone(),
             carrier: Arc::clone(&self.carrier),
             append_ttl: self.timers.election_min,
+            answer_ttl: self.timers.election_max,
             hearing: self.hearing.clone(),
+            answers: self.answers.clone(),
         }
     }
 }
 
 /// The way to one server.
+#[derive(Clone)]
 pub(crate) struct Link {
     own: u64,
     target: u64,
@@ -68,7 +73,10 @@ pub(crate) struct Link {
     /// For requests with entries: their answer waits for the other server's disk, and openraft's
     /// own limit (one heartbeat) would repeat them all the time when that disk is slow.
     append_ttl: Duration,
+    /// How long an answer is listened for that Raft waits for no more.
+    answer_ttl: Duration,
     hearing: watch::Receiver<Hearing>,
+    answers: Answers,
 }
 
 impl Link {
@@ -98,18 +106,42 @@ impl Link {
             Ok(Err(error @ CarrierError::Broken(_))) => {
                 return Err(NetworkError::new(&error).into());
             }
-            Err(_) => {
-                let (id, target) = (self.own, self.target);
-                return Err(Timeout {
-                    action: kind,
-                    id,
-                    target,
-                    timeout: ttl,
-                }
-                .into());
-            }
+            Err(_) => return Err(self.late(kind, ttl)),
         };
         v1::open_message(&body).map_err(|error| NetworkError::from_string(error).into())
+    }
+
+    fn late(&self, action: RPCTypes, timeout: Duration) -> RPCError<Types> {
+        let (id, target) = (self.own, self.target);
+        Timeout {
+            action,
+            id,
+            target,
+            timeout,
+        }
+        .into()
+    }
+
+    async fn append(
+        self,
+        request: RequestV1,
+        term: u64,
+        ttl: Duration,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let sent = clock::Instant::now();
+        match self.call(RPCTypes::AppendEntries, request, ttl).await? {
+            ReplyV1::Append(reply) => {
+                let answer = reply.into();
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.answers.note(self.target, term, sent);
+                }
+                Ok(answer)
+            }
+            ReplyV1::Vote { .. }
+            | ReplyV1::Transfer(_)
+            | ReplyV1::Snapshot(_)
+            | ReplyV1::Fenced { .. } => Err(misfit()),
+        }
     }
 
     async fn ask_vote(
@@ -255,15 +287,15 @@ impl RaftNetworkV2<Types> for Link {
         } else {
             option.soft_ttl().max(self.append_ttl)
         };
-        match self
-            .call(RPCTypes::AppendEntries, RequestV1::from(&rpc), ttl)
-            .await?
-        {
-            ReplyV1::Append(reply) => Ok(reply.into()),
-            ReplyV1::Vote { .. }
-            | ReplyV1::Transfer(_)
-            | ReplyV1::Snapshot(_)
-            | ReplyV1::Fenced { .. } => Err(misfit()),
+        let (link, term) = (self.clone(), rpc.vote.leader_id.term);
+        let (request, patience) = (RequestV1::from(&rpc), ttl.max(self.answer_ttl));
+        // Raft gives a heartbeat's answer less than a heartbeat. One that comes later tells all the
+        // same that the other server hears this one and follows it.
+        let exchange = Runtime::spawn(async move { link.append(request, term, patience).await });
+        match clock::timeout(ttl, exchange).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(NetworkError::from_string("the server is stopping").into()),
+            Err(_) => Err(self.late(RPCTypes::AppendEntries, ttl)),
         }
     }
 
@@ -377,6 +409,7 @@ mod tests {
             carrier,
             timers: Timers::SAFE,
             hearing: watch::channel(hearing).1,
+            answers: Answers::default(),
         };
         let node = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
             .parse()
@@ -410,6 +443,7 @@ mod tests {
         let silent = Hearing {
             deaf: true,
             silent: true,
+            ..Hearing::default()
         };
         let broken = Some(Err(CarrierError::Broken(String::new())));
         let (mut link, calls) = link_of(silent, broken).await;
@@ -448,10 +482,8 @@ mod tests {
             payload,
         });
         drop(link.append_entries(request, option.clone()).await);
-        let expected = [
-            (Lane::Rpc, option.soft_ttl()),
-            (Lane::Rpc, Timers::SAFE.election_min),
-        ];
+        // Whatever Raft waits for, the answer is listened for as long.
+        let expected = [(Lane::Rpc, Timers::SAFE.election_max); 2];
         assert_eq!(*calls.lock().unwrap(), expected);
     }
 }

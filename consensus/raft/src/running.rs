@@ -16,7 +16,7 @@ use crate::{
     agreement::Settings,
     carrier::Carrier,
     errors::OpenError,
-    hearing::{self, Hearing},
+    hearing::{self, Answers, Hearing},
     machine::{Machine, Published},
     network::Links,
     raft_types::{Metrics, Runtime, Types},
@@ -174,18 +174,20 @@ async fn assemble<M: Machine>(
     let config = home.adapt(settings.timers.config()?);
     let own = settings.raft_id.0;
     let (hears, hearing) = watch::channel(Hearing::default());
+    let answers = Answers::default();
     let links = Links {
         own,
         carrier,
         timers: settings.timers,
         hearing: hearing.clone(),
+        answers: answers.clone(),
     };
     let applied = Applied::open(initial, store.snapshot.take(), store.log.clone())
         .map_err(OpenError::Damaged)?;
     let published = applied.published();
     let raft = Raft::new(own, config, links, store.log.clone(), applied).await;
     let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-    hearing::listen(&raft, &settings.timers, hears);
+    hearing::listen(&raft, &settings.timers, answers, hears);
     let status = follow(&raft, hearing);
     Ok(Running {
         raft,
@@ -202,8 +204,9 @@ fn follow<M: Machine>(
     mut hearing: watch::Receiver<Hearing>,
 ) -> watch::Receiver<RaftStatus> {
     let mut metrics = raft.metrics();
-    let translate = |metrics: &Metrics, deaf| RaftStatus::from_metrics(metrics, deaf);
-    let (told, status) = watch::channel(translate(&metrics.borrow_watched(), false));
+    let translate = |metrics: &Metrics, hearing| RaftStatus::from_metrics(metrics, hearing);
+    let first = Hearing::default();
+    let (told, status) = watch::channel(translate(&metrics.borrow_watched(), first));
     Runtime::spawn(async move {
         loop {
             // Both arms keep what was not seen.
@@ -214,8 +217,8 @@ fn follow<M: Machine>(
             if !changed {
                 return;
             }
-            let deaf = hearing.borrow_and_update().deaf;
-            let now = translate(&metrics.borrow_watched(), deaf);
+            let heard = *hearing.borrow_and_update();
+            let now = translate(&metrics.borrow_watched(), heard);
             told.send_if_modified(|last| {
                 let changed = *last != now;
                 *last = now;

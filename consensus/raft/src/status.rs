@@ -13,6 +13,7 @@ use openraft::{Instant as _, ServerState};
 use crate::{
     clock,
     era::{self, Era},
+    hearing::Hearing,
     raft_types::Metrics,
 };
 
@@ -93,7 +94,7 @@ impl RaftStatus {
         self.role == Role::Leader && self.failure.is_none() && heard && !self.deaf
     }
 
-    pub(crate) fn from_metrics(metrics: &Metrics, deaf: bool) -> Self {
+    pub(crate) fn from_metrics(metrics: &Metrics, hearing: Hearing) -> Self {
         let membership = metrics.membership_config.membership();
         let named = |id: u64| Some((RaftId(id), membership.get_node(&id)?.0.clone()?));
         let heard = metrics.heartbeat.iter().flatten();
@@ -120,8 +121,8 @@ impl RaftStatus {
                 || metrics.membership_config != metrics.committed_membership_config,
             heard: heard.collect(),
             matched: matched.collect(),
-            majority_heard: metrics.last_quorum_acked.map(|at| instant(at.elapsed())),
-            deaf,
+            majority_heard: majority_heard(metrics, hearing),
+            deaf: hearing.deaf,
             failure: failure.map(ToString::to_string),
         }
     }
@@ -150,6 +151,17 @@ fn now() -> Instant {
 /// How long ago something in a status was.
 pub(crate) fn since(at: &Instant) -> Duration {
     now().saturating_duration_since(*at)
+}
+
+/// Answers that came too late for Raft tell of the others all the same.
+fn majority_heard(metrics: &Metrics, hearing: Hearing) -> Option<Instant> {
+    let on_time = metrics.last_quorum_acked.map(|at| at.elapsed());
+    let late = hearing.answered.map(|at| at.elapsed());
+    let ago = match (on_time, late) {
+        (Some(on_time), Some(late)) => on_time.min(late),
+        (on_time, late) => on_time.or(late)?,
+    };
+    Some(instant(ago))
 }
 
 fn instant(ago: Duration) -> Instant {

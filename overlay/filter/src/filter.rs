@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use overlay_core::peers::Cidr;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -72,6 +73,9 @@ impl FilterError {
     }
 }
 
+/// Whoever holds iptables' lock is waited for so long. Interfaces are kept meanwhile by nobody else.
+const PATIENCE_S: &str = "1";
+
 /// The rules as they were written last.
 #[derive(Debug)]
 struct Written {
@@ -79,6 +83,9 @@ struct Written {
     /// As the kernel lists them. Counters are left out.
     listed: String,
 }
+
+/// An interface, whether this host is a hub there, and the networks behind it.
+type Forwards = (String, bool, BTreeSet<Cidr>);
 
 /// The packet filter of the network namespace that this process is in.
 #[derive(Debug, Default)]
@@ -97,6 +104,8 @@ pub struct Filter {
     /// Whether dockerd's chains may have rules of ours.
     beside_docker: bool,
     beside_docker_asked: Option<Instant>,
+    /// What was told of it.
+    forwards: Vec<Forwards>,
 }
 
 impl Filter {
@@ -156,8 +165,19 @@ impl Filter {
     }
 
     /// Switches forwarding on where the host forwards; interfaces should be up.
-    pub fn switch_forwarding_on(&self) -> Result<(), FilterError> {
-        Ok(switches::switch_on(&self.host)?)
+    pub fn switch_forwarding_on(&mut self) -> Result<(), FilterError> {
+        switches::switch_on(&self.host)?;
+        let overlays = self.host.overlays.iter();
+        let forwarding = overlays.filter(|overlay| overlay.forwards_ipv6());
+        let forwards: Vec<Forwards> = forwarding
+            .map(|overlay| (overlay.interface.clone(), overlay.hub, overlay.lan.clone()))
+            .collect();
+        let news = forwards.iter().filter(|one| !self.forwards.contains(one));
+        for (interface, hub, lan) in news {
+            tracing::info!(interface, hub, ?lan, "this node forwards");
+        }
+        self.forwards = forwards;
+        Ok(())
     }
 
     async fn machine(&mut self) -> Machine {
@@ -221,7 +241,7 @@ impl Filter {
         for (program, wanted) in PROGRAMS.into_iter().zip(wanted) {
             let mut place = Some(wanted);
             for chain in CHAINS {
-                let Ok(listed) = run(program, &["-w", "-S", chain], "").await else {
+                let Ok(listed) = run(program, &["-w", PATIENCE_S, "-S", chain], "").await else {
                     continue;
                 };
                 // The first chain that is there takes them; in the other one they are too many.
@@ -261,7 +281,7 @@ async fn change(
 ) -> Result<(), ProgramError> {
     for (verb, rules) in [("-I", &difference.missing), ("-D", &difference.surplus)] {
         for rule in rules {
-            let head = ["-w", verb, chain].into_iter();
+            let head = ["-w", PATIENCE_S, verb, chain].into_iter();
             let words: Vec<&str> = head.chain(rule.split(' ')).collect();
             match (verb, run(program, &words, "").await) {
                 (_, Ok(_)) => {}

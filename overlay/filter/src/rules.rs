@@ -177,6 +177,12 @@ fn fence(host: &Host, machine: &Machine) -> Lines {
             lines.push(&format!("iifname != {inside} {to} counter drop"));
         }
     }
+    for bridge in &host.bridges {
+        // A question in another network's name would have its answer sent there.
+        let from = format!("iifname {:?}", bridge.interface);
+        let strange = format!("{} saddr != {}", word(&bridge.subnet), bridge.subnet);
+        lines.push(&format!("{from} {strange} counter drop"));
+    }
     lines
 }
 
@@ -289,8 +295,8 @@ fn forward(host: &Host, machine: &Machine) -> Lines {
     for (place, overlay) in host.overlays.iter().enumerate() {
         from_overlay(host, overlay, place, &mut lines);
     }
-    for overlay in &host.overlays {
-        into_overlay(host, machine, overlay, &mut lines);
+    for (place, overlay) in host.overlays.iter().enumerate() {
+        into_overlay(host, machine, overlay, place, &mut lines);
     }
     let known: Vec<&str> = host
         .overlays
@@ -305,6 +311,12 @@ fn forward(host: &Host, machine: &Machine) -> Lines {
     for (family, shut) in machine.transit_shut.iter().enumerate() {
         if *shut {
             let mark = transit_mark(family);
+            // dockerd shuts its bridges only where it switched forwarding on itself.
+            if let Some(tenants) = interfaces(machine.tenants.iter().map(String::as_str)) {
+                let to = format!("{mark} {known} oifname {tenants}");
+                lines.push(&format!("{to} ct status dnat accept"));
+                lines.push(&format!("{to} counter drop"));
+            }
             lines.push(&format!("{mark} {known} oifname != {known} counter drop"));
         }
     }
@@ -331,6 +343,14 @@ fn from_overlay(host: &Host, overlay: &Overlay, place: usize, lines: &mut Lines)
     if let Some(overlays) = interfaces(overlays) {
         lines.push(&format!("{from} oifname {overlays} counter drop"));
     }
+    let others = host
+        .bridges
+        .iter()
+        .filter(|bridge| bridge.network != overlay.network);
+    if let Some(others) = interfaces(others.map(|bridge| bridge.interface.as_str())) {
+        // A port that such a container publishes everywhere is published in its own network.
+        lines.push(&format!("{from} oifname {others} counter drop"));
+    }
     let end = match overlay.is_open() {
         true => "accept".to_owned(),
         false => format!("goto {}", to_host(place)),
@@ -354,18 +374,40 @@ fn from_overlay(host: &Host, overlay: &Overlay, place: usize, lines: &mut Lines)
 }
 
 /// What others than its peers send into a network through this host.
-fn into_overlay(host: &Host, machine: &Machine, overlay: &Overlay, lines: &mut Lines) {
+fn into_overlay(
+    host: &Host,
+    machine: &Machine,
+    overlay: &Overlay,
+    place: usize,
+    lines: &mut Lines,
+) {
     let to = format!("oifname {:?}", overlay.interface);
     for bridge in host.bridges_of(overlay) {
         let from = format!("iifname {:?}", bridge.interface);
-        let own = format!("{} saddr {}", word(&bridge.subnet), bridge.subnet);
+        let family = word(&bridge.subnet);
+        let own = format!("{family} saddr {}", bridge.subnet);
+        // Nobody else judges what this host's containers send to the devices behind it.
+        for devices in own_devices(overlay).filter(|(of, _)| *of == family) {
+            let end = format!("daddr {} goto {}", devices.1, to_devices(place));
+            lines.push(&format!("{from} {to} {own} {family} {end}"));
+        }
         lines.push(&format!("{from} {to} {own} accept"));
         lines.push(&format!("{from} {to} counter drop"));
     }
-    match interfaces(local(host, machine, overlay)) {
-        Some(inside) => lines.push(&format!("{to} iifname != {inside} counter drop")),
-        None => lines.push(&format!("{to} counter drop")),
+    let Some(inside) = interfaces(local(host, machine, overlay)) else {
+        lines.push(&format!("{to} counter drop"));
+        return;
+    };
+    lines.push(&format!("{to} iifname != {inside} counter drop"));
+    for (family, devices) in own_devices(overlay) {
+        let end = format!("daddr {devices} goto {}", to_devices(place));
+        lines.push(&format!("{to} {family} {end}"));
     }
+}
+
+/// The devices behind this host, where a firewall is about them.
+fn own_devices(overlay: &Overlay) -> impl Iterator<Item = (&'static str, String)> {
+    by_family(&overlay.devices).filter(|_| !overlay.is_open())
 }
 
 /// Containers are seen by their own addresses: such a connection's source is mapped onto itself.

@@ -89,6 +89,7 @@ impl Answerer {
                 let addresses: BTreeSet<IpAddr> = own.union(&said.addresses).copied().collect();
                 match (addresses.is_empty(), else_outside) {
                     (false, _) => Some(Outcome::Addresses(addresses)),
+                    (true, true) if said.some_are_silent => Some(Outcome::Failed),
                     (true, true) => None,
                     (true, false) if said.some_are_silent => Some(Outcome::Failed),
                     (true, false) => Some(Outcome::NoSuchName),

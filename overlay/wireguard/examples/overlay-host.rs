@@ -209,7 +209,8 @@ impl Host {
     async fn take_key(&mut self) -> Result<String, String> {
         let keys = self.keys.as_ref().ok_or("NotUp")?;
         let next = keys.next().ok_or("NoNextKey")?;
-        let key = keys.follow(&next).map_err(|e| coded(e.code(), &e))?;
+        let (key, kept) = keys.follow(&next);
+        kept.map_err(|e| coded(e.code(), &e))?;
         let interface = self.interface.as_mut().ok_or("NotUp")?;
         let taken = interface.take_key(&key).await;
         taken.map_err(|e| coded(e.code(), &e))?;

@@ -152,6 +152,7 @@ pub fn run_device(settings: &DeviceSettings) -> Result<(), DeviceError> {
     // Fails only for a process that leads a group already, such as one started from a shell; that
     // one is not to be detached.
     let _ = rustix::process::setsid();
+    end_at_a_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .enable_all()
@@ -162,6 +163,16 @@ pub fn run_device(settings: &DeviceSettings) -> Result<(), DeviceError> {
         report(error);
     }
     result
+}
+
+/// A task that panics would leave one direction deaf, in a device that answers its socket. The daemon
+/// starts another where the process ends.
+fn end_at_a_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        std::process::abort();
+    }));
 }
 
 /// The standard error is the device's log, which the daemon quotes when the device dies early.

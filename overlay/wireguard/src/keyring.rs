@@ -28,6 +28,8 @@ pub struct Keyring {
 struct Keys {
     current: PrivateKey,
     next: Option<PrivateKey>,
+    /// Whether the present key is still where the next one was.
+    unsaved: bool,
 }
 
 impl Keyring {
@@ -44,7 +46,11 @@ impl Keyring {
         Ok(Self {
             path: path.to_owned(),
             next_path,
-            keys: Mutex::new(Keys { current, next }),
+            keys: Mutex::new(Keys {
+                current,
+                next,
+                unsaved: false,
+            }),
         })
     }
 
@@ -61,6 +67,7 @@ impl Keyring {
     /// Makes the next key, unless there is one, and gives its public half. It is on the disk then.
     pub fn prepare(&self) -> Result<PublicKey, KeyError> {
         let mut keys = self.keys();
+        self.keep(&mut keys)?;
         let next = match keys.next.take() {
             Some(next) => next,
             None => load_or_create_private_key(&self.next_path)?,
@@ -70,27 +77,37 @@ impl Keyring {
         Ok(public)
     }
 
-    /// The present key, after the next one has taken its place if that is what is agreed.
-    pub fn follow(&self, agreed: &PublicKey) -> Result<PrivateKey, KeyError> {
+    /// The present key, after the next one has taken its place if that is what is agreed; and whether
+    /// the disk says so too. The others use the new key from that moment: a disk that takes no change
+    /// holds nothing up, and is asked again each time. A restart goes on from what is there.
+    pub fn follow(&self, agreed: &PublicKey) -> (PrivateKey, Result<(), KeyError>) {
         let mut keys = self.keys();
         let agreed_next = |next: &mut PrivateKey| next.public() == *agreed;
         if let Some(next) = keys.next.take_if(agreed_next) {
-            if let Err(source) = fs::rename(&self.next_path, &self.path) {
-                keys.next = Some(next);
-                return Err(KeyError::File {
-                    path: self.path.clone(),
-                    action: "replaced",
-                    source,
-                });
-            }
             keys.current = next;
-            // A crash of the machine takes the device along: it begins with what it finds.
-            let synced: io::Result<()> = sync_folder(&self.path);
-            if let Err(error) = synced {
-                tracing::warn!(%error, "the folder of the WireGuard key cannot be synced");
-            }
+            keys.unsaved = true;
         }
-        Ok(keys.current.clone())
+        let kept = self.keep(&mut keys);
+        (keys.current.clone(), kept)
+    }
+
+    /// Puts the present key where it is looked for first.
+    fn keep(&self, keys: &mut Keys) -> Result<(), KeyError> {
+        if !keys.unsaved {
+            return Ok(());
+        }
+        fs::rename(&self.next_path, &self.path).map_err(|source| KeyError::File {
+            path: self.path.clone(),
+            action: "replaced",
+            source,
+        })?;
+        keys.unsaved = false;
+        // A crash of the machine takes the device along: it begins with what it finds.
+        let synced: io::Result<()> = sync_folder(&self.path);
+        if let Err(error) = synced {
+            tracing::warn!(%error, "the folder of the WireGuard key cannot be synced");
+        }
+        Ok(())
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -114,10 +131,15 @@ mod tests {
         let new = keys.prepare().unwrap();
         assert_ne!(new, old);
         assert_eq!(keys.prepare().unwrap(), new, "one at a time");
-        assert_eq!(keys.follow(&old).unwrap().public(), old);
-        assert_eq!(keys.follow(&new).unwrap().public(), new);
+        let follow = |key| {
+            let (key, kept) = keys.follow(key);
+            kept.unwrap();
+            key.public()
+        };
+        assert_eq!(follow(&old), old);
+        assert_eq!(follow(&new), new);
         assert_eq!((keys.current().public(), keys.next()), (new, None));
-        assert_eq!(keys.follow(&old).unwrap().public(), new, "never back");
+        assert_eq!(follow(&old), new, "never back");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -131,9 +153,28 @@ mod tests {
         let again = Keyring::open(&path).unwrap();
         assert_eq!((again.current().public(), again.next()), (old, Some(new)));
         assert_eq!(again.prepare().unwrap(), new);
-        again.follow(&new).unwrap();
+        again.follow(&new).1.unwrap();
         let last = Keyring::open(&path).unwrap();
         assert_eq!((last.current().public(), last.next()), (new, None));
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_change_keeps_no_node_off_the_overlay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wireguard.key");
+        let keys = Keyring::open(&path).unwrap();
+        let new = keys.prepare().unwrap();
+        // Nothing can take a folder's place that is not empty.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("x"), "").unwrap();
+        let (key, kept) = keys.follow(&new);
+        assert_eq!(key.public(), new);
+        kept.unwrap_err();
+        keys.prepare().unwrap_err();
+        fs::remove_dir_all(&path).unwrap();
+        keys.follow(&new).1.unwrap();
+        assert_eq!(Keyring::open(&path).unwrap().current().public(), new);
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn node_list(text: &str) -> Result<NodeList, values::InvalidValue> {
 pub(crate) enum Profile {
     /// In some 0.4 s; for machines that are not overloaded, on one network
     Lan,
-    /// In some 1.2 s; stalls of half a second cost nobody the address
+    /// In some 1.2 s; stalls of a seventh of a second cost nobody the address
     Safe,
     /// In some 3.5 s; for sites far apart, with losses in bursts
     Wan,

@@ -25,8 +25,13 @@ use super::{
 const WAIT_FOR_PEERS: Duration = Duration::from_secs(30);
 /// Between two rounds of asking those who were late.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Keys change hands in the overlay's task, which wakes nobody here.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// After a step that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a condition of the key is called in the node's status.
+const CONDITION: &str = "wireguard key";
 
 /// The task's inputs.
 pub(super) struct KeyKeeper {
@@ -54,11 +59,11 @@ pub(super) async fn follow_key(
     status: &mut OverlayStatus,
 ) {
     let wanted = PublicKey::from_bytes(row.wireguard_public_key);
-    let key = keys.follow(&wanted).unwrap_or_else(|error| {
-        let (what, reason) = ("wireguard key".to_owned(), with_sources(&error));
-        status.conditions.insert(what, reason);
-        keys.current()
-    });
+    let (key, kept) = keys.follow(&wanted);
+    if let Err(error) = kept {
+        let reason = with_sources(&error);
+        status.conditions.insert(CONDITION.to_owned(), reason);
+    }
     for (interface, is_new) in interfaces {
         match interface.take_key(&key).await {
             Ok(new) => *is_new |= new,
@@ -66,6 +71,8 @@ pub(super) async fn follow_key(
             Err(error) => {
                 let error = with_sources(&error);
                 tracing::warn!(error, "an interface does not take its new key");
+                let reason = format!("an interface does not take it: {error}");
+                status.conditions.insert(CONDITION.to_owned(), reason);
             }
         }
     }
@@ -80,7 +87,7 @@ impl KeyKeeper {
             let step = wireguard_key_step(&agreed, &self.proposer.me, self.at_hand());
             let pause = match self.take(step).await {
                 Ok(true) => continue,
-                Ok(false) => Duration::MAX,
+                Ok(false) => LOOK_EVERY,
                 Err(error) => {
                     let error = with_sources(&error);
                     tracing::warn!(error, "the WireGuard key is not replaced yet");

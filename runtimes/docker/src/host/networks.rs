@@ -123,8 +123,20 @@ impl DockerHost {
 
     /// Says each time that a container or a network of Docker may have changed. Ends with the engine.
     pub fn changes(&self) -> impl Stream<Item = Result<(), DockerError>> + Send + use<> {
-        let kinds = HashMap::from([("type", vec!["container", "network"])]);
-        let options = EventsOptionsBuilder::new().filters(&kinds).build();
+        // Health checks run programs in containers all the time, and change nothing.
+        let changes = vec![
+            "create",
+            "start",
+            "die",
+            "destroy",
+            "rename",
+            "connect",
+            "disconnect",
+            "remove",
+        ];
+        let kinds = vec!["container", "network"];
+        let wanted = HashMap::from([("type", kinds), ("event", changes)]);
+        let options = EventsOptionsBuilder::new().filters(&wanted).build();
         let failed = self.failed(Subject::Engine);
         self.client
             .events(Some(options))
