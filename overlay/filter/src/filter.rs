@@ -73,7 +73,7 @@ impl FilterError {
     }
 }
 
-/// Whoever holds iptables' lock is waited for so long. Interfaces are kept meanwhile by nobody else.
+/// Whoever holds iptables' lock is waited for so long: the interfaces wait for this too.
 const PATIENCE_S: &str = "1";
 
 /// The rules as they were written last.
