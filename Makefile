@@ -2,20 +2,24 @@
 
 .PHONY: demo test test-kernel bench bench-overlay bench-vip lint build setup
 
-# KEEP=1 leaves the demo's mesh up and says how to use and how to end it.
+# KEEP=1 leaves the demo's mesh up and says how to use and how to end it. K3S=/path is a K3s binary for
+# its second act.
 KEEP ?=
+K3S ?=
 
 demo: setup
-	KEEP=$(KEEP) scripts/demo
+	KEEP=$(KEEP) K3S=$(K3S) scripts/demo
 
 test: setup
 	scripts/test
 
-# The overlay in a virtual machine with Debian's kernel, whose WireGuard this machine may lack. The
-# processor is emulated: two minutes. `make test` has it too.
+# The overlay in one and in two virtual machines with Debian's kernel, whose WireGuard this machine may
+# lack, and the gate of virtual IPs in a third. Processors are emulated: some three minutes of
+# processor time in all. `make test` has them too.
 test-kernel: setup
-	cargo build --locked -p overlay-wireguard --examples
+	cargo build --locked -p overlay-wireguard -p overlay-gate --examples
 	SHOAL_NO_SKIP=1 cargo test --locked -p overlay-wireguard --test kernel -- --nocapture
+	SHOAL_NO_SKIP=1 cargo test --locked -p overlay-gate --test namespaces -- --nocapture debians_kernel
 
 bench: setup
 	scripts/bench

@@ -17,8 +17,25 @@ REACH_DEADLINE_SECONDS=300
 # What a daemon logs when it changes its device.
 REACH_LINE='adjusting the overlay interface'
 
+# One kernel keeps the neighbours of all hosts in one table, and fifty hosts that all know each other
+# are more than the 1024 that it has room for by default: ARP would fail. As it was before, afterwards.
+NEIGHBOURS=(net.ipv4.neigh.default.gc_thresh3 net.ipv6.neigh.default.gc_thresh3)
+NEIGHBOURS_BEFORE=()
+room_for_neighbours() {
+  local setting
+  for setting in "${NEIGHBOURS[@]}"; do
+    NEIGHBOURS_BEFORE+=("$setting=$(sysctl -n "$setting")")
+    sysctl -qw "$setting=$((REACH_PEERS * REACH_PEERS * 4))"
+  done
+}
+neighbours_as_before() {
+  [ ${#NEIGHBOURS_BEFORE[@]} = 0 ] || sysctl -qw "${NEIGHBOURS_BEFORE[@]}"
+  NEIGHBOURS_BEFORE=()
+}
+
 measure_reach() {
   local run host
+  room_for_neighbours
   FIGURES_OF_REACH=$RESULTS/vip-reach.tsv
   : >"$FIGURES_OF_REACH"
   DEADLINE_SECONDS=$REACH_DEADLINE_SECONDS

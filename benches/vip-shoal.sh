@@ -5,13 +5,9 @@ VIP=web
 FOUNDER=c1
 # And a bit: Linux waits a second for the answer to its first packet.
 TCP_TRIES_AGAIN_SECONDS=1.5
-# How often a move to one node is asked for before it counts as impossible, and after how many tenths
-# of a second again: moves take a few.
-MOVES_ASKED=10
-MOVE_TENTHS=10
 
 shoal_title() { echo "shoal, profile ${1#shoal-}"; }
-shoal_kinds() { echo 'cut vanished leader planned'; }
+shoal_kinds() { echo 'cut vanished leader planned drain'; }
 
 shoal_set_up() {
   local host
@@ -101,19 +97,12 @@ shoal_victim() {
   fi
   echo "$to"
 }
-# move_to NODE: and says so where asking once did not do.
+# move_to NODE: it answers when the address is open there.
 move_to() {
-  local asked tenth
-  for ((asked = 1; asked <= MOVES_ASKED; asked++)); do
-    on "$OBSERVER" shoal vip failover "$VIP" --to "$1" >/dev/null || true
-    for ((tenth = 0; tenth < MOVE_TENTHS; tenth++)); do
-      [ "$(served_by)" != "$1" ] || return 0
-      sleep 0.1
-    done
-    say "$1 was to serve, and does not after being asked for $asked times"
-  done
-  fail "$1 never served"
+  on "$OBSERVER" shoal vip failover "$VIP" --to "$1" >/dev/null || fail "$1 was to serve"
+  until_true "$1 serves" serves "$1"
 }
+serves() { [ "$(served_by)" = "$1" ]; }
 
 # Beyond what the profiles say of themselves: 0.4, 1.2 and 3.5 s.
 shoal_patience() {
@@ -165,6 +154,22 @@ measure_planned() {
       if ($2 - $1 > longest) longest = $2 - $1}
     END {for (how in all) print s "\tconnections\t" how "\t" all[how]
       print s "\tconnections\tlongest\t" longest}' "$LAB/$OBSERVER/tmp/connections" >>"$FIGURES"
+}
+
+# measure_drains SYSTEM SPANS: the holder is emptied, and works again afterwards.
+measure_drains() {
+  local run holder from
+  for ((run = 1; run <= DRAINS; run++)); do
+    holder=$(served_by)
+    sleep "$(random_part_of "$(shoal_period)")"
+    from=$(now)
+    on "$OBSERVER" shoal node drain "$holder" --no-wait >/dev/null
+    until_true "another one serves than $holder" serves_another "$holder"
+    sleep "$CALM_SECONDS"
+    echo "drain-$run $from $(now)" >>"$2"
+    on "$OBSERVER" shoal node uncordon "$holder" >/dev/null
+    shoal_recover "$1" moved
+  done
 }
 
 # --- Nothing is wrong, but busy ---------------------------------------------------------------

@@ -9,10 +9,11 @@
 #
 #   VIP_SYSTEMS='…'     which, of: keepalived-1 keepalived-0.1 keepalived-0.01 (seconds between
 #                       adverts), shoal-lan shoal-safe shoal-wan (profiles of the lease)
-#   VIP_KINDS='…'       which, of: cut vanished leader planned; leader and planned are shoal's alone
+#   VIP_KINDS='…'       which, of: cut vanished leader planned drain; the last three are shoal's alone
 #   VIP_RUNS=…          holders that vanish, for each; else 30, and 300 for shoal-lan
 #   VIP_LEADER_RUNS=30  holders that vanish and lead
 #   VIP_PLANNED=30      moves on request
+#   VIP_DRAINS=30       holders that are emptied
 #   VIP_CUTS=5          cuts in one direction, for each
 #   VIP_CUT_SECONDS=1   beyond the time after which the others take over
 #   VIP_KEEP=           1: adds to the figures of an earlier run
@@ -32,9 +33,10 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL=C.UTF-8
 
 SYSTEMS=${VIP_SYSTEMS:-keepalived-1 keepalived-0.1 keepalived-0.01 shoal-lan shoal-safe shoal-wan}
-KINDS=${VIP_KINDS:-cut vanished leader planned}
+KINDS=${VIP_KINDS:-cut vanished leader planned drain}
 LEADER_RUNS=${VIP_LEADER_RUNS:-30}
 PLANNED=${VIP_PLANNED:-30}
+DRAINS=${VIP_DRAINS:-30}
 CUTS=${VIP_CUTS:-5}
 CUT_SECONDS=${VIP_CUT_SECONDS:-1}
 BUSY_MINUTES=${VIP_BUSY_MINUTES:-60}
@@ -208,6 +210,7 @@ measure() {
       vanished) measure_vanishing "$system" "$spans" "$kind" "$(runs_of "$system")" ;;
       leader) measure_vanishing "$system" "$spans" "$kind" "$LEADER_RUNS" ;;
       planned) measure_planned "$system" "$spans" ;;
+      drain) measure_drains "$system" "$spans" ;;
     esac
   done
   # The logs must have been written beyond the last span.
@@ -227,6 +230,7 @@ ended() {
     (cd "$LAB" && cp --parents spans */*.log */tmp/*.watch */tmp/connections "$kept" 2>/dev/null) || true
   fi
   all_off
+  neighbours_as_before
 }
 
 # --- Report -----------------------------------------------------------------------------------
@@ -274,6 +278,17 @@ planned_row() {
     "$(($(connections_of "$1" longest) / 1000))"
 }
 
+# drained_row SYSTEM
+drained_row() {
+  local all number with total
+  mapfile -t all < <(outages_of "$1" drain)
+  [ ${#all[@]} != 0 ] || return 0
+  read -r number with total < <(overlaps_of "$1" drain)
+  printf '| %s, its holder drained | %s ms | %s ms | %s | %s | %s | %s | | | | |\n' "$(its title "$1")" \
+    "$(median "${all[@]}")" "$(p99 "${all[@]}")" "$(least "${all[@]}")" "$(most "${all[@]}")" \
+    "$number" "$with"
+}
+
 report() {
   local system
   {
@@ -288,6 +303,7 @@ report() {
     echo '|---|---|---|---|---|---|---|---|---|---|---|'
     for system in $SYSTEMS; do
       planned_row "$system"
+      drained_row "$system"
     done
   } >"$TABLE"
   cat "$TABLE"

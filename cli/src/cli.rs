@@ -10,8 +10,8 @@ use node_api::ApiError;
 
 use crate::{
     commands::{
-        access, backup, ca, docker, events, init, join, module, network, node, operator, recover,
-        run, sim, status, token, vip,
+        access, backup, ca, cluster, docker, events, init, join, k3s, module, network, node,
+        operator, recover, run, sim, status, token, vip,
     },
     failure::{self, Exit},
     terminal::Terminal,
@@ -85,6 +85,10 @@ pub(crate) enum Command {
     Module(module::Module),
     #[command(subcommand)]
     Docker(docker::Docker),
+    #[command(subcommand)]
+    K3s(k3s::K3s),
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     Events(events::Events),
     #[command(subcommand)]
     Ca(ca::Ca),

@@ -3,10 +3,12 @@
 pub(crate) mod access;
 pub(crate) mod backup;
 pub(crate) mod ca;
+pub(crate) mod cluster;
 pub(crate) mod docker;
 pub(crate) mod events;
 pub(crate) mod init;
 pub(crate) mod join;
+pub(crate) mod k3s;
 pub(crate) mod module;
 pub(crate) mod network;
 pub(crate) mod node;
@@ -37,6 +39,8 @@ pub(crate) async fn run_command(command: Command, context: &Context<'_>) -> Resu
         Command::Access(access) => access.run(context).await,
         Command::Module(module) => module.run(context).await,
         Command::Docker(docker) => docker.run(context).await,
+        Command::K3s(k3s) => k3s.run(context).await,
+        Command::Cluster(cluster) => cluster.run(context).await,
         Command::Events(events) => events.run(context).await,
         Command::Ca(ca) => ca.run(context).await,
         Command::Operator(operator) => operator.run(context).await,

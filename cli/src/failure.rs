@@ -75,6 +75,20 @@ pub(crate) fn exit_of(error: &ApiError) -> Exit {
     }
 }
 
+/// Whether the mesh may answer again by itself: an election, a server that starts again, a
+/// connection that was cut.
+pub(crate) fn passes(error: &ApiError) -> bool {
+    matches!(
+        error.code.as_str(),
+        "NoMajorityError"
+            | "NotReadyError"
+            | "NodeUnreachableError"
+            | "NoAnswerError"
+            | "ConnectionLostError"
+            | "DaemonUnreachableError"
+    )
+}
+
 /// The command line asks for something that makes no sense.
 pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> ApiError {
     ApiError::new("UsageError", message, hint)

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::{
-    Scenario, ScenarioError, agreement,
+    Scenario, ScenarioError, agreement, clusters,
     report::{Asked, BrokenRun, Report},
-    run_agreement_seeds, run_seeds,
+    run_agreement_seeds, run_cluster_seeds, run_seeds,
     scenario::{self, Shipped, file::Source},
 };
 
@@ -21,6 +21,8 @@ pub enum Experiment {
     Membership(Box<Scenario>),
     /// A group of servers that agree.
     Agreement(Box<agreement::Scenario>),
+    /// K3s clusters.
+    Clusters(Box<clusters::Scenario>),
 }
 
 /// What all runs of an experiment showed.
@@ -31,6 +33,8 @@ pub enum Findings {
     Membership(Box<Report>),
     /// Of a group of servers.
     Agreement(Box<agreement::Report>),
+    /// Of K3s clusters.
+    Clusters(Box<clusters::Report>),
 }
 
 /// As much of a file as says what kind it is.
@@ -55,7 +59,15 @@ impl Experiment {
                     let scenario = agreement::Scenario::parse(text)?;
                     Ok(Self::Agreement(Box::new(scenario)))
                 }
-                _ => Err(source.wrong(&kind, "kind", "\"membership\" or \"agreement\"")),
+                "clusters" => {
+                    let scenario = clusters::Scenario::parse(text)?;
+                    Ok(Self::Clusters(Box::new(scenario)))
+                }
+                _ => Err(source.wrong(
+                    &kind,
+                    "kind",
+                    "\"membership\", \"agreement\" or \"clusters\"",
+                )),
             },
         }
     }
@@ -67,7 +79,8 @@ impl Experiment {
 
     /// All that come with shoal.
     pub fn shipped() -> impl Iterator<Item = &'static Shipped> {
-        scenario::shipped().iter().chain(agreement::shipped())
+        let all = scenario::shipped().iter().chain(agreement::shipped());
+        all.chain(clusters::shipped())
     }
 
     /// The one of that name.
@@ -92,6 +105,7 @@ impl Experiment {
         Ok(match self {
             Self::Membership(scenario) => Self::Membership(Box::new(scenario.sized(nodes)?)),
             Self::Agreement(scenario) => Self::Agreement(Box::new(scenario.sized(nodes)?)),
+            Self::Clusters(scenario) => Self::Clusters(Box::new(scenario.sized(nodes)?)),
         })
     }
 
@@ -115,6 +129,12 @@ impl Experiment {
                 let report = agreement::Report::new(scenario, asked, &outcomes, begun.elapsed());
                 Findings::Agreement(Box::new(report))
             }
+            Self::Clusters(scenario) => {
+                let told = |one: &clusters::Outcome| progress(one.violation.is_some());
+                let outcomes = run_cluster_seeds(scenario, None, seeds, told);
+                let report = clusters::Report::new(scenario, asked, &outcomes, begun.elapsed());
+                Findings::Clusters(Box::new(report))
+            }
         }
     }
 }
@@ -125,6 +145,7 @@ impl Findings {
         match self {
             Self::Membership(report) => report.html(),
             Self::Agreement(report) => report.html(),
+            Self::Clusters(report) => report.html(),
         }
     }
 
@@ -133,6 +154,7 @@ impl Findings {
         match self {
             Self::Membership(report) => &report.scenario,
             Self::Agreement(report) => &report.scenario,
+            Self::Clusters(report) => &report.scenario,
         }
     }
 
@@ -141,6 +163,7 @@ impl Findings {
         match self {
             Self::Membership(report) => report.seeds,
             Self::Agreement(report) => report.seeds,
+            Self::Clusters(report) => report.seeds,
         }
     }
 
@@ -149,6 +172,7 @@ impl Findings {
         match self {
             Self::Membership(report) => &report.violations,
             Self::Agreement(report) => &report.violations,
+            Self::Clusters(report) => &report.violations,
         }
     }
 }
@@ -167,10 +191,12 @@ mod tests {
         assert!(matches!(membership, Ok(Experiment::Membership(_))));
         let agreement = of("kind = \"agreement\"\n", "servers");
         assert!(matches!(agreement, Ok(Experiment::Agreement(_))));
+        let clusters = Experiment::parse("name = \"mine\"\nkind = \"clusters\"\nnodes = 6\n");
+        assert!(matches!(clusters, Ok(Experiment::Clusters(_))));
         let error = of("kind = \"weather\"\n", "nodes").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "line 2: `kind` is weather, and must be \"membership\" or \"agreement\""
+            "line 2: `kind` is weather, and must be \"membership\", \"agreement\" or \"clusters\""
         );
     }
 

@@ -9,6 +9,7 @@
 
 pub mod agreement;
 mod clock;
+pub mod clusters;
 mod connections;
 mod distribution;
 mod experiment;
@@ -45,7 +46,7 @@ pub use random::{Jitter, Span};
 pub use run::run_with_bug;
 pub use run::{Run, run};
 pub use scenario::{Scenario, ScenarioError};
-pub use seeds::{run_agreement_seeds, run_seeds};
+pub use seeds::{run_agreement_seeds, run_cluster_seeds, run_seeds};
 pub use strike::Struck;
 pub use timeline::{Happening, Line};
 pub use world::World;

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use crate::{Outcome, Scenario, agreement, run};
+use crate::{Outcome, Scenario, agreement, clusters, run};
 
 /// A run of more nodes than this has the machine's memory for itself.
 const LARGE_NODES: usize = 1_500;
@@ -37,6 +37,20 @@ pub fn run_agreement_seeds(
     progress: impl FnMut(&agreement::Outcome),
 ) -> Vec<agreement::Outcome> {
     let one = |seed| agreement::run(scenario, seed);
+    on_threads(cores(), seeds, one, progress)
+}
+
+/// The same for clusters, with a bug planted if one is wanted.
+pub fn run_cluster_seeds(
+    scenario: &clusters::Scenario,
+    bug: Option<clusters::PlantedBug>,
+    seeds: Range<u64>,
+    progress: impl FnMut(&clusters::Outcome),
+) -> Vec<clusters::Outcome> {
+    let one = |seed| match bug {
+        None => clusters::run(scenario, seed),
+        Some(bug) => clusters::run_with_bug(scenario, seed, bug),
+    };
     on_threads(cores(), seeds, one, progress)
 }
 

@@ -76,7 +76,15 @@ impl Host {
     #[track_caller]
     pub(crate) fn new(plan: Plan) -> Self {
         let dir = plan.lab_dir.join(&plan.name);
-        for part in ["etc", "etc-work", "var-lib/dpkg", "var-log", "tmp"] {
+        for part in [
+            "etc",
+            "etc-work",
+            "local-bin",
+            "local-bin-work",
+            "var-lib/dpkg",
+            "var-log",
+            "tmp",
+        ] {
             fs::create_dir_all(dir.join(part)).expect("the lab's directory is writable");
         }
         let host = Self {
@@ -118,6 +126,7 @@ impl Host {
             ("/var/lib/", "var-lib"),
             ("/var/log/", "var-log"),
             ("/tmp/", "tmp"),
+            ("/usr/local/bin/", "local-bin"),
         ] {
             if let Some(rest) = path.strip_prefix(prefix) {
                 return self.shared.dir.join(part).join(rest);
@@ -272,7 +281,10 @@ impl Host {
 
     pub(crate) fn show_logs(&self, lines: usize) {
         let entries = fs::read_dir(&self.shared.dir).into_iter().flatten();
-        for path in entries.flatten().map(|entry| entry.path()) {
+        let paths = entries.flatten().map(|entry| entry.path());
+        // shoald has it log to a place of its own.
+        let k3s = self.shared.dir.join("var-lib/shoal/k3s/k3s.log");
+        for path in paths.chain([k3s]) {
             if path.extension().is_some_and(|extension| extension == "log") {
                 show_tail(self.name(), &path, lines);
             }
@@ -336,6 +348,7 @@ impl Host {
     /// The mounts. `/run/lab` first: it stays visible whatever is mounted over the directory
     /// that the build or the lab lies in. `/etc` is copied where it can be no overlay, or where
     /// its owner does not exist, as in a user namespace.
+    /// `/usr/local/bin` is where shoald puts a program that it was given.
     fn boot_script(&self) -> String {
         let plan = &self.shared.plan;
         format!(
@@ -354,6 +367,8 @@ if [ ! -e $d/etc-copied ] && ! {{ mount -t overlay overlay \
   touch $d/etc-copied
 fi
 if [ -e $d/etc-copied ]; then mount --bind $d/etc /etc; fi
+mount -t overlay overlay -o lowerdir=/usr/local/bin,upperdir=$d/local-bin,workdir=$d/local-bin-work \
+  /usr/local/bin || mount --bind $d/local-bin /usr/local/bin
 if [ -d /var/lib/dpkg ]; then mount --bind /var/lib/dpkg $d/var-lib/dpkg; fi
 mount --rbind $d/var-lib /var/lib
 mount --bind $d/var-log /var/log

@@ -14,6 +14,7 @@
 )]
 
 mod cgroups;
+mod clusters;
 mod daemon;
 mod faults;
 mod holder;
@@ -28,6 +29,7 @@ mod process;
 mod turn;
 mod wait;
 
+pub use clusters::K3S;
 pub use daemon::Daemon;
 pub use host::{BIN_DIR, Host, LISTEN_PORT, SOCKET};
 pub use image::{IMAGE, PAGE, image_tar};

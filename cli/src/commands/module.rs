@@ -15,14 +15,14 @@ use crate::{
     values,
 };
 
-/// What nodes are told to be, such as Docker hosts
+/// What nodes are told to be: Docker hosts, nodes of K3s clusters
 #[derive(Debug, clap::Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub(crate) enum Module {
     /// List all modules and where they are assigned
     Ls,
     /// Assign a module to a node, or to every node with certain labels
-    Assign(Assignment),
+    Assign(Assign),
     /// Take an assignment back
     Unassign(Assignment),
 }
@@ -37,7 +37,7 @@ pub(crate) struct Assignment {
         conflicts_with = "selector"
     )]
     node: Option<String>,
-    /// The module's name, such as docker-engine
+    /// The module's name, such as docker-engine or k3s-agent
     #[arg(required = true, value_parser = values::name)]
     module: String,
     /// Every node that has all these labels, now and later
@@ -45,14 +45,33 @@ pub(crate) struct Assignment {
     selector: Option<BTreeMap<String, String>>,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct Assign {
+    #[command(flatten)]
+    assignment: Assignment,
+    /// Of k3s-server and k3s-agent: the cluster's name or id [default: the only one]
+    ///
+    /// `shoal k3s provision` can also say which K3s a node gets, and where.
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    cluster: Option<String>,
+}
+
 impl Module {
     pub(crate) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
         match self {
             Self::Ls => context.list(context.client.get(&Route::to(&["modules"])).await, list),
-            Self::Assign(assignment) => assignment.run(context, "assign", "assigned to").await,
+            Self::Assign(Assign {
+                assignment,
+                cluster,
+            }) => {
+                assignment
+                    .run(context, "assign", "assigned to", cluster)
+                    .await
+            }
             Self::Unassign(assignment) => {
                 assignment
-                    .run(context, "unassign", "no longer assigned to")
+                    .run(context, "unassign", "no longer assigned to", None)
                     .await
             }
         }
@@ -60,7 +79,13 @@ impl Module {
 }
 
 impl Assignment {
-    async fn run(self, context: &Context<'_>, verb: &str, said: &str) -> Result<Exit, Failure> {
+    async fn run(
+        self,
+        context: &Context<'_>,
+        verb: &str,
+        said: &str,
+        cluster: Option<String>,
+    ) -> Result<Exit, Failure> {
         let target = match (&self.node, &self.selector) {
             (Some(node), _) => node.clone(),
             (None, selector) => {
@@ -75,6 +100,7 @@ impl Assignment {
             module: self.module,
             node: self.node,
             selector: self.selector,
+            cluster,
         };
         let route = Route::to(&["modules", verb]);
         context.changed(context.client.post(&route, &request).await, &said)

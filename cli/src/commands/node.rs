@@ -1,5 +1,6 @@
 //! `shoal node`: the machines of the mesh.
 
+mod drain;
 mod ping;
 mod remove;
 mod role;
@@ -35,6 +36,9 @@ pub(crate) enum Node {
     /// Make a server an agent
     Demote(role::Change),
     RotateKey(rotate_key::RotateKey),
+    Drain(drain::DrainNode),
+    /// Let a drained node work again
+    Uncordon(One),
     Remove(remove::Remove),
 }
 
@@ -68,6 +72,8 @@ impl Node {
             Self::Promote(change) => change.run(context, "server").await,
             Self::Demote(change) => change.run(context, "agent").await,
             Self::RotateKey(rotate) => rotate.run(context).await,
+            Self::Drain(drain) => drain.run(context).await,
+            Self::Uncordon(one) => drain::uncordon(context, &one.node).await,
             Self::Remove(remove) => remove.run(context).await,
         }
     }

@@ -11,27 +11,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, DockerPhase, Enrolment, Epoch, ExpiringCertificate, FoundingAuthority, IpPrefix,
-    Ipv4Prefix, IssuedCertificate, LeaseProfile, LogIndex, Mesh, NetworkChange, NetworkId,
-    NewCertificate, NewGrant, NewIntermediate, NewNetwork, NewRoot, NewRule, NodeId, NodeState,
-    OperatorRole, ReadinessCheck, RequestId, Revocation, Role, RootFingerprint, RotationStep,
-    RuleNumber, SealedKey, TokenId, VipId, WallMs,
+    Assignment, ClusterCommand, DockerPhase, DrainCommand, Enrolment, Epoch, ExpiringCertificate,
+    FoundingAuthority, IpPrefix, Ipv4Prefix, IssuedCertificate, LeaseProfile, LogIndex, Mesh,
+    NetworkChange, NetworkId, NewCertificate, NewGrant, NewIntermediate, NewNetwork, NewRoot,
+    NewRule, NodeId, NodeState, OperatorRole, ReadinessCheck, Revocation, Role, RootFingerprint,
+    RotationStep, RuleNumber, SealedKey, TokenId, VipId, WallMs,
 };
-
-/// A command and who gave it when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Envelope {
-    /// Repeat it to learn the answer that was lost.
-    pub request: RequestId,
-    /// The node that took the command, as its connection proved.
-    pub actor: NodeId,
-    /// The operator who asked for it at that node's API; events name him.
-    pub operator: Option<String>,
-    /// When it took it.
-    pub time: WallMs,
-    /// The command.
-    pub command: Command,
-}
 
 /// Everything that changes the agreed state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -432,6 +417,10 @@ pub enum Command {
         /// The rule.
         rule: RuleNumber,
     },
+    /// About a K3s cluster, or a node of one.
+    Cluster(ClusterCommand),
+    /// About a node that is emptied.
+    Drain(DrainCommand),
 }
 
 impl Command {
@@ -463,6 +452,8 @@ impl Command {
             Self::DetachPeer { .. } => "detach_peer",
             Self::AssignModule(_) => "assign_module",
             Self::UnassignModule(_) => "unassign_module",
+            Self::Cluster(command) => command.name(),
+            Self::Drain(command) => command.name(),
             Self::ReportDocker { .. } => "report_docker",
             Self::DockerCertSigned { .. } => "docker_cert_signed",
             Self::DecommissionDocker { .. } => "decommission_docker",

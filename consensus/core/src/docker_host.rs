@@ -41,6 +41,8 @@ pub enum DockerPhase {
         /// When it is tried again.
         retry_at: WallMs,
     },
+    /// Its node is emptied: containers and dockerd are stopped, and nothing else has changed.
+    Drained,
 }
 
 impl DockerPhase {
@@ -69,6 +71,7 @@ impl DockerPhase {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed { .. } => "failed",
+            Self::Drained => "drained",
         }
     }
 }
@@ -119,7 +122,7 @@ impl DockerHost {
             DockerPhase::WantsCert { .. } | DockerPhase::WantsConfig if self.provisioned => {
                 "connected"
             }
-            DockerPhase::Stopping | DockerPhase::Stopped => "disconnected",
+            DockerPhase::Stopping | DockerPhase::Stopped | DockerPhase::Drained => "disconnected",
             DockerPhase::Assigned
             | DockerPhase::Installing
             | DockerPhase::WantsCert { .. }

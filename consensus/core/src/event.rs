@@ -130,6 +130,44 @@ kinds! {
     FirewallRuleAdded = "system.sdwan.firewall_rule.added",
     /// A firewall rule is no more.
     FirewallRuleRemoved = "system.sdwan.firewall_rule.removed",
+    /// A K3s module was assigned to a node.
+    K3sAssigned = "system.k3s.module.assigned",
+    /// K3s is being looked for or installed.
+    K3sInstalling = "system.k3s.runtime.installing",
+    /// A founder has started its cluster.
+    K3sBootstrap = "system.k3s.handshake.bootstrap",
+    /// A cluster's API answered for the first time.
+    ClusterBootstrapped = "system.k3s.cluster.bootstrapped",
+    /// A node asks for a cluster's token.
+    K3sJoinRequest = "system.k3s.handshake.join_request",
+    /// A server of the cluster sealed it for the node.
+    K3sJoinTokenIssued = "system.k3s.handshake.join_token_issued",
+    /// A node's K3s is ready.
+    K3sReady = "system.k3s.handshake.ready",
+    /// A node's K3s was stopped and taken off.
+    K3sStopped = "system.k3s.stopped",
+    /// A step failed and is tried again.
+    K3sFailed = "system.k3s.failed",
+    /// A cluster has no server any more that could bring it up again.
+    ClusterFailed = "system.k3s.cluster.failed",
+    /// A cluster's rows are gone.
+    ClusterDecommissioned = "system.k3s.cluster.decommissioned",
+    /// A change goes round a cluster's nodes.
+    RolloutStarted = "system.k3s.rollout.started",
+    /// It stopped at a node.
+    RolloutFailed = "system.k3s.rollout.failed",
+    /// Every node has it.
+    RolloutFinished = "system.k3s.rollout.finished",
+    /// A network's pod prefix means nothing to a cluster of it.
+    PodSubnetPrefixIgnored = "system.cluster_bootstrap.pod_subnet_prefix_ignored",
+    /// A node is being emptied.
+    NodeDraining = "node.draining",
+    /// Nothing that moves elsewhere is left on it.
+    NodeDrained = "node.drained",
+    /// A node could not be emptied.
+    NodeDrainFailed = "node.drain_failed",
+    /// A drained node takes work again.
+    NodeUncordoned = "node.uncordoned",
 }
 
 /// One thing that happened.

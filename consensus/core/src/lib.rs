@@ -8,9 +8,13 @@ mod addressing;
 mod answer;
 mod apply;
 mod authority;
+mod cluster;
+mod cluster_command;
 mod command;
 mod docker_host;
+mod drain;
 mod enrolment;
+mod envelope;
 mod event;
 mod firewall;
 mod ids;
@@ -23,6 +27,7 @@ mod proposal;
 mod readiness;
 mod recent;
 mod refusal;
+mod refusal_hints;
 mod renewal;
 mod rotation;
 mod shared;
@@ -44,11 +49,18 @@ pub use authority::{
     LeafFingerprint, Operator, OperatorRole, Removed, Revoked, Root, RootFingerprint, RootState,
     Rotation, RotationStep, SealedKey,
 };
-pub use command::{Command, Envelope};
+pub use cluster::{
+    BinaryOrigin, Cluster, ClusterId, ClusterStatus, Cni, K3S_API_PORT, K3sBinary, K3sNode,
+    K3sPhase, K3sRole, K3sWish, Rollout, RolloutKind, WantedK3s,
+};
+pub use cluster_command::ClusterCommand;
+pub use command::Command;
 pub use docker_host::{DOCKER_TLS_PORT, DockerHost, DockerPhase, IssuedCertificate};
+pub use drain::{Drain, DrainCommand, DrainState};
 pub use enrolment::{
     Enrolment, FoundingAuthority, NewCertificate, NewIntermediate, NewRoot, Revocation,
 };
+pub use envelope::Envelope;
 pub use event::{EVENTS_KEPT, Event, EventKind};
 pub use firewall::{
     Firewall, FirewallRule, NewRule, PortRange, RuleEnd, RuleNumber, RulePlace, RuleProtocol,

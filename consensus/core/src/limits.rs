@@ -66,6 +66,14 @@ pub const ACCESS_GRANTS_MAX: usize = 1000;
 pub const FIREWALL_RULES_MAX: usize = 128;
 /// Ports and ranges that one rule names.
 pub const RULE_PORTS_MAX: usize = 32;
+/// Each has an etcd of its own and three machines at best.
+pub const CLUSTERS_MAX: usize = 64;
+/// Nodes that a cluster has still to forget; it does so within seconds, unless it has no server.
+pub const DEPARTED_MAX: usize = 1000;
+/// Kubernetes gives a node one, two with both families.
+pub const POD_SUBNETS_MAX: usize = 2;
+/// Where a file server has a K3s.
+pub const URL_BYTES_MAX: usize = 1024;
 /// A program's path and its arguments.
 pub const CHECK_WORDS_MAX: usize = 32;
 

@@ -92,6 +92,14 @@ fn means_nothing_elsewhere(address: IpAddr) -> bool {
 }
 
 impl IpPrefix {
+    /// For constants, whose host part is seen to be zero.
+    pub(crate) const fn ipv4(address: Ipv4Addr, bits: u8) -> Self {
+        Self {
+            address: IpAddr::V4(address),
+            bits,
+        }
+    }
+
     /// The prefix's first address.
     pub const fn address(self) -> IpAddr {
         self.address

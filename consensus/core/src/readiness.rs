@@ -55,6 +55,8 @@ pub enum Probe {
         /// Its path and its arguments; no shell reads them.
         argv: Vec<String>,
     },
+    /// The node's own runtime says whether what is behind the virtual IP works there.
+    Runtime,
 }
 
 /// A probe and its times.
@@ -121,7 +123,9 @@ impl ReadinessCheck {
             Probe::Command { argv } if !is_command(argv) => Err(wrong(
                 "with an absolute path and at most 32 words of 1 to 256 characters without spaces and control characters",
             )),
-            Probe::Tcp { .. } | Probe::Http { .. } | Probe::Command { .. } => Ok(()),
+            Probe::Tcp { .. } | Probe::Http { .. } | Probe::Runtime | Probe::Command { .. } => {
+                Ok(())
+            }
         }
     }
 }
@@ -150,6 +154,7 @@ impl fmt::Display for Probe {
                 let scheme = if *tls { "https" } else { "http" };
                 write!(f, "{scheme}:{port}{path}")
             }
+            Self::Runtime => f.write_str("runtime"),
             Self::Command { argv } => write!(f, "command:{}", argv.join(" ")),
         }
     }

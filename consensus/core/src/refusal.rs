@@ -206,10 +206,68 @@ pub enum Refusal {
     KeyNotAnnounced { node: String },
     #[error("network {network} has no firewall rule {rule}")]
     FirewallRuleUnknown { network: String, rule: u32 },
+    #[error("no cluster called {cluster:?} in this mesh")]
+    ClusterUnknown { cluster: String },
+    #[error("there is no cluster in this mesh to join")]
+    ClusterNone,
+    #[error("there are several clusters, and none was named: {clusters}")]
+    ClusterAmbiguous { clusters: String },
+    #[error("cluster {cluster} is in error: {reason}")]
+    ClusterInError { cluster: String, reason: String },
+    #[error("the {what} of cluster {cluster} is {is}, and stays so")]
+    ClusterFixed {
+        cluster: String,
+        what: String,
+        is: String,
+    },
+    #[error("cluster {cluster} {why}")]
+    ClusterBusy { cluster: String, why: String },
+    #[error("{node} is the only server of cluster {cluster}")]
+    ClusterLastServer { node: String, cluster: String },
+    #[error(
+        "without {node} only {serving} of {servers} servers of cluster {cluster} would serve, and its etcd needs {needed}"
+    )]
+    ClusterMajorityAtRisk {
+        node: String,
+        cluster: String,
+        serving: u64,
+        servers: u64,
+        needed: u64,
+    },
+    #[error("cluster {cluster} uses the peer of {node} in network {network}")]
+    ClusterUsesPeer {
+        node: String,
+        network: String,
+        cluster: String,
+    },
+    #[error("the virtual IP {vip} is the API address of cluster {cluster}")]
+    ClusterUsesVip { vip: String, cluster: String },
+    #[error("{cni} does not run on {node}, which is {profile}")]
+    CniProfileMismatch {
+        node: String,
+        profile: String,
+        cni: String,
+    },
+    #[error("{node} is in no K3s cluster")]
+    K3sNodeUnknown { node: String },
+    #[error("{node} has the module {has}")]
+    K3sRoleTaken { node: String, has: String },
+    #[error("K3s runs on {node} already")]
+    K3sRuns { node: String, cluster: String },
+    #[error("{node} is no ready server of cluster {cluster}")]
+    NotClusterServer { node: String, cluster: String },
+    #[error("the token is sealed to others than {node}")]
+    TokenSealedToOthers { node: String },
+    #[error("{node} is not drained")]
+    NotDrained { node: String },
 }
 
 impl Refusal {
     /// The stable code that programs match on.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each refusal, and nothing is decided here"
+    )]
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoMesh => "NoMeshError",
@@ -268,6 +326,23 @@ impl Refusal {
             Self::VipNotClosed { .. } => "VirtualIpNotClosedError",
             Self::VipVoters { .. } => "VirtualIpVotersError",
             Self::VipUsesPeer { .. } => "VirtualIpUsesPeerError",
+            Self::ClusterUnknown { .. } => "ClusterNotFoundError",
+            Self::ClusterNone => "NoClusterError",
+            Self::ClusterAmbiguous { .. } => "ClusterAmbiguousError",
+            Self::ClusterInError { .. } => "ClusterInErrorError",
+            Self::ClusterFixed { .. } => "ClusterFixedError",
+            Self::ClusterBusy { .. } => "ClusterBusyError",
+            Self::ClusterLastServer { .. } => "ClusterLastServerError",
+            Self::ClusterMajorityAtRisk { .. } => "ClusterMajorityAtRiskError",
+            Self::ClusterUsesPeer { .. } => "ClusterUsesPeerError",
+            Self::ClusterUsesVip { .. } => "ClusterUsesVirtualIpError",
+            Self::CniProfileMismatch { .. } => "CniProfileMismatchError",
+            Self::K3sNodeUnknown { .. } => "K3sNodeNotFoundError",
+            Self::K3sRoleTaken { .. } => "K3sRoleTakenError",
+            Self::K3sRuns { .. } => "K3sRunsError",
+            Self::NotClusterServer { .. } => "NotClusterServerError",
+            Self::TokenSealedToOthers { .. } => "TokenSealedToOthersError",
+            Self::NotDrained { .. } => "NotDrainedError",
             Self::GrantUnknown { .. } => "AccessGrantNotFoundError",
             Self::GrantExists { .. } => "AccessGrantExistsError",
             Self::GrantCollision { .. } => "AccessGrantCollisionError",
@@ -277,158 +352,6 @@ impl Refusal {
             Self::KeyInDevices { .. } => "KeyInDevicesError",
             Self::KeyNotAnnounced { .. } => "KeyNotAnnouncedError",
             Self::FirewallRuleUnknown { .. } => "FirewallRuleNotFoundError",
-        }
-    }
-
-    /// What the operator can do about it.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one arm for each refusal, and nothing is decided here"
-    )]
-    pub fn hint(&self) -> String {
-        match self {
-            Self::NoMesh => {
-                "make one with `shoal init`, or join one with `shoal join --token-file FILE`".into()
-            }
-            Self::MeshExists => {
-                "a node belongs to one mesh; use another data directory for a second one".into()
-            }
-            Self::TokenUnknown { .. } | Self::TokenSecretWrong => {
-                "make a new one with `shoal token create` and copy the whole file".into()
-            }
-            Self::TokenExpired { .. } | Self::TokenUsed { .. } => {
-                "make a new one with `shoal token create` on any node of the mesh".into()
-            }
-            Self::NodeUnknown { .. } => "`shoal node ls` lists the nodes".into(),
-            Self::NodeNameTaken { .. } => "start the daemon with another `--name`".into(),
-            Self::NodeEnrolled { .. } => {
-                "it needs no second join; `shoal status` on it shows its mesh".into()
-            }
-            Self::Invalid { rule, .. } => format!("it must be {rule}"),
-            Self::LastServer { .. } => {
-                "promote another node first: `shoal node promote NODE`".into()
-            }
-            Self::MajorityAtRisk { .. } => {
-                "bring a silent server back or remove that one first; `--force` does it all the same, and the mesh may then stand still".into()
-            }
-            Self::RoleUnchanged { .. } => "nothing to do".into(),
-            Self::NetworkUnknown { .. } => "`shoal network ls` lists the networks".into(),
-            Self::PeerExists { .. } => "nothing to do".into(),
-            Self::PeerUnknown { network, .. } => {
-                format!("`shoal network show {network}` lists its peers")
-            }
-            Self::AddressesExhausted { network, .. } => format!(
-                "free one: `shoal network show {network}` lists its peers, `shoal network detach` and `shoal node remove` free theirs"
-            ),
-            Self::AddressCollision { .. } => {
-                "make a new node key: empty the data directory and join again".into()
-            }
-            Self::MissingSdwanPeer { node } => {
-                format!("attach one: `shoal network attach {node} default`")
-            }
-            Self::ModuleUnknown { .. } => "`shoal module ls` lists the modules".into(),
-            Self::ModuleAssigned { .. } => {
-                "nothing to do; `shoal docker ls` shows how far it is".into()
-            }
-            Self::ModuleNotAssigned { .. } => "`shoal module ls` lists the assignments".into(),
-            Self::ModuleBySelector {
-                module, selector, ..
-            } => {
-                format!("unassign it there: `shoal module unassign --selector {selector} {module}`")
-            }
-            Self::PeerInUse { node, .. } => {
-                format!("unassign it first: `shoal module unassign {node} docker-engine`")
-            }
-            Self::DockerHostUnknown { node } => {
-                format!(
-                    "`shoal docker ls` lists the hosts; `shoal docker provision {node}` makes one"
-                )
-            }
-            Self::DockerHostExists { .. } => "`shoal docker ls` lists the hosts".into(),
-            Self::NotYours { .. } => "give the command on the node that it concerns".into(),
-            Self::NotServer { .. } => "`shoal node ls` shows the servers".into(),
-            Self::TooLarge { .. } => "make it smaller".into(),
-            Self::CertificateUnknown { .. } => {
-                "`shoal ca status` lists the certificates; one that ended needs no revocation".into()
-            }
-            Self::IntermediateUnusable { .. } => {
-                "ask another server; this one makes itself a new intermediate".into()
-            }
-            Self::RootUnknown { .. } => "`shoal ca status` lists the roots".into(),
-            Self::SealedToOthers => {
-                "the set of servers has changed meanwhile: seal it to today's".into()
-            }
-            Self::RotationUnderWay { .. }
-            | Self::RotationOutOfStep { .. }
-            | Self::RotationHeld { .. } => "`shoal ca status` shows how far it is".into(),
-            Self::NoRotation => "begin one with `shoal ca rotate`".into(),
-            Self::OperatorUnknown { .. } => "`shoal operator ls` lists the operators".into(),
-            Self::OperatorExists { .. } => {
-                "choose another name, or remove that one with `shoal operator remove`".into()
-            }
-            Self::NodeRemoved { .. } => {
-                "empty its data directory and join again with a new token".into()
-            }
-            Self::NetworkExists { .. } => {
-                "choose another name; `shoal network ls` lists the networks".into()
-            }
-            Self::NetworkInUse { network, .. } => format!(
-                "`shoal network show {network}` lists its peers; `shoal network detach NODE {network}` takes one out"
-            ),
-            Self::NetworkHandleTaken { .. } => "choose another name".into(),
-            Self::WireguardPortTaken { .. } => {
-                "choose another port, or leave it out and have a free one picked".into()
-            }
-            Self::PrefixOverlap { .. } => {
-                "choose another prefix; `shoal network ls` and `shoal network show` list those in use".into()
-            }
-            Self::VipUnknown { .. } => "`shoal vip ls` lists the virtual IPs".into(),
-            Self::VipExists { .. } => {
-                "choose another name, or delete that one with `shoal vip delete`".into()
-            }
-            Self::VipCollision { .. } => {
-                "give the command again: it then gets another address".into()
-            }
-            Self::VipNotCandidate { vip, .. } | Self::VipNoCandidate { vip, .. } => {
-                format!("`shoal vip show {vip}` lists its candidates and how they are")
-            }
-            Self::VipHeld { vip, .. } => {
-                format!("`shoal vip failover {vip}` moves it to the next candidate")
-            }
-            Self::VipNotHolder { vip, .. }
-            | Self::VipEpoch { vip, .. }
-            | Self::VipNotClosed { vip, .. }
-            | Self::VipVoters { vip, .. } => {
-                format!("it moved meanwhile, or is about to: see `shoal vip show {vip}`")
-            }
-            Self::VipUsesPeer { vip, .. } => {
-                format!("take it off the candidates first: `shoal vip candidates {vip} NODE,…`")
-            }
-            Self::GrantUnknown { .. } => "`shoal access ls` lists the access grants".into(),
-            Self::GrantExists { .. } => {
-                "choose another name, or revoke that one with `shoal access revoke`".into()
-            }
-            Self::GrantCollision { .. } => {
-                "give the command again: it then gets another address".into()
-            }
-            Self::GrantKeyTaken { .. } => {
-                "every device needs a key of its own: make one with `wg genkey`, or leave --public-key out".into()
-            }
-            Self::GrantUsesPeer { grant, .. } => {
-                format!("choose another gateway first: `shoal access move {grant} --via NODE`")
-            }
-            Self::KeyRotationUnderWay { node } => {
-                format!("`shoal node show {node}` shows how far it is")
-            }
-            Self::KeyInDevices { .. } => {
-                "`--leave-devices` does it all the same; give each a new configuration with `shoal access show DEVICE` then".into()
-            }
-            Self::KeyNotAnnounced { .. } => {
-                "nothing to do: the node tries again by itself".into()
-            }
-            Self::FirewallRuleUnknown { network, .. } => {
-                format!("`shoal network rule ls {network}` lists its rules")
-            }
         }
     }
 }

@@ -14,9 +14,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessGrant, Answers, Authority, CertificateRecord, DockerHost, Event, Firewall, KeyRotation,
-    LogIndex, MeshId, Network, NetworkId, NodeId, Operator, Peer, RaftId, Recent, Removed, Revoked,
-    RootFingerprint, SealedKey, Shared, TokenId, VipId, VirtualIp, WallMs,
+    AccessGrant, Answers, Authority, CertificateRecord, Cluster, ClusterId, DockerHost, Drain,
+    Event, Firewall, K3sNode, K3sWish, KeyRotation, LogIndex, MeshId, Network, NetworkId, NodeId,
+    Operator, Peer, RaftId, Recent, Removed, Revoked, RootFingerprint, SealedKey, Shared, TokenId,
+    VipId, VirtualIp, WallMs,
 };
 
 /// The whole replicated state.
@@ -76,6 +77,14 @@ pub struct Agreed {
     pub key_rotations: BTreeMap<NodeId, KeyRotation>,
     /// Who may reach whom inside a network; everyone may where there is nothing.
     pub firewalls: Shared<BTreeMap<NetworkId, Firewall>>,
+    /// What the assignments of K3s modules say beside their targets.
+    pub k3s_wishes: BTreeMap<Assignment, K3sWish>,
+    /// K3s clusters.
+    pub clusters: BTreeMap<ClusterId, Cluster>,
+    /// Their nodes; a node is in one at most.
+    pub k3s_nodes: Shared<BTreeMap<NodeId, K3sNode>>,
+    /// Nodes that are being emptied, or were.
+    pub drains: BTreeMap<NodeId, Drain>,
 }
 
 /// The trust domain.
@@ -222,16 +231,22 @@ pub enum Target {
 pub enum Module {
     /// Makes the node a Docker host.
     DockerEngine,
+    /// Makes it a server of a K3s cluster.
+    K3sServer,
+    /// Makes it an agent of one.
+    K3sAgent,
 }
 
 impl Module {
     /// Every module of this version.
-    pub const ALL: [Self; 1] = [Self::DockerEngine];
+    pub const ALL: [Self; 3] = [Self::DockerEngine, Self::K3sServer, Self::K3sAgent];
 
     /// Its name in commands and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DockerEngine => "docker-engine",
+            Self::K3sServer => "k3s-server",
+            Self::K3sAgent => "k3s-agent",
         }
     }
 

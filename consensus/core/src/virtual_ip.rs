@@ -18,8 +18,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agreed, Epoch, Ipv6Prefix64, LeaseProfile, LeaseVoters, LogIndex, MeshId, NetworkId, NodeId,
-    Readiness, ReadinessCheck, VipId, WallMs,
+    Agreed, Drain, Epoch, Ipv6Prefix64, LeaseProfile, LeaseVoters, LogIndex, MeshId, NetworkId,
+    NodeId, Readiness, ReadinessCheck, VipId, WallMs,
 };
 
 /// One virtual IP.
@@ -116,6 +116,8 @@ pub enum Unfit {
     Unheard,
     /// It has not told whether it is ready.
     Untold,
+    /// It is being emptied, or was.
+    Draining,
     /// It is not ready, and said why.
     NotReady(String),
 }
@@ -128,6 +130,7 @@ impl fmt::Display for Unfit {
             Self::NoPeer => f.write_str("without a place in the network"),
             Self::Unheard => f.write_str("not heard of"),
             Self::Untold => f.write_str("has not told yet whether it is ready"),
+            Self::Draining => f.write_str("draining"),
             Self::NotReady(reason) => write!(f, "not ready: {reason}"),
         }
     }
@@ -212,6 +215,11 @@ impl Agreed {
         }
         if !reachable.contains(node) {
             return Some(Unfit::Unheard);
+        }
+        // What a node has it keeps, where only nothing new is to come to it.
+        let keeps = |drain: &Drain| drain.cordon_only && vip.is_holder(node);
+        if self.drains.get(node).is_some_and(|drain| !keeps(drain)) {
+            return Some(Unfit::Draining);
         }
         match vip.readiness.get(node) {
             None if vip.check.is_some() => Some(Unfit::Untold),

@@ -9,8 +9,10 @@
 //! the key and the others move its addresses. Whoever was away finds the new key in the state.
 //!
 //! Invariants: no key is agreed as a node's that the node had not announced before; a node that has
-//! neither the agreed key nor its successor announces the one that it has, so that a lost key file
-//! ends in a new key and not in a node that nobody hears.
+//! neither the agreed key nor its announced successor announces one that it makes for that, so that a
+//! lost key file ends in a new key and not in a node that nobody hears. It announces none of those that
+//! it has: on a disk that was put back from an older copy they are keys that were given up, perhaps
+//! because somebody else had them.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +50,7 @@ pub struct KeysAtHand {
 pub enum WireguardKeyStep {
     /// Nothing.
     Rest,
-    /// Announce this key; where there is none, make one and announce it.
+    /// Announce this key; where there is none, make one that nobody has seen yet and announce it.
     Announce(Option<[u8; 32]>),
     /// Have it agreed, once the others have put `since` into force.
     Switch {
@@ -70,22 +72,18 @@ pub fn wireguard_key_step(agreed: &Agreed, node: &NodeId, at_hand: KeysAtHand) -
         // Agreed already: the overlay takes it over.
         return WireguardKeyStep::Rest;
     }
-    let successor = if known {
-        at_hand.next
-    } else {
-        Some(at_hand.current)
-    };
-    match agreed.key_rotations.get(node) {
-        None if known => WireguardKeyStep::Rest,
-        None => WireguardKeyStep::Announce(successor),
-        Some(rotation) => match &rotation.announced {
-            Some(announced) if Some(announced.key) == successor => WireguardKeyStep::Switch {
-                key: announced.key,
-                since: announced.since,
-            },
-            // What was announced is lost.
-            Some(_) | None => WireguardKeyStep::Announce(successor),
+    let rotation = agreed.key_rotations.get(node);
+    let announced = rotation.and_then(|rotation| rotation.announced.as_ref());
+    match announced {
+        Some(announced) if Some(announced.key) == at_hand.next => WireguardKeyStep::Switch {
+            key: announced.key,
+            since: announced.since,
         },
+        Some(_) | None if known && rotation.is_none() => WireguardKeyStep::Rest,
+        // What was announced is lost, or nothing was. A successor was made for this.
+        Some(_) | None if known => WireguardKeyStep::Announce(at_hand.next),
+        // Of what is at hand nobody knows whether it was agreed once.
+        Some(_) | None => WireguardKeyStep::Announce(None),
     }
 }
 

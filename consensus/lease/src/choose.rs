@@ -1,11 +1,16 @@
 //! Who gets a virtual IP next.
 //!
-//! Decides: the first of the ordered candidates that is fit. Never: prefers an earlier candidate to
-//! a present holder; there is no failback unless somebody wants it.
+//! Decides: the first of the ordered candidates that is fit; whoever had it lately and was not heard
+//! comes after the others, the longest ago first, for membership takes seconds to notice the dead.
+//! Never: prefers an earlier candidate to a present holder; there is no failback unless somebody wants
+//! it.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use consensus_core::NodeId;
+use consensus_core::{NodeId, Time};
 
 /// Why a node cannot be given a virtual IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +84,7 @@ pub struct Rejected {
 }
 
 /// The next holder: who is wanted, or else the first fit candidate besides the one that is leaving.
+/// `unheard` has those from whom it was taken unheard, and when.
 ///
 /// # Errors
 /// When there is none: every candidate (or the wanted node) with what speaks against it.
@@ -86,6 +92,7 @@ pub fn choose(
     candidates: &[Candidate],
     leaving: Option<&NodeId>,
     wanted: Option<&NodeId>,
+    unheard: &BTreeMap<NodeId, Time>,
 ) -> Result<NodeId, Vec<Rejected>> {
     let reasons = |candidate: &Candidate| {
         let mut unfit = candidate.unfit.clone();
@@ -97,8 +104,9 @@ pub fn choose(
     let listed: Vec<&Candidate> = (candidates.iter())
         .filter(|candidate| wanted.is_none_or(|wanted| candidate.node == *wanted))
         .collect();
-    if let Some(fit) = listed.iter().find(|one| reasons(one).is_empty()) {
-        return Ok(fit.node.clone());
+    let fit = listed.iter().filter(|one| reasons(one).is_empty());
+    if let Some(first) = fit.min_by_key(|one| unheard.get(&one.node)) {
+        return Ok(first.node.clone());
     }
     if let (Some(wanted), []) = (wanted, &listed[..]) {
         return Err(vec![Rejected {
@@ -116,7 +124,9 @@ pub fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::node;
+    use crate::testing::{ms, node};
+
+    const NOBODY: &BTreeMap<NodeId, Time> = &BTreeMap::new();
 
     fn candidate(number: u8, unfit: &[Unfit]) -> Candidate {
         Candidate {
@@ -132,8 +142,8 @@ mod tests {
             candidate(2, &[]),
             candidate(3, &[]),
         ];
-        assert_eq!(choose(&list, None, None), Ok(node(2)));
-        assert_eq!(choose(&list, Some(&node(2)), None), Ok(node(3)));
+        assert_eq!(choose(&list, None, None, NOBODY), Ok(node(2)));
+        assert_eq!(choose(&list, Some(&node(2)), None, NOBODY), Ok(node(3)));
     }
 
     #[test]
@@ -143,12 +153,29 @@ mod tests {
             candidate(2, &[]),
             candidate(3, &[Unfit::NotReady]),
         ];
-        assert_eq!(choose(&list, None, Some(&node(2))), Ok(node(2)));
-        let refused = choose(&list, None, Some(&node(3))).unwrap_err();
+        assert_eq!(choose(&list, None, Some(&node(2)), NOBODY), Ok(node(2)));
+        let refused = choose(&list, None, Some(&node(3)), NOBODY).unwrap_err();
         assert_eq!(refused.len(), 1);
         assert_eq!(refused[0].unfit, BTreeSet::from([Unfit::NotReady]));
-        let stranger = choose(&list, None, Some(&node(9))).unwrap_err();
+        let stranger = choose(&list, None, Some(&node(9)), NOBODY).unwrap_err();
         assert_eq!(stranger[0].unfit, BTreeSet::from([Unfit::NotACandidate]));
+    }
+
+    #[test]
+    fn whoever_was_not_heard_comes_after_the_others_and_the_longest_ago_first() {
+        let list = [candidate(1, &[]), candidate(2, &[]), candidate(3, &[])];
+        let unheard = |all: &[(u8, u64)]| -> BTreeMap<NodeId, Time> {
+            let all = all.iter().map(|(number, at)| (node(*number), ms(*at)));
+            all.collect()
+        };
+        let first = unheard(&[(1, 5)]);
+        assert_eq!(choose(&list, None, None, &first), Ok(node(2)));
+        assert_eq!(choose(&list, Some(&node(2)), None, &first), Ok(node(3)));
+        let all = unheard(&[(1, 5), (2, 4), (3, 9)]);
+        assert_eq!(choose(&list, None, None, &all), Ok(node(2)));
+        assert_eq!(choose(&list, Some(&node(2)), None, &all), Ok(node(1)));
+        // Who is wanted is wanted all the same.
+        assert_eq!(choose(&list, None, Some(&node(3)), &all), Ok(node(3)));
     }
 
     #[test]
@@ -157,7 +184,7 @@ mod tests {
             candidate(1, &[Unfit::Suspect, Unfit::NotInNetwork]),
             candidate(2, &[]),
         ];
-        let rejected = choose(&list, Some(&node(2)), None).unwrap_err();
+        let rejected = choose(&list, Some(&node(2)), None, NOBODY).unwrap_err();
         let words: Vec<String> = (rejected.iter())
             .flat_map(|one| one.unfit.iter().map(ToString::to_string))
             .collect();

@@ -16,7 +16,12 @@
 //!
 //! What it hears of a holder it hears as one of the lease's voters. Where it is none, silence says
 //! nothing, and only a holder that membership takes for lost is closed out. Nor does silence say
-//! anything where nobody else is heard either: a majority must have answered since.
+//! anything where nobody else is heard either: a majority must have answered since, unless this server
+//! is one by itself.
+//!
+//! Whom it has closed out unheard it tries again after the others only, unless it hears of him as a
+//! voter: until membership has noticed the dead, each of them costs one epoch that nobody renews, and
+//! no more.
 //!
 //! A state that a recovery made has forgotten who held what: the promises of servers that are gone
 //! may still run for somebody. So nothing is given out that was not seen to be let go, before the
@@ -42,6 +47,15 @@ pub enum MoveReason {
     Unfit(BTreeSet<Unfit>),
     /// An operator wants another holder.
     Wanted,
+}
+
+/// Who besides this server makes up Raft's majority, and was heard when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Majority {
+    /// Nobody: it is the only voter, and a majority by itself at all times.
+    Alone,
+    /// Others, who answered what this leader sent at that time.
+    Answered(Time),
 }
 
 /// What a coordinator wants done.
@@ -106,7 +120,8 @@ pub struct Coordinator {
     /// Whether a voter runs beside it. Where none can, it listens to renewals itself.
     votes: bool,
     leads: bool,
-    /// When that was sent which a majority answered last, if the shell tells.
+    /// When that was sent which a majority answered last; none where nobody is to answer, and where
+    /// the shell does not tell.
     majority: Option<Time>,
     revision: LogIndex,
     watched: BTreeMap<VipId, Watched>,
@@ -149,9 +164,12 @@ impl Coordinator {
         self.decide(now);
     }
 
-    /// A majority of Raft's voters has answered what this leader sent at that time.
-    pub fn handle_majority(&mut self, sent: Time) {
-        self.majority = self.majority.max(Some(sent));
+    /// Up to when this leader is known to hear a majority of Raft's voters.
+    pub fn handle_majority(&mut self, majority: Majority) {
+        self.majority = match majority {
+            Majority::Alone => None,
+            Majority::Answered(sent) => self.majority.max(Some(sent)),
+        };
     }
 
     /// The state as this server has applied it; older revisions than the last are ignored.
@@ -176,12 +194,7 @@ impl Coordinator {
         if let Some(watched) = self.watched.get_mut(&vip)
             && watched.assignment.epoch == epoch
         {
-            watched.heard = watched.heard.max(now);
-            watched.renewed = true;
-            watched.excused = false;
-            if watched.complains_of_silence() {
-                watched.complaint = None;
-            }
+            watched.renewed(now);
         }
         self.deadline = self.poll_timeout();
     }
@@ -229,6 +242,9 @@ impl Coordinator {
     pub fn handle_message(&mut self, from: &NodeId, message: &Message, now: Time) {
         match message {
             Message::Closed { vip, epoch } => {
+                for watched in self.watched.values_mut() {
+                    watched.unheard.remove(from);
+                }
                 if let Some(watched) = self.watched.get_mut(vip)
                     && watched.assignment.epoch == *epoch
                     && let Effort::Closing { closed, .. } = &mut watched.effort

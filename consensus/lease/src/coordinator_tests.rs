@@ -70,6 +70,11 @@ fn assigned_to(outputs: &[CoordinatorOutput]) -> Vec<Option<NodeId>> {
     outputs.iter().filter_map(to).collect()
 }
 
+/// Who is asked to close this epoch.
+fn told_close(coordinator: &mut Coordinator, epoch: Epoch) -> BTreeSet<NodeId> {
+    told(&said(coordinator), &Message::Close { vip: VIP, epoch })
+}
+
 const CLOSE: Message = Message::Close {
     vip: VIP,
     epoch: EPOCH,
@@ -247,13 +252,119 @@ fn a_leader_that_is_no_voter_of_the_lease_takes_no_silence_for_a_death() {
 fn a_leader_that_hears_nobody_takes_no_silence_for_a_death() {
     let mut coordinator = leader();
     coordinator.handle_renewed(VIP, EPOCH, ms(1010));
-    coordinator.handle_majority(ms(1010 + R));
+    coordinator.handle_majority(Majority::Answered(ms(1010 + R)));
     coordinator.handle_timeout(ms(1010 + 3 * R));
     assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 0);
     // It was the holder alone.
-    coordinator.handle_majority(ms(1010 + R + 1));
+    coordinator.handle_majority(Majority::Answered(ms(1010 + R + 1)));
     candidates(&mut coordinator, [&[], &[], &[]], None, ms(1010 + 3 * R));
     assert_eq!(told(&said(&mut coordinator), &CLOSE).len(), 3);
+}
+
+#[test]
+fn a_leader_that_is_a_majority_by_itself_misses_the_dead_as_soon_as_three_renewals_are_due() {
+    for told in [None, Some(Majority::Answered(ms(900)))] {
+        let mut coordinator = leader();
+        coordinator.handle_renewed(VIP, EPOCH, ms(1010));
+        if let Some(before) = told {
+            // Of a time when there were others.
+            coordinator.handle_majority(before);
+        }
+        coordinator.handle_majority(Majority::Alone);
+        let missed = ms(1010 + 3 * R);
+        assert_eq!(coordinator.poll_timeout(), Some(missed));
+        coordinator.handle_timeout(missed);
+        assert_eq!(told_close(&mut coordinator, EPOCH), nodes(&[1, 2, 3]));
+    }
+}
+
+/// The same on one of three voters that are no candidates.
+fn leader_among_others() -> Coordinator {
+    let mut coordinator = Coordinator::new(node(4), Timings::REAL, true);
+    let agreed = assigned(Some(1), EPOCH.0, stable(&[4, 5, 6]), 1);
+    coordinator.handle_assignments(LogIndex(1), &agreed, ms(0));
+    candidates(&mut coordinator, [&[], &[], &[]], None, ms(0));
+    coordinator.handle_leadership(true, ms(1000));
+    coordinator
+}
+
+/// Nobody renews this epoch, and these voters close it: who is proposed next.
+fn after_silence(coordinator: &mut Coordinator, epoch: u64, by: [u8; 2], now: Time) -> Option<u8> {
+    coordinator.handle_timeout(now);
+    let epoch = Epoch(epoch);
+    for voter in by {
+        let closed = Message::Closed { vip: VIP, epoch };
+        coordinator.handle_message(&node(voter), &closed, now);
+    }
+    let to = assigned_to(&said(coordinator));
+    (1..=3).find(|number| to == [Some(node(*number))])
+}
+
+/// The state says so.
+fn give(coordinator: &mut Coordinator, to: u8, epoch: u64, voters: &[u8], now: Time) {
+    let agreed = assigned(Some(to), epoch, stable(voters), epoch);
+    coordinator.handle_assignments(LogIndex(epoch), &agreed, now);
+}
+
+#[test]
+fn where_the_next_holder_is_as_dead_as_the_last_the_one_after_it_has_the_third_epoch() {
+    let mut coordinator = leader_among_others();
+    let mut now = ms(1000);
+    let mut given = Vec::new();
+    for epoch in EPOCH.0..EPOCH.0 + 5 {
+        // Nobody renews, and membership has noticed nothing.
+        now = later(now, 3 * R * 1000);
+        let to = after_silence(&mut coordinator, epoch, [5, 6], now);
+        let to = to.expect("it is given to one of them");
+        given.push(to);
+        give(&mut coordinator, to, epoch + 1, &[4, 5, 6], now);
+    }
+    // In turn, not from one of the dead to the other.
+    assert_eq!(given, [2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn whoever_was_closed_out_and_is_heard_again_or_was_long_ago_has_its_place_again() {
+    const VOTERS: &[u8] = &[4, 5, 6];
+    let missed = ms(1000 + 3 * R);
+    let next =
+        |coordinator: &mut Coordinator, epoch, now| after_silence(coordinator, epoch, [5, 6], now);
+    // Closed out a while ago.
+    for (later_ms, expected) in [(9_000, 3), (10_001, 1)] {
+        let mut coordinator = leader_among_others();
+        assert_eq!(next(&mut coordinator, 5, missed), Some(2));
+        give(&mut coordinator, 2, 6, VOTERS, missed);
+        let heard = later(missed, later_ms * 1000);
+        coordinator.handle_renewed(VIP, Epoch(6), heard);
+        let silent = later(heard, 3 * R * 1000);
+        assert_eq!(next(&mut coordinator, 6, silent), Some(expected));
+    }
+    // Heard since: it holds the third epoch, and renews.
+    let mut coordinator = leader_among_others();
+    next(&mut coordinator, 5, missed);
+    give(&mut coordinator, 2, 6, VOTERS, missed);
+    let second = later(missed, 3 * R * 1000);
+    assert_eq!(next(&mut coordinator, 6, second), Some(3));
+    give(&mut coordinator, 1, 7, VOTERS, second);
+    coordinator.handle_renewed(VIP, Epoch(7), second);
+    let third = later(second, 3 * R * 1000);
+    assert_eq!(next(&mut coordinator, 7, third), Some(3));
+    give(&mut coordinator, 3, 8, VOTERS, third);
+    let fourth = later(third, 3 * R * 1000);
+    // The second was unheard the longest ago; the first, once heard, later than that.
+    assert_eq!(next(&mut coordinator, 8, fourth), Some(2));
+}
+
+#[test]
+fn whoever_was_closed_out_and_answers_as_a_voter_has_its_place_again() {
+    let mut coordinator = leader();
+    let missed = ms(1000 + 3 * R);
+    assert_eq!(after_silence(&mut coordinator, 5, [2, 3], missed), Some(2));
+    give(&mut coordinator, 2, 6, &[1, 2, 3], missed);
+    coordinator.handle_renewed(VIP, Epoch(6), missed);
+    // The first is back, and closes the second out with the third.
+    let silent = later(missed, 3 * R * 1000);
+    assert_eq!(after_silence(&mut coordinator, 6, [1, 3], silent), Some(1));
 }
 
 #[test]

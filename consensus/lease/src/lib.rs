@@ -34,7 +34,7 @@ pub mod wire;
 
 pub use agreed::{Assignment, Assignments};
 pub use choose::{Candidate, Rejected, Unfit, choose};
-pub use coordinator::{Coordinator, CoordinatorOutput, MoveReason};
+pub use coordinator::{Coordinator, CoordinatorOutput, Majority, MoveReason};
 pub use gate::{GateOrder, GateRule};
 pub use holder::{Holder, HolderOutput, HolderRecord};
 pub use message::{Granted, Life, Message, RENEWALS_PER_MESSAGE_MAX, Renewal};

@@ -4,7 +4,7 @@
 //! when its voters change. Never: acts without leadership; the [`Coordinator`](crate::Coordinator)
 //! sees to that.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use consensus_core::{Epoch, LeaseTiming, LeaseVoters, LogIndex, NodeId, Time, VipId};
 
@@ -16,6 +16,10 @@ use crate::{
 /// Unheard for so long, and lost for membership as well, a holder is closed out even if nobody can
 /// replace it: otherwise it would pin its lease's voters for ever. Longer than a daemon's restart.
 const ABANDONED_AFTER_US: u64 = 10_000_000;
+
+/// So long others come before whom it was taken from unheard. Membership knows of the dead by then,
+/// also where its probes are patient; and whoever lives after all has its place again.
+const PASSED_OVER_FOR_US: u64 = 10_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effort {
@@ -42,12 +46,12 @@ pub(crate) struct Watched {
     pub(crate) timing: LeaseTiming,
     pub(crate) heard: Time,
     /// Whether this epoch's holder was heard at all.
-    pub(crate) renewed: bool,
+    renewed: bool,
     /// Whether a stall of this node was held against nobody since the holder was last heard.
     pub(crate) excused: bool,
     /// Whether the holder's renewals come here: whether this node is one of the lease's voters.
     hears: bool,
-    /// When that was sent which a majority answered last.
+    /// When that was sent which a majority answered last; none where nobody is to answer.
     pub(crate) majority: Option<Time>,
     /// Through which epoch the voter beside is closed.
     pub(crate) closed_here: Option<Epoch>,
@@ -64,6 +68,9 @@ pub(crate) struct Watched {
     /// When a change of voters is proposed again.
     pub(crate) change_at: Time,
     pub(crate) rests_on: Option<LogIndex>,
+    /// Whom it was taken from because he was not heard, and when. What membership still believes of
+    /// him is not tried again before everybody else was.
+    pub(crate) unheard: BTreeMap<NodeId, Time>,
     pub(crate) complaint: Option<(MoveReason, Vec<Rejected>)>,
 }
 
@@ -86,6 +93,7 @@ impl Watched {
             propose_at: now,
             change_at: now,
             rests_on: None,
+            unheard: BTreeMap::new(),
             complaint: None,
         }
     }
@@ -107,6 +115,7 @@ impl Watched {
     pub(crate) fn begin_again(&mut self, now: Time) {
         let (heard, renewed) = (self.heard, self.renewed);
         self.start_over(now);
+        self.unheard.clear();
         if renewed {
             let grace = self.timing.missed_us() - self.timing.renew_every_us;
             let least = Time::from_micros(now.as_micros().saturating_sub(grace));
@@ -130,9 +139,27 @@ impl Watched {
             self.free_at = now;
         }
         if before.epoch != assignment.epoch || before.holder != assignment.holder {
+            let unheard = MoveReason::Unheard;
+            if matches!(&self.effort, Effort::Closing { reason, .. } if *reason == unheard) {
+                self.unheard
+                    .extend(before.holder.map(|holder| (holder, now)));
+            }
             self.start_over(now);
         } else if before.voters_since != assignment.voters_since {
             self.change_at = now;
+        }
+    }
+
+    /// The voter beside acknowledged the holder.
+    pub(crate) fn renewed(&mut self, now: Time) {
+        self.heard = self.heard.max(now);
+        self.renewed = true;
+        self.excused = false;
+        if let Some(holder) = &self.assignment.holder {
+            self.unheard.remove(holder);
+        }
+        if self.complains_of_silence() {
+            self.complaint = None;
         }
     }
 
@@ -177,11 +204,16 @@ impl Watched {
 
     /// The next holder, and otherwise, when the present one is out of the question, anyone.
     fn next(&self, leaving: Option<&NodeId>, strict: bool) -> Result<NodeId, Vec<Rejected>> {
-        let wanted = choose(self.candidates(), leaving, self.wanted.as_ref());
+        let wanted = choose(
+            self.candidates(),
+            leaving,
+            self.wanted.as_ref(),
+            &self.unheard,
+        );
         if strict || self.wanted.is_none() {
             return wanted;
         }
-        wanted.or_else(|_| choose(self.candidates(), leaving, None))
+        wanted.or_else(|_| choose(self.candidates(), leaving, None, &self.unheard))
     }
 
     /// Why the present holder ought to let go, though it is heard.
@@ -208,6 +240,7 @@ impl Watched {
         now: Time,
         outputs: &mut VecDeque<CoordinatorOutput>,
     ) {
+        (self.unheard).retain(|_, at| later(*at, PASSED_OVER_FOR_US) > now);
         match &self.assignment.holder {
             None => self.give_out(vip, now, outputs),
             Some(holder) => {
@@ -404,7 +437,7 @@ impl Watched {
         }
     }
 
-    pub(crate) fn complains_of_silence(&self) -> bool {
+    fn complains_of_silence(&self) -> bool {
         (self.complaint.as_ref()).is_some_and(|(reason, _)| *reason == MoveReason::Unheard)
     }
 

@@ -1,12 +1,20 @@
 //! Whether a leader still hears a majority, and what follows if it does not.
 //!
-//! Decides: when a leader that nobody answers counts as deaf, and when it then is silent, so that
-//! those who hear it stop following and elect another. Never: ends a term by itself; it goes on
-//! leading as far as Raft is concerned, until it hears of the next leader or a majority answers.
+//! Decides: when a leader that nobody answers counts as deaf, when it then is silent, so that those
+//! who hear it stop following and elect another, and when it speaks again. Never: ends a term by
+//! itself; it goes on leading as far as Raft is concerned, until it hears of the next leader or a
+//! majority answers.
 //!
 //! Without it a leader that hears nobody and is heard by all holds elections back for as long as the
 //! link is down one way, and agrees nothing. Raft dissertation (Ongaro 2014), 6.2; etcd calls it
-//! CheckQuorum.
+//! CheckQuorum. openraft has one of its own (`quorum_loss_probe_interval`, off here) that counts
+//! answers on time only, and whose silence has one length.
+//!
+//! A silent leader asks the others for nothing but an answer ([`Probes`]), which holds no election
+//! back. When a majority has answered the links are there again in both ways, and it speaks at once.
+//! What others ask of it meanwhile does not end its silence: that it hears them says nothing of
+//! whether their answers reach it, and Raft itself answers them. A candidate whose log is as long as
+//! its own gets its vote; one whose log is shorter may need it to speak, and answers.
 //!
 //! Invariants: a deaf leader is not silent all the time, or two servers that lost each other for a
 //! while might each wait for the other; time is counted in heartbeats that were sent, so that a
@@ -22,8 +30,9 @@ use openraft::{AsyncRuntime as _, async_runtime::watch::WatchReceiver as _};
 use tokio::sync::watch;
 
 use crate::{
-    clock::{self, Instant},
+    clock::{self, Instant, Scale},
     machine::Machine,
+    probes::{Probes, Question},
     raft_types::{Metrics, Runtime},
     running::Group,
     status::Role,
@@ -34,8 +43,8 @@ use crate::{
 /// would do; but where everybody is slow the next leader is as slow, and changing it costs more than
 /// waiting. Half as long as a proposal waits for its commit.
 const DEAF_AFTER_ELECTIONS: u32 = COMMIT_WAIT_ELECTIONS / 2;
-/// How long it is silent then, in the same unit: the others' lease of it, their longest wait, a vote,
-/// and as much again.
+/// How long it is silent then at most, in the same unit: the others' lease of it, their longest wait,
+/// a vote, and as much again.
 const SILENT_FOR_ELECTIONS: u32 = 4;
 
 /// How a leader fares.
@@ -45,7 +54,8 @@ pub(crate) struct Hearing {
     pub(crate) deaf: bool,
     /// Nothing is sent, so that the others elect a leader.
     pub(crate) silent: bool,
-    /// A majority has answered what was sent at this moment or later, on time for Raft or not.
+    /// A majority has answered what was sent at this moment or later, too late for Raft. None where
+    /// Raft itself knows of answers as young.
     pub(crate) answered: Option<Instant>,
 }
 
@@ -54,7 +64,7 @@ pub(crate) struct Hearing {
 pub(crate) struct Answers(Arc<Mutex<BTreeMap<u64, (u64, Instant)>>>);
 
 impl Answers {
-    /// A server answered what was sent to it then, and follows this term's leader.
+    /// A server answered what was sent to it then, in this term.
     pub(crate) fn note(&self, server: u64, term: u64, sent: Instant) {
         let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = answers.entry(server).or_insert((term, sent));
@@ -62,7 +72,7 @@ impl Answers {
     }
 
     /// Since when a majority of each of these sets has answered in this term, `own` always included.
-    fn majority(
+    pub(crate) fn majority(
         &self,
         own: u64,
         term: u64,
@@ -112,8 +122,8 @@ impl<T: PartialEq> Listener<T> {
     }
 
     /// One heartbeat more. `answered` is when a majority last did; `leads` whether this server leads
-    /// others.
-    fn beat(&mut self, leads: bool, answered: T) -> Hearing {
+    /// others; `shown` whether a majority has answered a probe since the silence began.
+    fn beat(&mut self, leads: bool, answered: T, shown: bool) -> Hearing {
         if !leads || self.answered.as_ref() != Some(&answered) {
             self.answered = Some(answered);
             self.unanswered = 0;
@@ -124,12 +134,51 @@ impl<T: PartialEq> Listener<T> {
             return Hearing::default();
         };
         // Silent for a while, then heard again for as long as it took to find out, and so on.
-        let silent = over % (self.silent_for + self.deaf_after) < self.silent_for;
+        let at = over % (self.silent_for + self.deaf_after);
+        let left = self.silent_for.saturating_sub(at);
+        if shown {
+            self.unanswered = self.unanswered.saturating_add(left);
+        }
         Hearing {
             deaf: true,
-            silent,
+            silent: left > 0 && !shown,
             answered: None,
         }
+    }
+}
+
+/// What is heard at one moment, by Raft's own account and by answers.
+struct Heard {
+    leads: bool,
+    on_time: Option<Instant>,
+    /// As far as Raft leads.
+    answered: Option<Instant>,
+    /// When that was asked which a majority answered.
+    probed: Option<Instant>,
+    question: Question,
+}
+
+impl Heard {
+    fn now(metrics: &Metrics, answers: &Answers, probes: &Probes, scale: &Scale) -> Self {
+        let (now, leads) = (Instant::now(), leads_others(metrics));
+        let membership = metrics.membership_config.membership();
+        let (own, term) = (metrics.id, metrics.current_term);
+        let sets = membership.get_joint_config();
+        let answered = answers.majority(own, term, sets, now);
+        Self {
+            leads,
+            on_time: metrics.last_quorum_acked.map(|at| scale.at(*at)),
+            answered: answered.filter(|_| leads),
+            probed: probes.answered(own, term, sets, now),
+            question: Question::of(metrics),
+        }
+    }
+
+    /// Late answers that say more than those on time do. Where both come in time they are told of by
+    /// Raft, and nobody is woken twice.
+    fn late(&self, heartbeat: Duration) -> Option<Instant> {
+        let late = |answered: &Instant| self.on_time.is_none_or(|at| *answered > at + heartbeat);
+        self.answered.filter(late)
     }
 }
 
@@ -138,25 +187,28 @@ pub(crate) fn listen<M: Machine>(
     raft: &Group<M>,
     timers: &Timers,
     answers: Answers,
+    probes: Probes,
     told: watch::Sender<Hearing>,
 ) {
     let metrics = raft.metrics();
     let heartbeat: Duration = timers.heartbeat;
     let mut listener = Listener::new(timers);
     Runtime::spawn(async move {
+        let scale = Scale::new();
+        let mut silent_since: Option<Instant> = None;
         while !told.is_closed() {
             clock::sleep(heartbeat).await;
-            let (leads, on_time, answered) = {
-                let now = metrics.borrow_watched();
-                let membership = now.membership_config.membership();
-                let sets = membership.get_joint_config();
-                let answered = answers.majority(now.id, now.current_term, sets, Instant::now());
-                let on_time = now.last_quorum_acked.map(|at| *at);
-                (leads_others(&now), on_time, answered)
-            };
-            let answered = answered.filter(|_| leads);
-            let heard = listener.beat(leads, (on_time, answered));
-            let hearing = Hearing { answered, ..heard };
+            let heard = Heard::now(&metrics.borrow_watched(), &answers, &probes, &scale);
+            let shown = silent_since.is_some_and(|since| heard.probed >= Some(since));
+            let beat = listener.beat(heard.leads, (heard.on_time, heard.answered), shown);
+            silent_since = beat
+                .silent
+                .then(|| silent_since.unwrap_or_else(Instant::now));
+            if beat.silent {
+                probes.ask(&heard.question);
+            }
+            let answered = heard.late(heartbeat);
+            let hearing = Hearing { answered, ..beat };
             let mut was = Hearing::default();
             told.send_if_modified(|last| {
                 was = std::mem::replace(last, hearing);
@@ -183,7 +235,7 @@ mod tests {
     const SILENT: u32 = 24;
 
     fn beats(listener: &mut Listener<u32>, count: u32, answered: u32) -> Vec<Hearing> {
-        let beat = |_| listener.beat(true, answered);
+        let beat = |_| listener.beat(true, answered, false);
         (0..count).map(beat).collect()
     }
 
@@ -208,7 +260,54 @@ mod tests {
             let trying = beats(&mut listener, DEAF, 7);
             assert!(trying.iter().all(|one| one.deaf && !one.silent));
         }
-        assert_eq!(beats(&mut listener, 1, 8), [Hearing::default()]);
+        assert_eq!(
+            listener.beat(true, 8, false),
+            Hearing::default(),
+            "somebody answered"
+        );
+    }
+
+    #[test]
+    fn a_silent_leader_to_whom_a_majority_shows_itself_speaks_at_once_and_for_as_long_as_ever() {
+        let speaking = |one: &Hearing| one.deaf && !one.silent;
+        for after in [1, 2, SILENT - 1, SILENT] {
+            let mut listener = Listener::new(&Timers::SAFE);
+            beats(&mut listener, DEAF, 7);
+            let silent = beats(&mut listener, after, 7);
+            assert!(silent.iter().all(|one| one.silent));
+            assert!(speaking(&listener.beat(true, 7, true)), "after {after}");
+            // As long as after a silence that nothing ended.
+            let trying = beats(&mut listener, DEAF - 1, 7);
+            assert!(trying.iter().all(speaking), "after {after}");
+            // In vain: whoever answers a probe does not hear this leader lead.
+            let again = beats(&mut listener, SILENT, 7);
+            assert!(again.iter().all(|one| one.silent), "after {after}");
+        }
+    }
+
+    #[test]
+    fn late_answers_are_told_where_those_on_time_say_less() {
+        let heartbeat = Timers::SAFE.heartbeat;
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let heard = |on_time, answered| Heard {
+            leads: true,
+            on_time,
+            answered,
+            probed: None,
+            question: Question::default(),
+        };
+        for (on_time, answered, told) in [
+            (None, None, None),
+            (Some(at(10)), None, None),
+            (None, Some(at(5)), Some(at(5))),
+            // The same heartbeat's, or the next one's.
+            (Some(at(10)), Some(at(10)), None),
+            (Some(at(10)), Some(at(60)), None),
+            (Some(at(10)), Some(at(61)), Some(at(61))),
+        ] {
+            assert_eq!(heard(on_time, answered).late(heartbeat), told);
+        }
     }
 
     #[test]
@@ -247,7 +346,7 @@ mod tests {
     fn whoever_leads_nobody_is_not_deaf() {
         let mut listener = Listener::<u32>::new(&Timers::SAFE);
         for _ in 0..1000 {
-            assert_eq!(listener.beat(false, 0), Hearing::default());
+            assert_eq!(listener.beat(false, 0, true), Hearing::default());
         }
     }
 

@@ -30,6 +30,7 @@ mod hearing;
 mod machine;
 mod members;
 mod network;
+mod probes;
 mod raft_types;
 mod recover;
 mod running;

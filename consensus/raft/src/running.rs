@@ -15,10 +15,12 @@ use tokio::{
 use crate::{
     agreement::Settings,
     carrier::Carrier,
+    clock::Scale,
     errors::OpenError,
     hearing::{self, Answers, Hearing},
     machine::{Machine, Published},
     network::Links,
+    probes::Probes,
     raft_types::{Metrics, Runtime, Types},
     status::RaftStatus,
     store::{Applied, Store},
@@ -175,6 +177,7 @@ async fn assemble<M: Machine>(
     let own = settings.raft_id.0;
     let (hears, hearing) = watch::channel(Hearing::default());
     let answers = Answers::default();
+    let probes = Probes::new(Arc::clone(&carrier), &settings.timers);
     let links = Links {
         own,
         carrier,
@@ -187,7 +190,7 @@ async fn assemble<M: Machine>(
     let published = applied.published();
     let raft = Raft::new(own, config, links, store.log.clone(), applied).await;
     let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-    hearing::listen(&raft, &settings.timers, answers, hears);
+    hearing::listen(&raft, &settings.timers, answers, probes, hears);
     let status = follow(&raft, hearing);
     Ok(Running {
         raft,
@@ -204,7 +207,9 @@ fn follow<M: Machine>(
     mut hearing: watch::Receiver<Hearing>,
 ) -> watch::Receiver<RaftStatus> {
     let mut metrics = raft.metrics();
-    let translate = |metrics: &Metrics, hearing| RaftStatus::from_metrics(metrics, hearing);
+    let scale = Scale::new();
+    let translate =
+        move |metrics: &Metrics, hearing| RaftStatus::from_metrics(metrics, hearing, &scale);
     let first = Hearing::default();
     let (told, status) = watch::channel(translate(&metrics.borrow_watched(), first));
     Runtime::spawn(async move {
@@ -219,11 +224,7 @@ fn follow<M: Machine>(
             }
             let heard = *hearing.borrow_and_update();
             let now = translate(&metrics.borrow_watched(), heard);
-            told.send_if_modified(|last| {
-                let changed = *last != now;
-                *last = now;
-                changed
-            });
+            told.send_if_modified(|last| now.replaces(last));
         }
     });
     status

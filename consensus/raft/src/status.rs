@@ -8,10 +8,10 @@ use std::{
 };
 
 use consensus_core::{LogIndex, NodeId, RaftId};
-use openraft::{Instant as _, ServerState};
+use openraft::ServerState;
 
 use crate::{
-    clock,
+    clock::{self, Scale},
     era::{self, Era},
     hearing::Hearing,
     raft_types::Metrics,
@@ -62,11 +62,12 @@ pub struct RaftStatus {
     pub needed: usize,
     /// Whether a change of members is under way.
     pub changing: bool,
-    /// On a leader: when each other server last answered. Empty elsewhere.
+    /// On a leader: when that was sent which each other server answered last. Empty elsewhere. Whoever
+    /// follows a status is not woken for a change of this alone.
     pub heard: BTreeMap<RaftId, Instant>,
     /// On a leader: up to which entry each other server's log is known to agree.
     pub matched: BTreeMap<RaftId, LogIndex>,
-    /// On a leader: when a majority last answered.
+    /// On a leader of others: when that was sent which a majority answered last.
     pub majority_heard: Option<Instant>,
     /// On a leader: no majority has answered for longer than an election takes, so others may lead by
     /// now, and what is proposed here is agreed on late if ever.
@@ -88,18 +89,39 @@ impl RaftStatus {
         }
     }
 
+    /// Whether there is one voter only: it is a majority by itself, at all times.
+    pub fn is_alone(&self) -> bool {
+        self.voters.len() == 1
+    }
+
+    /// On a leader of others: how long ago that was sent which a majority answered last, by the clock
+    /// of whoever asks. None before the first answers.
+    pub fn majority_ago(&self) -> Option<Duration> {
+        self.majority_heard.as_ref().map(since)
+    }
+
     /// Whether this server leads and has a majority to do it with.
     pub fn leads(&self) -> bool {
-        let heard = self.majority_heard.is_some() || self.voters.len() == 1;
+        let heard = self.majority_heard.is_some() || self.is_alone();
         self.role == Role::Leader && self.failure.is_none() && heard && !self.deaf
     }
 
-    pub(crate) fn from_metrics(metrics: &Metrics, hearing: Hearing) -> Self {
+    /// Takes the place of an older one; gives whether those who follow it are to be woken.
+    pub(crate) fn replaces(mut self, last: &mut Self) -> bool {
+        let heard = std::mem::take(&mut self.heard);
+        last.heard.clear();
+        let differs = *last != self;
+        self.heard = heard;
+        *last = self;
+        differs
+    }
+
+    pub(crate) fn from_metrics(metrics: &Metrics, hearing: Hearing, scale: &Scale) -> Self {
         let membership = metrics.membership_config.membership();
         let named = |id: u64| Some((RaftId(id), membership.get_node(&id)?.0.clone()?));
         let heard = metrics.heartbeat.iter().flatten();
         let heard =
-            heard.filter_map(|(id, at)| Some((RaftId(*id), instant(at.as_ref()?.elapsed()))));
+            heard.filter_map(|(id, at)| Some((RaftId(*id), scale.at(**at.as_ref()?).into_std())));
         let matched = metrics.replication.iter().flatten();
         let matched =
             matched.filter_map(|(id, at)| Some((RaftId(*id), LogIndex(at.as_ref()?.index))));
@@ -121,7 +143,7 @@ impl RaftStatus {
                 || metrics.membership_config != metrics.committed_membership_config,
             heard: heard.collect(),
             matched: matched.collect(),
-            majority_heard: majority_heard(metrics, hearing),
+            majority_heard: majority_heard(metrics, hearing, scale),
             deaf: hearing.deaf,
             failure: failure.map(ToString::to_string),
         }
@@ -154,17 +176,59 @@ pub(crate) fn since(at: &Instant) -> Duration {
 }
 
 /// Answers that came too late for Raft tell of the others all the same.
-fn majority_heard(metrics: &Metrics, hearing: Hearing) -> Option<Instant> {
-    let on_time = metrics.last_quorum_acked.map(|at| at.elapsed());
-    let late = hearing.answered.map(|at| at.elapsed());
-    let ago = match (on_time, late) {
-        (Some(on_time), Some(late)) => on_time.min(late),
-        (on_time, late) => on_time.or(late)?,
-    };
-    Some(instant(ago))
+fn majority_heard(metrics: &Metrics, hearing: Hearing, scale: &Scale) -> Option<Instant> {
+    let on_time = metrics.last_quorum_acked.map(|at| scale.at(*at));
+    on_time.max(hearing.answered).map(clock::Instant::into_std)
 }
 
-fn instant(ago: Duration) -> Instant {
-    let now = now();
-    now.checked_sub(ago).unwrap_or(now)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_follow_a_status_are_woken_by_all_but_single_answers() {
+        let start = now();
+        let heard = |id, ms| (RaftId(id), start + Duration::from_millis(ms));
+        let mut last = RaftStatus {
+            role: Role::Leader,
+            heard: [heard(2, 1), heard(3, 1)].into(),
+            majority_heard: Some(start),
+            ..RaftStatus::default()
+        };
+        let one_answer = RaftStatus {
+            heard: [heard(2, 1), heard(3, 9)].into(),
+            ..last.clone()
+        };
+        assert!(!one_answer.clone().replaces(&mut last));
+        assert_eq!(last, one_answer, "it is known all the same");
+        let most = RaftStatus {
+            majority_heard: Some(start + Duration::from_millis(9)),
+            ..last.clone()
+        };
+        assert!(most.clone().replaces(&mut last));
+        assert_eq!(last, most);
+        let deaf = RaftStatus {
+            deaf: true,
+            ..last.clone()
+        };
+        assert!(deaf.replaces(&mut last));
+        assert!(last.deaf && !last.leads());
+    }
+
+    #[test]
+    fn a_single_voter_leads_with_its_own_voice_alone() {
+        let node = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfc1";
+        let mut status = RaftStatus {
+            role: Role::Leader,
+            voters: [(RaftId(1), node.parse().unwrap())].into(),
+            ..RaftStatus::default()
+        };
+        assert!(status.is_alone() && status.leads());
+        assert_eq!(status.majority_ago(), None);
+        status.voters.insert(RaftId(2), node.parse().unwrap());
+        assert!(!status.is_alone() && !status.leads());
+        status.majority_heard = Some(now());
+        assert!(status.leads());
+        assert!(status.majority_ago().is_some());
+    }
 }

@@ -134,6 +134,49 @@ pub const RULES: &[Rule] = &[
         "vip drill --kill",
         ADMIN,
     ),
+    rule("GET", "/v1/clusters", "cluster ls", VIEWER),
+    rule("GET", "/v1/clusters/{cluster}", "cluster show", VIEWER),
+    rule(
+        "DELETE",
+        "/v1/clusters/{cluster}",
+        "cluster decommission",
+        ADMIN,
+    ),
+    rule(
+        "GET",
+        "/v1/clusters/{cluster}/nodes",
+        "cluster nodes",
+        VIEWER,
+    ),
+    // Whoever has it is the cluster's administrator, and root on its nodes.
+    rule(
+        "POST",
+        "/v1/clusters/{cluster}/kubeconfig",
+        "cluster kubeconfig",
+        OPERATOR,
+    ),
+    rule(
+        "POST",
+        "/v1/clusters/{cluster}/snapshot",
+        "cluster snapshot",
+        OPERATOR,
+    ),
+    // They name a program that nodes run as root.
+    rule(
+        "POST",
+        "/v1/clusters/{cluster}/upgrade",
+        "cluster upgrade",
+        ADMIN,
+    ),
+    rule("POST", "/v1/k3s/{node}/provision", "k3s provision", ADMIN),
+    rule("GET", "/v1/nodes/{node}/drain", "node drain", VIEWER),
+    rule("POST", "/v1/nodes/{node}/drain", "node drain", OPERATOR),
+    rule(
+        "POST",
+        "/v1/nodes/{node}/uncordon",
+        "node uncordon",
+        OPERATOR,
+    ),
     rule("GET", "/v1/access-grants", "access ls", VIEWER),
     rule("POST", "/v1/access-grants", "access grant", ADMIN),
     rule("GET", "/v1/access-grants/{grant}", "access show", VIEWER),
@@ -324,6 +367,23 @@ mod tests {
         for path in ["/v1/init", "/v1/join", "/v1/restore", "/v1/recover"] {
             assert_eq!(access("POST", path), Some(Access::Socket));
         }
+    }
+
+    #[test]
+    fn what_nodes_run_as_root_is_named_by_admins_and_a_clusters_administrator_is_no_viewer() {
+        for (method, path, asked) in [
+            ("POST", "/v1/k3s/{node}/provision", ADMIN),
+            ("POST", "/v1/clusters/{cluster}/upgrade", ADMIN),
+            ("DELETE", "/v1/clusters/{cluster}", ADMIN),
+            ("POST", "/v1/clusters/{cluster}/kubeconfig", OPERATOR),
+            ("POST", "/v1/clusters/{cluster}/snapshot", OPERATOR),
+            ("GET", "/v1/clusters", VIEWER),
+            ("GET", "/v1/clusters/{cluster}", VIEWER),
+            ("GET", "/v1/clusters/{cluster}/nodes", VIEWER),
+        ] {
+            assert_eq!(access(method, path), Some(asked), "{method} {path}");
+        }
+        assert_eq!(access("GET", "/v1/clusters/{cluster}/kubeconfig"), None);
     }
 
     #[test]

@@ -52,8 +52,11 @@ impl ApiError {
             | "BusyError"
             | "NotReadyError"
             | "NodeUnreachableError"
+            | "ClusterUnreachableError"
             | "DockerUnreachableError" => 503,
             "InternalError" => 500,
+            // SPEC 5.4: what is there and cannot be had as it is.
+            "ClusterInErrorError" | "ClusterBusyError" | "ClusterFixedError" => 409,
             code if code.ends_with("ExistsError")
                 || code.ends_with("TakenError")
                 || code.ends_with("InUseError") =>
@@ -68,5 +71,27 @@ impl ApiError {
 impl From<consensus_core::Refusal> for ApiError {
     fn from(refusal: consensus_core::Refusal) -> Self {
         Self::new(refusal.code(), refusal.to_string(), refusal.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC 5.4 and 5.8.
+    #[test]
+    fn what_is_refused_of_a_cluster_has_its_own_status() {
+        for (code, status) in [
+            ("ClusterNotFoundError", 404),
+            ("ClusterInErrorError", 409),
+            ("ClusterBusyError", 409),
+            ("ClusterFixedError", 409),
+            ("ClusterNotReadyError", 422),
+            ("ClusterAmbiguousError", 422),
+            ("ClusterUnreachableError", 503),
+        ] {
+            let error = ApiError::new(code, "", "");
+            assert_eq!(error.http_status(), status, "{code}");
+        }
     }
 }

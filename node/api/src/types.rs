@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 mod access;
 mod authority;
+mod cluster;
 mod firewall;
+mod module;
 mod network;
 mod recovery;
 mod vip;
@@ -25,7 +27,12 @@ pub use authority::{
     OperatorCertificateRequest, OperatorRequest, OperatorRoleRequest, OperatorView, RevokeRequest,
     Revoked, RootView, RotateRequest, RotationView,
 };
+pub use cluster::{
+    ClusterDetails, ClusterNodeView, ClusterSnapshot, ClusterUpgradeRequest, ClusterView,
+    DrainRequest, DrainView, K3sBinaryRequest, K3sRequest, Kubeconfig, RolloutView,
+};
 pub use firewall::{FirewallRuleAdded, FirewallRuleRequest, FirewallRuleView, FirewallView};
+pub use module::{AssignRequest, ModuleView};
 pub use network::{
     NetworkCreated, NetworkRequest, NetworkSetRequest, NetworkView, PeerRequest, PeerView,
 };
@@ -328,31 +335,6 @@ pub struct Changed {
     pub raft_index: u64,
     /// What the operator should know, such as a mesh of two servers.
     pub warnings: Vec<String>,
-}
-
-/// A module, as `module ls` gives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModuleView {
-    /// Its name.
-    pub name: String,
-    /// `subscription` or `config`.
-    pub variety: String,
-    /// Nodes and selectors that it is assigned to.
-    pub assigned_to: Vec<String>,
-    /// The nodes that this comes to.
-    pub nodes: Vec<String>,
-}
-
-/// `POST /v1/modules/assign` and `/v1/modules/unassign`: exactly one of `node` and `selector`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AssignRequest {
-    /// The module's name.
-    pub module: String,
-    /// One node, by name or id.
-    pub node: Option<String>,
-    /// Every node with all these labels.
-    pub selector: Option<BTreeMap<String, String>>,
 }
 
 /// A Docker host, as `docker ls` gives it.

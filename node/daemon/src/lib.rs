@@ -20,7 +20,11 @@ mod mesh;
 mod node;
 mod token;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 use overlay_net::NodeKey;
@@ -32,7 +36,7 @@ use crate::{
     config::{Config, Settings},
     data_dir::DataDir,
     held_ports::HeldPorts,
-    mesh::{Host, clock::Clock},
+    mesh::{Host, clock::Clock, departure, overlay::RUN_FOLDER},
     node::Node,
 };
 
@@ -255,17 +259,24 @@ async fn serve(config: Config) -> Result<(), Fatal> {
         tokio::spawn(overlay.run()),
     ];
     tracing::info!(node = %host.me(), name = host.config.name, socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "shoald is up");
-    // Both arms only wait for a signal.
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    // All arms only wait.
+    let departed = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = node.departed() => true,
+    };
+    match departed {
+        true => tracing::info!("stopping; this node is a member of nothing"),
+        false => tracing::info!("stopping; the overlay and dockerd keep running"),
     }
-    tracing::info!("stopping; the overlay and dockerd keep running");
     stop.cancel();
     node.stop().await;
     for task in tasks {
         let _ = task.await;
     }
     let _ = std::fs::remove_file(&socket);
+    if departed {
+        departure::take_off(host.data.root(), Path::new(RUN_FOLDER)).await;
+    }
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! for it, and what is none of the mesh's business. `NODE.NETWORK.shoal.internal` is a node,
 //! `CONTAINER.NODE.NETWORK.shoal.internal` a container, `CONTAINER.NETWORK.shoal.internal` and a bare
 //! `CONTAINER` every container of that name in the network. `.internal` is nobody's on the Internet
-//! (ICANN, resolution 2024.07.29.06).
+//! (ICANN, resolution 2024.07.29.06). Backwards, an address of the network is called by its node's or
+//! its container's name, and is never asked for outside.
 //!
 //! Never: sends or reads a message, remembers anything between calls.
 //!
@@ -18,7 +19,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use consensus_core::NetworkId;
@@ -68,7 +69,7 @@ pub struct Directory {
 }
 
 /// Whoever asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asker {
     /// A container of this node in a network of the mesh.
     Container(NetworkId),
@@ -83,6 +84,8 @@ pub enum Asker {
 pub enum Meaning {
     /// It means these addresses. It exists even if they are none.
     Known(BTreeSet<IpAddr>),
+    /// It is an address read backwards, of whoever is called so.
+    Called(String),
     /// A container's: what this node has itself, and whom to ask for the rest.
     Ask {
         /// This node's own containers of that name.
@@ -129,6 +132,10 @@ impl Directory {
             true => Meaning::Outside,
             false => Meaning::Refused,
         };
+        let backwards = reversed(&name).zip(names);
+        if let Some(meaning) = backwards.and_then(|(address, names)| names.called(address)) {
+            return meaning;
+        }
         let Some(below) = below(&name, ZONE) else {
             return match names {
                 Some(names) if forwards && is_bare(&name) => names.bare(&name),
@@ -211,6 +218,26 @@ impl Names {
         }
     }
 
+    /// What an address is called that is one of the network's. Other hosts' containers have no name
+    /// here: MariaDB asks for each client's, and would rather have none than wait.
+    fn called(&self, address: IpAddr) -> Option<Meaning> {
+        let hosts = self.hosts.values().map(|host| &host.subnet);
+        let mut prefixes = self.overlay.iter().chain(&self.subnet).chain(hosts);
+        if !prefixes.any(|prefix| prefix.contains(address)) {
+            return None;
+        }
+        let mut nodes = self.nodes.iter();
+        let node = nodes.find(|(_, addresses)| addresses.contains(&address));
+        let mut containers = self.containers.iter();
+        let is_own = |own: &BTreeSet<Ipv4Addr>| own.iter().any(|own| address == IpAddr::V4(*own));
+        let container = containers.find(|(_, addresses)| is_own(addresses));
+        Some(match (node, container) {
+            (Some((node, _)), _) => Meaning::Called(format!("{node}.{}.{ZONE}", self.network)),
+            (None, Some((container, _))) => Meaning::Called(question(self, &self.node, container)),
+            (None, None) => Meaning::Unknown,
+        })
+    }
+
     fn ask_all(&self, container: &str, else_outside: bool) -> Meaning {
         Meaning::Ask {
             own: self.own(container),
@@ -233,6 +260,23 @@ fn below<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
         true => Some(rest),
         false => rest.strip_suffix('.'),
     }
+}
+
+/// The address that a name stands for in the tree of addresses read backwards (RFC 1035, section 3.5;
+/// RFC 3596, section 2.5).
+fn reversed(name: &str) -> Option<IpAddr> {
+    if let Some(octets) = name.strip_suffix(".in-addr.arpa") {
+        let mut octets: Vec<&str> = octets.split('.').collect();
+        octets.reverse();
+        let address: Ipv4Addr = octets.join(".").parse().ok()?;
+        return Some(address.into());
+    }
+    let digits: Vec<&str> = name.strip_suffix(".ip6.arpa")?.split('.').collect();
+    let is_digit = |digit: &&str| matches!(digit.as_bytes(), [byte] if byte.is_ascii_hexdigit());
+    let whole = digits.len() == 32 && digits.iter().all(is_digit);
+    let digits: String = digits.into_iter().rev().filter(|_| whole).collect();
+    let bits = u128::from_str_radix(&digits, 16).ok()?;
+    Some(Ipv6Addr::from_bits(bits).into())
 }
 
 fn is_bare(name: &str) -> bool {
@@ -363,6 +407,42 @@ mod tests {
             directory.resolve(IN_BLUE, "my.app_1.n1.blue.shoal.internal"),
             known(&["10.96.1.2"])
         );
+    }
+
+    #[test]
+    fn an_address_of_the_network_is_called_by_its_name_and_asked_for_nowhere_else() {
+        let directory = directory();
+        let called = |name: &str| Meaning::Called(name.to_owned());
+        let nibbles = |address: &str| {
+            let address: Ipv6Addr = address.parse().unwrap();
+            let digits = format!("{:032x}", address.to_bits());
+            let digits: Vec<String> = digits.chars().rev().map(String::from).collect();
+            format!("{}.ip6.arpa", digits.join("."))
+        };
+        for (name, meaning) in [
+            ("2.0.96.100.in-addr.arpa", called("n2.blue.shoal.internal")),
+            ("2.0.96.100.IN-ADDR.ARPA", called("n2.blue.shoal.internal")),
+            (
+                nibbles("fd01::3").as_str(),
+                called("n3.blue.shoal.internal"),
+            ),
+            // Another host's container, a node that is none any more, a part of an address.
+            ("5.2.96.10.in-addr.arpa", Meaning::Unknown),
+            ("77.0.96.100.in-addr.arpa", Meaning::Unknown),
+            ("0.96.100.in-addr.arpa", Meaning::Outside),
+            // Another network's container, and somebody's on the Internet.
+            ("2.1.97.10.in-addr.arpa", Meaning::Outside),
+            (nibbles("2001:db8::1").as_str(), Meaning::Outside),
+            ("1.ip6.arpa", Meaning::Outside),
+            ("1.2.3.4.5.in-addr.arpa", Meaning::Outside),
+        ] {
+            assert_eq!(directory.resolve(IN_BLUE, name), meaning, "{name}");
+        }
+        // This host's containers all have one address here: any of them will do.
+        let own = directory.resolve(IN_BLUE, "2.1.96.10.in-addr.arpa");
+        assert_eq!(own, called("my.app_1.n1.blue.shoal.internal"));
+        let stranger = directory.resolve(Asker::Bystander, "2.0.96.100.in-addr.arpa");
+        assert_eq!(stranger, Meaning::Outside);
     }
 
     #[test]

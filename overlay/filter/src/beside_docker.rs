@@ -1,28 +1,63 @@
-//! What dockerd must let pass, beside this host's own rules.
+//! What dockerd, and a firewall of the host's own, must let pass beside this host's rules.
 //!
 //! Decides: dockerd has the chain FORWARD of iptables drop what it does not know. An accept elsewhere
 //! does not undo that: every base chain is asked. `DOCKER-USER` is the chain that dockerd leaves to
-//! others and asks before its own; where there is none, it is FORWARD itself. Rules of shoal are
-//! known by a comment, so that those of an earlier daemon are found again.
+//! others and asks before its own; where there is none, it is FORWARD itself. A firewall such as ufw has
+//! INPUT drop what it does not know: containers' questions for names go there, from their bridge to a
+//! bridge's own address and nowhere else. Rules of shoal are known by a comment, so that those of an
+//! earlier daemon are found again.
 //!
-//! Never: touches a rule without the comment.
+//! Never: touches a rule without the comment, or a table that is not iptables' filter.
 
 use std::collections::BTreeSet;
 
 use overlay_core::peers::Cidr;
 
-use crate::host::Host;
+use crate::{
+    host::{Host, Machine},
+    rules::asking,
+};
 
 /// The two programs, for IPv4 and IPv6.
 pub(crate) const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];
-/// Where the rules go, the best place first.
-pub(crate) const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+/// Where rules about forwarded packets go, the best place first.
+const FORWARDED: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+/// Where rules about packets to this host go.
+const TAKEN: [&str; 1] = ["INPUT"];
+/// All of them.
+pub(crate) const CHAINS: [&str; 3] = [FORWARDED[0], FORWARDED[1], TAKEN[0]];
 /// What marks a rule, and ends it.
 const OURS: &str = "-m comment --comment shoal -j ACCEPT";
 
-/// The rules that one of the programs should have, as it lists them.
-pub(crate) fn wanted(host: &Host, program: &str) -> BTreeSet<String> {
+/// The rules that one of the programs should have, as it lists them: in the first chain that is there,
+/// and in no other.
+pub(crate) type Wanted = (&'static [&'static str], BTreeSet<String>);
+
+/// What one of the programs should have.
+pub(crate) fn wanted(host: &Host, machine: &Machine, program: &str) -> [Wanted; 2] {
     let ipv4 = program == PROGRAMS[0];
+    [
+        (&FORWARDED, forwarded(host, ipv4)),
+        (&TAKEN, taken(host, machine, ipv4)),
+    ]
+}
+
+/// Containers' questions for names, to a bridge's address from all bridges whose containers may be
+/// told to ask there.
+fn taken(host: &Host, machine: &Machine, ipv4: bool) -> BTreeSet<String> {
+    let gateways = host.bridges.iter().filter_map(|bridge| bridge.gateway());
+    let questions = gateways.filter(|_| ipv4).flat_map(|gateway| {
+        asking(host, machine).flat_map(move |interface| {
+            ["tcp", "udp"].map(|protocol| {
+                let names = format!("-p {protocol} -m {protocol} --dport 53");
+                format!("-d {gateway}/32 -i {interface} {names} {OURS}")
+            })
+        })
+    });
+    questions.collect()
+}
+
+fn forwarded(host: &Host, ipv4: bool) -> BTreeSet<String> {
     let is_of = |prefix: &Cidr| prefix.address().is_ipv4() == ipv4;
     let mut rules = BTreeSet::new();
     let mut add = |conditions: String| rules.insert(format!("{conditions} {OURS}"));
@@ -101,15 +136,49 @@ mod tests {
                 overlay(3, false, &[]),
             ],
             bridges: [bridge].into(),
+            ..Host::default()
         }
+    }
+
+    /// The rules for one row of chains, the mark shortened.
+    fn rules(host: &Host, machine: &Machine, program: &str, first: &str) -> Vec<String> {
+        let rows = wanted(host, machine, program).into_iter();
+        let mut rows = rows.filter(|(chains, _)| chains[0] == first);
+        let (_, texts) = rows.next().unwrap();
+        texts
+            .into_iter()
+            .map(|rule| rule.replace(OURS, "OURS"))
+            .collect()
+    }
+
+    #[test]
+    fn questions_for_names_are_let_in_from_containers_bridges_to_a_bridges_address_alone() {
+        let machine = Machine {
+            tenants: ["docker0".to_owned()].into(),
+            ..Machine::default()
+        };
+        let taken = |host: &Host, program| rules(host, &machine, program, "INPUT");
+        assert_eq!(
+            taken(&host(), "iptables"),
+            [
+                "-d 10.43.3.1/32 -i br-sh-3 -p tcp -m tcp --dport 53 OURS",
+                "-d 10.43.3.1/32 -i br-sh-3 -p udp -m udp --dport 53 OURS",
+                "-d 10.43.3.1/32 -i docker0 -p tcp -m tcp --dport 53 OURS",
+                "-d 10.43.3.1/32 -i docker0 -p udp -m udp --dport 53 OURS",
+            ]
+        );
+        assert!(taken(&host(), "ip6tables").is_empty());
+        // Without such a bridge nobody is told to ask here.
+        let plain = Host {
+            bridges: BTreeSet::new(),
+            ..host()
+        };
+        assert!(taken(&plain, "iptables").is_empty());
     }
 
     #[test]
     fn dockerd_lets_pass_what_is_forwarded_and_no_more() {
-        let rules = |program| -> Vec<String> {
-            let texts = wanted(&host(), program).into_iter();
-            texts.map(|rule| rule.replace(OURS, "OURS")).collect()
-        };
+        let rules = |program| rules(&host(), &Machine::default(), program, "DOCKER-USER");
         assert_eq!(
             rules("iptables"),
             [

@@ -13,11 +13,11 @@ use overlay_core::peers::Cidr;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    beside_docker::{self, CHAINS, Difference, PROGRAMS, difference},
+    beside_docker::{self, Difference, PROGRAMS, difference},
     host::{Host, Machine},
     listener::{Listener, Told},
     program::{ProgramError, run},
-    rules::{TABLE, table, transit_mark},
+    rules::{TABLE, absence, table, transit_mark},
     switches::{self, SwitchError},
 };
 
@@ -31,6 +31,8 @@ const TENANTS: [&str; 2] = ["docker0", "cni0"];
 const BRIDGE_PREFIX: &str = "br-";
 /// As many digits of a network's id are in its bridge's name.
 const BRIDGE_DIGITS: usize = 12;
+/// What the kernel takes for an interface's name (`IFNAMSIZ`, less the zero byte).
+const NAME_BYTES_MAX: usize = 15;
 /// A start of dockerd, or of a container, makes a burst of notices; one look answers them.
 const LOOKS_APART: Duration = Duration::from_millis(200);
 /// iptables' older variant tells nobody when dockerd makes its chains.
@@ -115,6 +117,14 @@ impl Filter {
         self.repair().await
     }
 
+    /// Takes everything of it off this host: what it told dockerd's chains, then its own table.
+    pub async fn uninstall() -> Result<(), FilterError> {
+        let mut filter = Self::default();
+        filter.bring_in_line(Host::default()).await?;
+        run("nft", &["-f", "-"], &absence()).await?;
+        Ok(())
+    }
+
     /// Waits until somebody else has done something that may concern the rules, at most as often as
     /// looking is worth it. Cancel safe: what it was told is kept for [`Filter::repair`].
     pub async fn disturbed(&mut self) {
@@ -158,7 +168,7 @@ impl Filter {
         let overdue = asked.is_none_or(|asked| asked.elapsed() >= DOCKER_ASKED_EVERY);
         if look || !same || overdue {
             self.beside_docker_asked = Some(Instant::now());
-            self.beside_docker().await?;
+            self.beside_docker(&machine).await?;
         }
         self.look = false;
         Ok(())
@@ -195,7 +205,7 @@ impl Filter {
             [0, 1].map(|family| present[family] || (needed[family] && !switches::is_on(family)));
         self.transit_shut = Some(shut);
         Machine {
-            tenants: tenants(&fs::read_to_string(LINKS).unwrap_or_default()),
+            tenants: tenants(&fs::read_to_string(LINKS).unwrap_or_default(), &self.host),
             transit_shut: shut,
         }
     }
@@ -230,23 +240,26 @@ impl Filter {
         Ok(())
     }
 
-    /// Brings dockerd's chains in line. Where there is no such program, or no such chain, nothing
+    /// Brings chains of others in line. Where there is no such program, or no such chain, nothing
     /// drops.
-    async fn beside_docker(&mut self) -> Result<(), ProgramError> {
-        let wanted = PROGRAMS.map(|program| beside_docker::wanted(&self.host, program));
-        let wants = wanted.iter().any(|rules| !rules.is_empty());
+    async fn beside_docker(&mut self, machine: &Machine) -> Result<(), ProgramError> {
+        let wanted = PROGRAMS.map(|program| beside_docker::wanted(&self.host, machine, program));
+        let wants = wanted.iter().flatten().any(|(_, rules)| !rules.is_empty());
         if !wants && !self.beside_docker {
             return Ok(());
         }
         for (program, wanted) in PROGRAMS.into_iter().zip(wanted) {
-            let mut place = Some(wanted);
-            for chain in CHAINS {
-                let Ok(listed) = run(program, &["-w", PATIENCE_S, "-S", chain], "").await else {
-                    continue;
-                };
-                // The first chain that is there takes them; in the other one they are too many.
-                let wanted = place.take().unwrap_or_default();
-                change(program, chain, &difference(&listed, chain, &wanted)).await?;
+            for (chains, rules) in wanted {
+                let mut rules = Some(rules);
+                for &chain in chains {
+                    let Ok(listed) = run(program, &["-w", PATIENCE_S, "-S", chain], "").await
+                    else {
+                        continue;
+                    };
+                    // The first chain that is there takes them; in others they are too many.
+                    let rules = rules.take().unwrap_or_default();
+                    change(program, chain, &difference(&listed, chain, &rules)).await?;
+                }
             }
         }
         self.beside_docker = wants;
@@ -308,31 +321,72 @@ fn rules_in(text: &str) -> usize {
         .count()
 }
 
-/// The bridges of containers that are no network's, among this machine's interfaces.
-fn tenants(links: &str) -> BTreeSet<String> {
-    let names = links.lines().filter_map(|line| line.split_once(':'));
-    let names = names.map(|(name, _)| name.trim());
-    names
-        .filter(|name| is_tenant(name))
+/// The bridges of containers that are no network's: those among this machine's interfaces that go by a
+/// name of Docker's or Kubernetes' own making, and those that Docker names.
+fn tenants(links: &str, host: &Host) -> BTreeSet<String> {
+    let present = links.lines().filter_map(|line| line.split_once(':'));
+    let present = present.map(|(name, _)| name.trim());
+    let named = host.tenants.iter().map(String::as_str);
+    present
+        .filter(|name| is_of_dockers_making(name))
+        .chain(named.filter(|name| is_plain(name)))
+        .filter(|name| !host.has(name))
         .map(str::to_owned)
         .collect()
 }
 
-fn is_tenant(name: &str) -> bool {
+fn is_of_dockers_making(name: &str) -> bool {
     let digits = name.strip_prefix(BRIDGE_PREFIX).unwrap_or_default();
     let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     TENANTS.contains(&name) || (digits.len() == BRIDGE_DIGITS && digits.bytes().all(hexadecimal))
 }
 
+/// Somebody chose it: it must mean itself in a rule, and nothing more.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain) && name != "lo"
+}
+
 #[cfg(test)]
 mod tests {
+    use consensus_core::NetworkId;
+
     use super::*;
+    use crate::host::ContainerBridge;
 
     #[test]
     fn containers_bridges_are_dockers_own_and_no_other_bridge() {
         let links = "Inter-|   Receive\n face |bytes\n    lo: 0\ndocker0: 0\nbr-0123456789ab: 0\n\
                      br-lan: 0\nbr-0123456789abc: 0\nbr-sh-default: 0\nbr-0123456789AB: 0\n";
-        let found: Vec<_> = tenants(links).into_iter().collect();
+        let found: Vec<_> = tenants(links, &Host::default()).into_iter().collect();
         assert_eq!(found, ["br-0123456789ab", "docker0"]);
+    }
+
+    #[test]
+    fn a_bridge_that_docker_names_is_one_of_them_if_it_means_that_bridge_alone() {
+        let bridge = ContainerBridge {
+            interface: "br-sh-default".into(),
+            subnet: "10.43.1.0/24".parse().unwrap(),
+            network: NetworkId::from_bytes([1; 16]),
+        };
+        let named = [
+            "web-bridge",
+            "br_1.2",
+            // Rules would take these for many, for the end of a text, for the machine itself, for
+            // another network's.
+            "shoal-*",
+            "x\" } accept",
+            "lo",
+            "br-sh-default",
+            "sixteen-letters-",
+            "",
+        ];
+        let host = Host {
+            bridges: [bridge].into(),
+            tenants: named.map(str::to_owned).into(),
+            ..Host::default()
+        };
+        let found: Vec<_> = tenants("docker0: 0\n", &host).into_iter().collect();
+        assert_eq!(found, ["br_1.2", "docker0", "web-bridge"]);
     }
 }

@@ -25,10 +25,44 @@ pub struct ContainerBridge {
     pub network: NetworkId,
 }
 
+/// The bridge that K3s makes for its pods (flannel's CNI plugin).
+const POD_BRIDGE: &str = "cni0";
+/// The interfaces that K3s makes for its pods: the bridge, and the tunnel of those that the overlay does
+/// not route.
+pub(crate) const POD_INTERFACES: [&str; 2] = [POD_BRIDGE, "flannel.1"];
+
+/// The K3s on this host, as far as packets go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pods {
+    /// The network that its cluster is in.
+    pub network: NetworkId,
+    /// Where all pods of the cluster have their addresses, if the overlay routes them.
+    pub prefix: Option<Cidr>,
+    /// Where those of this host have.
+    pub subnets: BTreeSet<Cidr>,
+}
+
+impl Pods {
+    /// What the overlay routes to this host's pods is let through as to its containers.
+    pub fn bridges(&self) -> impl Iterator<Item = ContainerBridge> {
+        self.subnets.iter().map(|subnet| ContainerBridge {
+            interface: POD_BRIDGE.to_owned(),
+            subnet: *subnet,
+            network: self.network,
+        })
+    }
+}
+
 impl ContainerBridge {
-    /// This host's own address on the bridge: the subnet's first.
+    /// Whether there are pods behind it: Kubernetes has names of its own for them.
+    pub(crate) fn has_pods(&self) -> bool {
+        self.interface == POD_BRIDGE
+    }
+
+    /// This host's own address on the bridge, the subnet's first, where containers ask for names.
     pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
         match self.subnet.address() {
+            _ if self.has_pods() => None,
             IpAddr::V4(first) => first.to_bits().checked_add(1).map(Ipv4Addr::from_bits),
             IpAddr::V6(_) => None,
         }
@@ -115,6 +149,7 @@ impl Rule {
 
 /// The addresses that a rule's end means in a network; `None` for any.
 fn addresses(agreed: &Agreed, network: NetworkId, end: &RuleEnd) -> Option<BTreeSet<Cidr>> {
+    let pods = agreed.pod_routes(network);
     match end {
         RuleEnd::Any => None,
         RuleEnd::Prefix(prefix) => Some([cidr(*prefix)].into()),
@@ -131,6 +166,7 @@ fn addresses(agreed: &Agreed, network: NetworkId, end: &RuleEnd) -> Option<BTree
                         .chain(held.map(|vip| vip.address.into()))
                         .map(Cidr::host)
                         .chain(peer.container_subnet.map(cidr))
+                        .chain(pods.get(node).into_iter().flatten().copied().map(cidr))
                 })
                 .collect(),
         ),
@@ -149,8 +185,13 @@ pub struct Host {
     /// Its places, the oldest first: that is where its own services listen, and the network of
     /// containers that are no network's.
     pub overlays: Vec<Overlay>,
-    /// The bridges of networks' containers.
+    /// The bridges of networks' containers, and of pods.
     pub bridges: BTreeSet<ContainerBridge>,
+    /// Bridges of containers that are no network's, as Docker names them. Those that go by a name of
+    /// Docker's own making are found without it.
+    pub tenants: BTreeSet<String>,
+    /// Its K3s, if it has one.
+    pub pods: Option<Pods>,
 }
 
 impl Host {
@@ -168,6 +209,29 @@ impl Host {
         self.bridges
             .iter()
             .filter(move |bridge| bridge.network == network)
+    }
+
+    /// Whether an interface is one of the mesh's own, whatever else somebody calls by its name.
+    pub(crate) fn has(&self, interface: &str) -> bool {
+        let mut overlays = self.overlays.iter();
+        let mut bridges = self.bridges.iter();
+        overlays.any(|overlay| overlay.interface == interface)
+            || bridges.any(|bridge| bridge.interface == interface)
+    }
+
+    /// Whose the containers are on a bridge that is no network's: those of K3s are its cluster's, others
+    /// belong where dockerd listens.
+    pub(crate) fn home_of(&self, tenant: &str) -> Option<NetworkId> {
+        match &self.pods {
+            Some(pods) if tenant == POD_BRIDGE => Some(pods.network),
+            Some(_) | None => self.overlays.first().map(|first| first.network),
+        }
+    }
+
+    /// The K3s on this host, if its cluster is in this network.
+    pub(crate) fn pods_in(&self, overlay: &Overlay) -> Option<&Pods> {
+        let pods = self.pods.as_ref();
+        pods.filter(|pods| pods.network == overlay.network)
     }
 
     pub(crate) fn forwards_ipv4(&self, overlay: &Overlay) -> bool {

@@ -16,6 +16,6 @@ mod rules;
 mod switches;
 
 pub use filter::{Filter, FilterError};
-pub use host::{ContainerBridge, Host, Overlay, Rule, cidr};
+pub use host::{ContainerBridge, Host, Overlay, Pods, Rule, cidr};
 pub use program::ProgramError;
 pub use switches::SwitchError;

@@ -1,7 +1,7 @@
 //! What others do to this host's rules and interfaces, told by the kernel as it happens.
 //!
-//! Decides which of its notices concern the filter: changes of its own table, of the chains in which
-//! dockerd lets others speak, of links. Whether something has to be done about it is found by looking.
+//! Decides which of its notices concern the filter: changes of its own table, chains that come and go
+//! in which others let it speak, rules that are taken from these, links. Whether something has to be done about it is found by looking.
 //!
 //! Sources: `linux/netfilter/nfnetlink.h`, `linux/netfilter/nf_tables.h`, netlink(7), rtnetlink(7).
 //! The kernel queues a notice before the call that made the change returns; notices that found no
@@ -29,10 +29,14 @@ const LINK_GROUP: u32 = 1;
 const NFTABLES: u16 = 10;
 /// `NFT_MSG_NEWCHAIN` and `NFT_MSG_DELCHAIN`.
 const CHAIN_KINDS: [u16; 2] = [3, 5];
+/// `NFT_MSG_DELRULE`. What others add concerns nobody.
+const RULE_GONE: u16 = 8;
 /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`.
 const TABLE_ATTRIBUTE: u16 = 1;
 /// `NFTA_CHAIN_NAME`.
 const CHAIN_NAME_ATTRIBUTE: u16 = 3;
+/// `NFTA_RULE_CHAIN`.
+const RULE_CHAIN_ATTRIBUTE: u16 = 2;
 /// Length of `struct nlmsghdr`.
 const HEADER_BYTES: usize = 16;
 /// Length of `struct nfgenmsg`.
@@ -133,15 +137,18 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether a message of nf_tables is about the filter's table, or says that a chain is new or gone in
-/// which dockerd lets others speak.
+/// which others let it speak, or a rule gone from one.
 fn concerns(message: &[u8]) -> bool {
     let Some(kind) = u16_at(message, 4).filter(|kind| kind >> 8 == NFTABLES) else {
         return false;
     };
     let body = message.get(HEADER_BYTES + FAMILY_BYTES..).unwrap_or(&[]);
-    let chain = CHAIN_KINDS.contains(&(kind & 0xff));
-    text(body, TABLE_ATTRIBUTE) == Some(TABLE)
-        || (chain && text(body, CHAIN_NAME_ATTRIBUTE).is_some_and(|name| CHAINS.contains(&name)))
+    let chain = match kind & 0xff {
+        kind if CHAIN_KINDS.contains(&kind) => text(body, CHAIN_NAME_ATTRIBUTE),
+        RULE_GONE => text(body, RULE_CHAIN_ATTRIBUTE),
+        _ => None,
+    };
+    text(body, TABLE_ATTRIBUTE) == Some(TABLE) || chain.is_some_and(|name| CHAINS.contains(&name))
 }
 
 /// The value of the first attribute of a type, without the zero byte that ends it.
@@ -196,6 +203,8 @@ mod tests {
                 false,
             ),
             (message(kind(3), &[(1, "filter"), (3, "DOCKER")]), false),
+            (message(kind(8), &[(1, "filter"), (2, "INPUT")]), true),
+            (message(kind(8), &[(1, "filter"), (2, "DOCKER")]), false),
             (message(16, &[(1, TABLE)]), false),
         ] {
             assert_eq!(messages(&message).any(concerns), expected, "{message:?}");

@@ -14,6 +14,9 @@
 //! - *postrouting*: into a LAN in this host's name, since machines there need no route to the overlay;
 //!   from a network's containers in their own.
 //!
+//! Pods of a K3s cluster that the overlay routes are such containers; those with a tunnel of their own
+//! reach the cluster's network in the host's name. Between other interfaces K3s judges itself.
+//!
 //! Answers pass always. Names of interfaces stand for themselves, so that rules are there before an
 //! interface is, and stay when it fails. Never: asks whether packets leave this host (the other end
 //! judges), nor what dockerd makes of them (`beside_docker`).
@@ -23,7 +26,7 @@ use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 use consensus_core::{PortRange, RuleProtocol, Verdict};
 use overlay_core::peers::Cidr;
 
-use crate::host::{ContainerBridge, Host, Machine, Overlay, Rule};
+use crate::host::{ContainerBridge, Host, Machine, Overlay, POD_INTERFACES, Rule};
 
 /// The table. No network's, since those are called by what they are for.
 pub(crate) const TABLE: &str = "shoal_filter";
@@ -146,21 +149,24 @@ fn local<'a>(
     machine: &'a Machine,
     overlay: &'a Overlay,
 ) -> impl Iterator<Item = &'a str> {
-    let first = host.overlays.first().map(|first| first.network);
     let tenants = machine
         .tenants
         .iter()
-        .filter(move |_| first == Some(overlay.network));
+        .filter(move |tenant| host.home_of(tenant) == Some(overlay.network));
     let bridges = host.bridges_of(overlay).map(|bridge| &bridge.interface);
     tenants.chain(bridges).map(String::as_str)
 }
 
+/// The interfaces from which containers ask for names. dockerd has all of them ask one address: that
+/// of some network's bridge. What each may learn there, its own address decides.
+pub(crate) fn asking<'a>(host: &'a Host, machine: &'a Machine) -> impl Iterator<Item = &'a str> {
+    let bridges = host.bridges.iter().map(|bridge| &bridge.interface);
+    bridges.chain(&machine.tenants).map(String::as_str)
+}
+
 fn fence(host: &Host, machine: &Machine) -> Lines {
     let mut lines = Lines::default();
-    // dockerd has all its containers ask one address for names: that of some network's bridge. What
-    // each may learn there, its own address decides.
-    let bridges = host.bridges.iter().map(|bridge| &bridge.interface);
-    let asking = interfaces(bridges.chain(&machine.tenants).map(String::as_str));
+    let asking = interfaces(asking(host, machine));
     for bridge in &host.bridges {
         if let (Some(asking), Some(gateway)) = (&asking, bridge.gateway()) {
             let to = format!("ip daddr {gateway} {NAMES}");
@@ -198,7 +204,7 @@ fn input(host: &Host) -> Lines {
                 let ports = format!("tcp dport {{ {} }} accept", ports.join(", "));
                 lines.push(&format!("{from} {ports}"));
             }
-            if host.bridges_of(overlay).next().is_some() {
+            if host.bridges_of(overlay).any(|bridge| !bridge.has_pods()) {
                 // Docker hosts ask each other for their containers.
                 lines.push(&format!("{from} {NAMES} accept"));
             }
@@ -309,7 +315,8 @@ fn forward(host: &Host, machine: &Machine) -> Lines {
         .collect();
     let known = interfaces(known).expect("there is one at least");
     for (family, shut) in machine.transit_shut.iter().enumerate() {
-        if *shut {
+        // Who has K3s wants forwarding: it switches it on itself, and judges what passes.
+        if *shut && host.pods.is_none() {
             let mark = transit_mark(family);
             // dockerd shuts its bridges only where it switched forwarding on itself.
             if let Some(tenants) = interfaces(machine.tenants.iter().map(String::as_str)) {
@@ -336,6 +343,18 @@ fn from_overlay(host: &Host, overlay: &Overlay, place: usize, lines: &mut Lines)
         }
         lines.push(&format!("{from} oifname {interface:?} accept"));
     }
+    let end = match overlay.is_open() {
+        true => "accept".to_owned(),
+        false => format!("goto {}", to_host(place)),
+    };
+    if let Some(pods) = host.pods_in(overlay).and_then(|pods| pods.prefix) {
+        // A port of the cluster may be asked for at any of its nodes, and lead to a pod on another.
+        for prefix in overlay.prefixes.iter().filter(|p| word(p) == word(&pods)) {
+            let asked = format!("ct status dnat ct original {} daddr {prefix}", word(prefix));
+            let to = format!("oifname {interface:?} {} daddr {pods}", word(&pods));
+            lines.push(&format!("{from} {to} {asked} {end}"));
+        }
+    }
     let overlays = host
         .overlays
         .iter()
@@ -347,14 +366,13 @@ fn from_overlay(host: &Host, overlay: &Overlay, place: usize, lines: &mut Lines)
         .bridges
         .iter()
         .filter(|bridge| bridge.network != overlay.network);
-    if let Some(others) = interfaces(others.map(|bridge| bridge.interface.as_str())) {
+    let others = others.map(|bridge| bridge.interface.as_str());
+    let strangers = host.pods.is_some() && host.pods_in(overlay).is_none();
+    let pods = POD_INTERFACES.iter().filter(|_| strangers).copied();
+    if let Some(others) = interfaces(others.chain(pods)) {
         // A port that such a container publishes everywhere is published in its own network.
         lines.push(&format!("{from} oifname {others} counter drop"));
     }
-    let end = match overlay.is_open() {
-        true => "accept".to_owned(),
-        false => format!("goto {}", to_host(place)),
-    };
     for prefix in &overlay.prefixes {
         // What was sent to an address of this host in that network; the fence keeps others away.
         let published = format!("ct status dnat ct original {} daddr {prefix}", word(prefix));

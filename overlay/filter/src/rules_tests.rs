@@ -3,6 +3,7 @@
 use consensus_core::{NetworkId, PortRange, RuleNumber};
 
 use super::*;
+use crate::host::Pods;
 
 fn prefixes(texts: &[&str]) -> BTreeSet<Cidr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -54,7 +55,7 @@ fn ports(text: &str) -> Vec<PortRange> {
 fn host(overlays: Vec<Overlay>) -> Host {
     Host {
         overlays,
-        bridges: BTreeSet::new(),
+        ..Host::default()
     }
 }
 
@@ -100,6 +101,7 @@ fn a_host_with_everything_has_one_table() {
     let host = Host {
         overlays: vec![first, second],
         bridges: [bridge(1, "br-sh-a"), bridge(2, "br-sh-b")].into(),
+        ..Host::default()
     };
     let machine = Machine {
         tenants: ["docker0".to_owned()].into(),
@@ -172,6 +174,7 @@ fn a_networks_containers_reach_no_other_network() {
     let host = Host {
         overlays: vec![overlay(1, "a"), overlay(2, "b")],
         bridges: [bridge(2, "br-sh-b")].into(),
+        ..Host::default()
     };
     let text = written(&host);
     assert_eq!(drops(&text, &["oifname \"shoal-a\" counter"]).len(), 1);
@@ -201,4 +204,85 @@ fn transit_is_shut_where_shoal_opened_it_and_told_by_its_mark() {
     };
     let text = table(&host(vec![overlay(1, "a")]), &machine);
     assert!(!text.contains(&transit_mark(0)) && text.contains(&transit_mark(1)));
+}
+
+/// A host in two networks with a cluster in the second.
+fn with_pods(prefix: Option<&str>, subnets: &[&str]) -> Host {
+    let pods = Pods {
+        network: network(2),
+        prefix: prefix.map(|prefix| prefix.parse().unwrap()),
+        subnets: prefixes(subnets),
+    };
+    Host {
+        bridges: pods.bridges().collect(),
+        pods: Some(pods),
+        ..host(vec![overlay(1, "a"), overlay(2, "b")])
+    }
+}
+
+/// K3s's bridge is there, and forwarding was off before shoal came.
+fn machine_with_pods() -> Machine {
+    Machine {
+        tenants: ["docker0".to_owned(), "cni0".to_owned()].into(),
+        transit_shut: [true, true],
+    }
+}
+
+fn has(text: &str, line: &str) -> bool {
+    text.lines().any(|other| other.trim() == line)
+}
+
+#[test]
+fn routed_pods_are_let_through_as_their_networks_containers_and_no_others() {
+    let host = with_pods(Some("10.42.0.0/16"), &["10.42.1.0/24"]);
+    let mut machine = machine_with_pods();
+    machine.tenants.remove("cni0");
+    let text = table(&host, &machine);
+    for line in [
+        "iifname \"shoal-b\" oifname \"cni0\" ip daddr 10.42.1.0/24 accept",
+        "iifname \"cni0\" oifname \"shoal-b\" ip saddr 10.42.1.0/24 accept",
+        "iifname \"cni0\" ip saddr != 10.42.1.0/24 counter drop",
+        "iifname \"shoal-a\" oifname { \"cni0\", \"flannel.1\" } counter drop",
+        // A port of the cluster that leads to a pod on another node.
+        "iifname \"shoal-b\" oifname \"shoal-b\" ip daddr 10.42.0.0/16 ct status dnat \
+         ct original ip daddr 100.97.0.0/16 accept",
+        "iifname != { \"cni0\", \"lo\", \"shoal-b\" } ip daddr 10.42.1.0/24 counter drop",
+    ] {
+        assert!(has(&text, line), "{line} is missing: {text}");
+    }
+    assert!(
+        !text.contains("iifname \"cni0\" oifname \"shoal-a\""),
+        "{text}"
+    );
+    assert!(!text.contains("dport 53"), "pods ask Kubernetes: {text}");
+}
+
+#[test]
+fn pods_with_a_tunnel_of_their_own_reach_their_clusters_network_alone() {
+    let text = table(&with_pods(None, &[]), &machine_with_pods());
+    for line in [
+        "oifname \"shoal-b\" iifname != { \"cni0\" } counter drop",
+        "oifname \"shoal-a\" iifname != { \"docker0\" } counter drop",
+        "iifname != { \"cni0\", \"lo\", \"shoal-b\" } ip daddr 100.97.0.0/16 counter drop",
+        "iifname \"shoal-a\" oifname { \"cni0\", \"flannel.1\" } counter drop",
+    ] {
+        assert!(has(&text, line), "{line} is missing: {text}");
+    }
+}
+
+#[test]
+fn whoever_has_k3s_wants_transit() {
+    let machine = machine_with_pods();
+    let text = table(&with_pods(None, &[]), &machine);
+    assert!(
+        [0, 1]
+            .iter()
+            .all(|family| !text.contains(&transit_mark(*family)))
+    );
+    let without = table(&host(vec![overlay(1, "a")]), &machine);
+    assert!(
+        [0, 1]
+            .iter()
+            .all(|family| without.contains(&transit_mark(*family)))
+    );
 }

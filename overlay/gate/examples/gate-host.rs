@@ -25,9 +25,9 @@ use std::{
     net::Ipv6Addr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -65,9 +65,12 @@ fn main() {
 struct Host {
     gate: Option<(Arc<Gate>, mpsc::Receiver<GateEvent>)>,
     raw: Option<Transactions>,
-    renewing: Option<(Arc<AtomicBool>, Arc<AtomicU64>)>,
+    renewing: Option<Renewing>,
     seen: Arc<Mutex<Seen>>,
 }
+
+/// How to stop it, and the thread, which gives the end of the last lease.
+type Renewing = (Arc<AtomicBool>, JoinHandle<u64>);
 
 #[derive(Default, Clone, Copy)]
 struct Seen {
@@ -90,9 +93,10 @@ impl Host {
             }
             ["renew", rest @ ..] => self.renew(rest),
             ["halt"] => {
-                let (stop, until) = self.renewing.take().ok_or("nothing is renewed")?;
+                let (stop, thread) = self.renewing.take().ok_or("nothing is renewed")?;
                 stop.store(true, Ordering::SeqCst);
-                Ok(until.load(Ordering::SeqCst).to_string())
+                let until = thread.join().map_err(|_| "the renewals panicked")?;
+                Ok(until.to_string())
             }
             ["close", address, epoch] => {
                 let asked = now_us();
@@ -172,19 +176,21 @@ impl Host {
         let first = order(words)?;
         let lease_us = words[3].parse::<u64>()? * 1_000;
         let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::new(AtomicU64::new(0));
-        self.renewing = Some((Arc::clone(&stop), Arc::clone(&until)));
-        thread::spawn(move || {
-            while !stop.load(Ordering::SeqCst) {
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut until = 0;
+            while !stopped.load(Ordering::SeqCst) {
                 let mut order = first.clone();
-                order.lease_until_us = now_us() + lease_us;
-                until.store(order.lease_until_us, Ordering::SeqCst);
+                until = now_us() + lease_us;
+                order.lease_until_us = until;
                 if gate.order(order).is_err() {
-                    return;
+                    break;
                 }
                 thread::sleep(Duration::from_micros(lease_us / 10));
             }
+            until
         });
+        self.renewing = Some((stop, thread));
         Ok(String::new())
     }
 

@@ -13,6 +13,8 @@ use crate::order::{GateKind, GateOrder};
 
 /// Refreshes in the life of an element: three may be late before it dies.
 const REFRESHES_PER_LIFE: u64 = 4;
+/// Arms in a row that took too long to be used, before that is said: one is a busy moment.
+const VAIN_ARMS_TOLD: u8 = 2;
 
 /// Why an address was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct Decision {
     stale_lease_us: u64,
     /// Asked to close what is open.
     closing: bool,
+    /// Arms since the last opening that took so long that too little of the lease was left.
+    vain_arms: u8,
 }
 
 impl Decision {
@@ -85,6 +89,7 @@ impl Decision {
             released,
             stale_lease_us: 0,
             closing: false,
+            vain_arms: 0,
         }
     }
 
@@ -245,17 +250,27 @@ impl Decision {
 
     /// The arm was written. Says whether to open with what is left at `now_us`, a later look at the
     /// clock than the one that led to the arm.
-    pub(crate) fn armed(&self, epoch: u64, now_us: u64) -> Step {
-        match &self.order {
-            Some(order) if order.epoch == epoch && self.has_enough(order, now_us) => Step::Open {
-                epoch,
-                previous: self.open_epoch(),
-            },
-            // The arm dies by itself, and the next opening writes another.
-            Some(_) | None => Step::Wait {
-                until_us: self.dead_by_us(),
-            },
+    pub(crate) fn armed(&mut self, epoch: u64, now_us: u64) -> Step {
+        let order = self.order.as_ref().filter(|order| order.epoch == epoch);
+        match order.map(|order| self.has_enough(order, now_us)) {
+            Some(true) => {
+                return Step::Open {
+                    epoch,
+                    previous: self.open_epoch(),
+                };
+            }
+            Some(false) => self.vain_arms = self.vain_arms.saturating_add(1),
+            None => {}
         }
+        // The arm dies by itself, and the next opening writes another.
+        Step::Wait {
+            until_us: self.dead_by_us(),
+        }
+    }
+
+    /// Whether this host takes too long, again and again, to open within its leases.
+    pub(crate) fn arms_in_vain(&self) -> bool {
+        self.vain_arms >= VAIN_ARMS_TOLD
     }
 
     /// An opening or a refresh that began at `began_us` was acknowledged by `acked_us`. Says
@@ -271,6 +286,7 @@ impl Decision {
             };
             (dead_by_us, order.lease_until_us)
         });
+        self.vain_arms = 0;
         self.highest = self.highest.max(epoch);
         self.passage = Passage::Open {
             epoch,

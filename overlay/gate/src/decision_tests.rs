@@ -21,6 +21,25 @@ fn an_opening_is_armed_first_and_checked_after() {
 }
 
 #[test]
+fn a_host_that_takes_too_long_to_open_again_and_again_is_known_by_it() {
+    let mut gate = Decision::new(GateKind::Nftables, 0, 0);
+    let lease = LEFT + 75_000;
+    let vainly = |gate: &mut Decision, from: u64| {
+        gate.command(order(1, from + lease)).unwrap();
+        assert_eq!(gate.next(from), Step::Arm { epoch: 1 });
+        // The arm took a microsecond more than the lease can spare.
+        let armed = gate.armed(1, from + 75_001);
+        assert!(matches!(armed, Step::Wait { .. }));
+    };
+    vainly(&mut gate, 0);
+    assert!(!gate.arms_in_vain(), "a busy moment");
+    vainly(&mut gate, 100_000);
+    assert!(gate.arms_in_vain());
+    assert_eq!(gate.opened(1, 200_000, 200_000), None);
+    assert!(!gate.arms_in_vain());
+}
+
+#[test]
 fn nothing_is_prolonged_with_less_than_two_lives_and_the_margin_left() {
     let mut gate = open_gate(1, 0);
     gate.command(order(1, LEFT + T / 4)).unwrap();

@@ -50,8 +50,12 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Loads the programs, with the map that an earlier process left in `folder`, if any.
+    /// Loads the programs, with the map that an earlier process left in `folder`, if any. Fails
+    /// where no interface takes them.
     pub(crate) fn put_up(folder: &Path) -> Result<Self, Errno> {
+        // Linux before 6.6 loads them and has no place for them. Every namespace has this interface.
+        SchedClassifier::query_tcx("lo", TcAttachType::Ingress)
+            .map_err(|error| refused("list an interface's programs", &error))?;
         fs::create_dir_all(folder).map_err(|error| errno("make the folder", &error))?;
         let addresses_max = u32::try_from(ADDRESSES_MAX).unwrap_or(u32::MAX);
         let mut programs = EbpfLoader::new()

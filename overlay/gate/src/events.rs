@@ -66,6 +66,9 @@ pub enum RefusedWhy {
     /// What is left of the lease does not cover twice the gate's life.
     #[error("too little of the lease is left to open")]
     LeaseTooShort,
+    /// Twice in a row the kernel took so long to prepare an opening that the lease was too far gone.
+    #[error("its kernel takes so long to open that too little of the lease is left")]
+    TooSlow,
     /// The address cannot be put on the interface.
     #[error("the address cannot be put on its interface")]
     Address(#[source] AddressError),
@@ -83,6 +86,7 @@ impl RefusedWhy {
         match self {
             Self::EpochOver { .. } => "VipEpochOverError",
             Self::LeaseTooShort => "VipLeaseTooShortError",
+            Self::TooSlow => "GateTooSlowError",
             Self::Address(error) => error.code(),
             Self::Kernel(_) => "GateKernelError",
             Self::TooManyAddresses => "TooManyVipsError",

@@ -193,6 +193,9 @@ impl Worker {
         if let Step::Open { previous, .. } = vip.decision.armed(order.epoch, now) {
             return self.open(order, previous, now);
         }
+        if vip.decision.arms_in_vain() {
+            self.complain(address, order.epoch, RefusedWhy::TooSlow);
+        }
         Ok(())
     }
 

@@ -30,6 +30,16 @@ pub(crate) struct Said {
     pub(crate) some_are_silent: bool,
 }
 
+impl Said {
+    /// Nobody said anything.
+    pub(crate) const fn silence() -> Self {
+        Self {
+            addresses: BTreeSet::new(),
+            some_are_silent: true,
+        }
+    }
+}
+
 /// What was said, until when it is believed.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {

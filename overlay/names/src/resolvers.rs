@@ -1,9 +1,16 @@
 //! The host's own resolvers.
 //!
-//! Decides: which they are (resolv.conf(5)). Those on a loopback address serve the host alone: it may
-//! ask them for its containers, and they can't do so themselves.
+//! Decides: which they are (resolv.conf(5)), and how long each is waited for. Those on a loopback
+//! address serve the host alone: it may ask them for its containers, and they can't do so themselves.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::server::PORT;
 
 /// Where the host says whom it asks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -11,11 +18,39 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// More are not asked by anybody (resolv.conf(5), MAXNS).
 const SERVERS_MAX: usize = 3;
+/// One resolver. Two are asked before Docker's own resolver gives up, after four seconds.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Whom the host asks.
-pub(crate) async fn of_host() -> Vec<IpAddr> {
-    let text = tokio::fs::read_to_string(RESOLV_CONF).await;
-    nameservers(&text.unwrap_or_default())
+/// Where the host's resolvers are found, and how they are asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolvers {
+    /// The file that names them.
+    pub(crate) file: PathBuf,
+    /// Where they listen.
+    pub(crate) port: u16,
+    /// How long each is waited for.
+    pub(crate) answers_within: Duration,
+}
+
+impl Default for Resolvers {
+    fn default() -> Self {
+        Self {
+            file: RESOLV_CONF.into(),
+            port: PORT,
+            answers_within: ANSWERS_WITHIN,
+        }
+    }
+}
+
+impl Resolvers {
+    /// Whom the host asks at this moment.
+    pub(crate) async fn of_host(&self) -> Vec<SocketAddr> {
+        let text = tokio::fs::read_to_string(&self.file).await;
+        let servers = nameservers(&text.unwrap_or_default()).into_iter();
+        servers
+            .map(|server| SocketAddr::new(server, self.port))
+            .collect()
+    }
 }
 
 /// Whom containers can ask themselves while this node's own server is away.

@@ -1,7 +1,11 @@
 //! The sockets of the server.
 //!
-//! Decides: where it listens, and how many questions are worked on at a time; a further one is
-//! dropped, and asked again by whoever waits for it. Never: listens on an address that it was not
+//! Decides: where it listens, and how many connections it holds. A question that can be answered at
+//! once is answered where it is received; only one that waits for others has a task of its own, as
+//! many as there is room for (`capacity`).
+//!
+//! It listens on a bridge's address also before there is the bridge (`IP_FREEBIND`, ip(7)): dockerd
+//! makes it, and is told of this server when it starts. Never: listens on an address that it was not
 //! given, nor on all of them.
 
 use std::{
@@ -13,9 +17,10 @@ use std::{
 };
 
 use overlay_core::names::Directory;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::{Semaphore, watch},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::{
@@ -24,23 +29,23 @@ use tokio_util::{
 };
 
 use crate::{
-    answer::Answerer,
+    answer::{Answerer, Reply},
+    capacity::{CONNECTIONS, Capacity},
     forward::{Transport, read_message, write_message},
+    resolvers::Resolvers,
 };
 
 /// RFC 1035, section 4.2.
 pub(crate) const PORT: u16 = 53;
-/// Each waits for others for up to seconds, and holds a socket meanwhile.
-const QUESTIONS_MAX: usize = 256;
-/// A connection holds its place as long as it lives.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections that the kernel holds until they are looked at, which is at once.
+const BACKLOG: u32 = 128;
 /// One that asks nothing for so long is closed (RFC 7766 leaves it to the server).
 const CONNECTION_IDLE: Duration = Duration::from_secs(5);
 /// Nobody asks more of a resolver in one connection, one after another.
 const QUESTIONS_PER_CONNECTION: usize = 64;
 /// A question has one name of 255 bytes, and EDNS options.
 const QUESTION_BYTES_MAX: usize = 4096;
-/// After an address could not be listened on: a bridge comes up within moments.
+/// After an address could not be listened on: whoever has it may be about to end.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// After a failure of a socket that is no single asker's.
 const SOCKET_PAUSE: Duration = Duration::from_millis(100);
@@ -54,15 +59,21 @@ pub struct Service {
     pub listen: BTreeSet<IpAddr>,
 }
 
-/// Where the server can't listen, and why not, in words.
-pub type Conditions = BTreeMap<IpAddr, String>;
+/// Where the server listens. An address that it was given a moment ago is in neither.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listening {
+    /// Here it does.
+    pub at: BTreeSet<IpAddr>,
+    /// Here it can't, and why not, in words.
+    pub failed: BTreeMap<IpAddr, String>,
+}
 
 /// The server's inputs.
 pub struct Server {
     /// What it serves; it follows every change.
     pub service: watch::Receiver<Service>,
-    /// Where it can't listen.
-    pub conditions: watch::Sender<Conditions>,
+    /// Where it listens.
+    pub listening: watch::Sender<Listening>,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -71,39 +82,39 @@ pub struct Server {
 #[derive(Clone)]
 struct Shared {
     answerer: Arc<Answerer>,
-    questions: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Capacity>,
     tasks: TaskTracker,
 }
 
 impl Server {
     /// Runs until it is stopped.
     pub async fn run(self) {
+        let answerer = Answerer::new(self.service.clone(), Resolvers::default());
+        self.serve(Shared::new(answerer), PORT).await;
+    }
+
+    async fn serve(self, shared: Shared, port: u16) {
         let mut service = self.service.clone();
-        let shared = Shared {
-            answerer: Arc::new(Answerer::new(self.service.clone())),
-            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            tasks: TaskTracker::new(),
-        };
-        let mut listening: BTreeMap<IpAddr, DropGuard> = BTreeMap::new();
+        let mut guards: BTreeMap<IpAddr, DropGuard> = BTreeMap::new();
         loop {
             let wanted = service.borrow_and_update().listen.clone();
-            listening.retain(|address, _| wanted.contains(address));
-            let mut conditions = Conditions::new();
+            guards.retain(|address, _| wanted.contains(address));
+            let mut failed = BTreeMap::new();
             for address in wanted {
-                if listening.contains_key(&address) {
+                if guards.contains_key(&address) {
                     continue;
                 }
-                match listen(address, &shared, &self.stop).await {
-                    Ok(guard) => drop(listening.insert(address, guard)),
-                    Err(error) => drop(conditions.insert(address, in_words(address, &error))),
+                match listen(SocketAddr::new(address, port), &shared, &self.stop) {
+                    Ok(guard) => drop(guards.insert(address, guard)),
+                    Err(error) => drop(failed.insert(address, in_words(address, &error))),
                 }
             }
-            let all = conditions.is_empty();
-            self.conditions.send_if_modified(|present| {
-                let differs = *present != conditions;
-                *present = conditions;
+            let all = failed.is_empty();
+            let at = guards.keys().copied().collect();
+            let now = Listening { at, failed };
+            self.listening.send_if_modified(|present| {
+                let differs = *present != now;
+                *present = now;
                 differs
             });
             // All arms only wait; everything is looked at anew above.
@@ -132,14 +143,9 @@ fn in_words(address: IpAddr, error: &io::Error) -> String {
     }
 }
 
-async fn listen(
-    address: IpAddr,
-    shared: &Shared,
-    stop: &CancellationToken,
-) -> io::Result<DropGuard> {
-    let at = SocketAddr::new(address, PORT);
-    let udp = Arc::new(UdpSocket::bind(at).await?);
-    let tcp = TcpListener::bind(at).await?;
+fn listen(at: SocketAddr, shared: &Shared, stop: &CancellationToken) -> io::Result<DropGuard> {
+    let udp = Arc::new(udp_at(at)?);
+    let tcp = tcp_at(at)?;
     let stop = stop.child_token();
     let (datagrams, connections) = (shared.clone(), shared.clone());
     let until = stop.clone();
@@ -153,9 +159,50 @@ async fn listen(
     Ok(stop.drop_guard())
 }
 
+/// A bridge has an IPv4 address. Addresses of the overlay are listened on while they are there.
+fn udp_at(at: SocketAddr) -> io::Result<UdpSocket> {
+    let family = match at {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    if at.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    }
+    bind(&socket, &at)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn tcp_at(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match at {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if at.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    }
+    // Connections of an earlier daemon may still be ending.
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(BACKLOG)
+}
+
 impl Shared {
+    fn new(answerer: Answerer) -> Self {
+        Self {
+            answerer: Arc::new(answerer),
+            connections: Capacity::new(CONNECTIONS),
+            tasks: TaskTracker::new(),
+        }
+    }
+
     async fn serve_udp(self, socket: Arc<UdpSocket>) {
         let mut buffer = vec![0; QUESTION_BYTES_MAX];
+        // From here on it can be told, without waiting, whether there is room to send.
+        if let Err(error) = socket.writable().await {
+            tracing::debug!(%error, "a socket for names can't be used");
+        }
         loop {
             let (length, from) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
@@ -166,19 +213,19 @@ impl Shared {
                     continue;
                 }
             };
-            let Ok(place) = self.questions.clone().try_acquire_owned() else {
-                continue;
-            };
-            let (question, socket) = (buffer[..length].to_vec(), socket.clone());
-            let answerer = self.answerer.clone();
-            self.tasks.spawn(async move {
-                let answer = answerer.answer(&question, from.ip(), Transport::Udp).await;
-                if let Some(answer) = answer {
-                    // Whoever is gone needs none.
-                    let _ = socket.send_to(&answer, from).await;
+            let question = &buffer[..length];
+            match self.answerer.reply(question, from.ip(), Transport::Udp) {
+                Reply::Silence => {}
+                Reply::Message(answer) => send(&socket, &answer, from),
+                Reply::Waits(waiting) => {
+                    let (answerer, socket) = (self.answerer.clone(), socket.clone());
+                    self.tasks.spawn(async move {
+                        if let Some(answer) = answerer.finish(*waiting).await {
+                            send(&socket, &answer, from);
+                        }
+                    });
                 }
-                drop(place);
-            });
+            }
         }
     }
 
@@ -192,17 +239,28 @@ impl Shared {
                     continue;
                 }
             };
-            let Ok(place) = self.connections.clone().try_acquire_owned() else {
+            let source = from.ip().to_canonical();
+            // Whoever is not answered, or has enough of them, is told by the end of this one.
+            let asker = self.answerer.asker(source);
+            let Some(permit) = asker.and_then(|asker| self.connections.take(asker, source)) else {
                 continue;
             };
             let answerer = self.answerer.clone();
             self.tasks.spawn(async move {
-                if let Err(error) = converse(stream, from.ip(), &answerer).await {
+                if let Err(error) = converse(stream, source, &answerer).await {
                     tracing::trace!(%error, %from, "a connection ended");
                 }
-                drop(place);
+                drop(permit);
             });
         }
+    }
+}
+
+/// Whoever is gone needs no answer, and where there is no room to send it is lost, as datagrams are:
+/// nobody waits for another's.
+fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.try_send_to(answer, to) {
+        tracing::trace!(%error, %to, "an answer could not be sent");
     }
 }
 
@@ -210,7 +268,11 @@ async fn converse(mut stream: TcpStream, from: IpAddr, answerer: &Answerer) -> i
     for _ in 0..QUESTIONS_PER_CONNECTION {
         let question = read_message(&mut stream, QUESTION_BYTES_MAX);
         let question = timeout(CONNECTION_IDLE, question).await??;
-        let answer = answerer.answer(&question, from, Transport::Tcp).await;
+        let answer = match answerer.reply(&question, from, Transport::Tcp) {
+            Reply::Silence => None,
+            Reply::Message(answer) => Some(answer),
+            Reply::Waits(waiting) => answerer.finish(*waiting).await,
+        };
         let Some(answer) = answer else {
             return Ok(());
         };
@@ -219,3 +281,7 @@ async fn converse(mut stream: TcpStream, from: IpAddr, answerer: &Answerer) -> i
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -6,32 +6,44 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
-    rr::{DNSClass, Name, RData, Record, RecordType, rdata::SOA},
+    rr::{
+        DNSClass, Name, RData, Record, RecordType,
+        rdata::{PTR, SOA},
+    },
 };
 use overlay_core::names::ZONE;
 
 /// How long an answer may be believed, in seconds: a container that is started anew elsewhere is
 /// found there by then.
 const TTL_S: u32 = 2;
-/// So many addresses fit, with the longest name, into the 512 bytes that every asker takes.
+/// So many addresses fit, with the longest name, into the 512 bytes that every asker takes: an answer
+/// of this server's own is never cut short.
 const ADDRESSES_MAX: usize = 12;
 /// What an answer may have over UDP without being cut on the way (DNS flag day 2020).
 const PAYLOAD_BYTES_MAX: u16 = 1232;
-/// Before the id and after it.
+/// The id, the flags and four counters.
 const HEADER_BYTES: usize = 12;
+/// What an asker takes that says nothing about it (RFC 1035, section 4.2.1).
+const PLAIN_BYTES_MAX: u16 = 512;
 
 /// A question, as far as it can be answered.
 pub(crate) struct Asked {
     request: Metadata,
     query: Query,
-    with_edns: bool,
+    /// What its asker takes over UDP, if he says so (RFC 6891).
+    payload_bytes: Option<u16>,
 }
+
+/// What a question is about, however it was written down: name, type, class.
+pub(crate) type Subject = (String, u16, u16);
 
 /// What there is to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The name exists, with these addresses.
     Addresses(BTreeSet<IpAddr>),
+    /// It is an address read backwards, of whoever is called so.
+    Name(String),
     /// It does not exist.
     NoSuchName,
     /// It is not this server's business.
@@ -62,13 +74,25 @@ impl Asked {
         is_question.then(|| Self {
             request,
             query: query.clone(),
-            with_edns: message.edns.is_some(),
+            payload_bytes: message.edns.as_ref().map(Edns::max_payload),
         })
     }
 
     /// The name, in lower case and without its last dot.
     pub(crate) fn name(&self) -> String {
         text(self.query.name())
+    }
+
+    /// The same for every way to ask it.
+    pub(crate) fn subject(&self) -> Subject {
+        let (kind, class) = (self.query.query_type(), self.query.query_class());
+        (self.name(), kind.into(), class.into())
+    }
+
+    /// How long an answer over UDP may be.
+    pub(crate) fn payload_bytes_max(&self) -> u16 {
+        let told = self.payload_bytes.unwrap_or_default();
+        told.max(PLAIN_BYTES_MAX)
     }
 
     /// Whether the asker wants the whole answer, rather than what this node has itself.
@@ -82,26 +106,35 @@ impl Asked {
         message.metadata = Metadata::response_from_request(&self.request);
         message.metadata.recursion_available = true;
         message.metadata.response_code = match outcome {
-            Outcome::Addresses(_) => ResponseCode::NoError,
+            Outcome::Addresses(_) | Outcome::Name(_) => ResponseCode::NoError,
             Outcome::NoSuchName => ResponseCode::NXDomain,
             Outcome::Refused => ResponseCode::Refused,
             Outcome::Failed => ResponseCode::ServFail,
         };
         message.add_query(self.query.clone());
-        if let Outcome::Addresses(addresses) = outcome {
-            message.answers = self.records(addresses);
-        }
-        let is_ours = matches!(outcome, Outcome::Addresses(_) | Outcome::NoSuchName);
+        message.answers = match outcome {
+            Outcome::Addresses(addresses) => self.records(addresses),
+            Outcome::Name(name) => self.pointer(name).into_iter().collect(),
+            Outcome::NoSuchName | Outcome::Refused | Outcome::Failed => Vec::new(),
+        };
+        let is_ours = !matches!(outcome, Outcome::Refused | Outcome::Failed);
         message.metadata.authoritative = is_ours;
         if is_ours && message.answers.is_empty() {
             message.authorities.extend(authority());
         }
-        if self.with_edns {
+        if self.payload_bytes.is_some() {
             let mut edns = Edns::new();
             edns.set_max_payload(PAYLOAD_BYTES_MAX);
             message.set_edns(edns);
         }
         message.to_vec().ok()
+    }
+
+    fn pointer(&self, target: &str) -> Option<Record> {
+        let (kind, class) = (self.query.query_type(), self.query.query_class());
+        let wanted = matches!(kind, RecordType::PTR | RecordType::ANY) && class == DNSClass::IN;
+        let data = RData::PTR(PTR(name(target).filter(|_| wanted)?));
+        Some(Record::from_rdata(self.query.name().clone(), TTL_S, data))
     }
 
     fn records(&self, addresses: &BTreeSet<IpAddr>) -> Vec<Record> {
@@ -117,7 +150,12 @@ impl Asked {
                         IpAddr::V6(_) => RecordType::AAAA,
                     }
         };
-        let addresses = addresses.iter().filter(wanted).take(ADDRESSES_MAX);
+        let mut addresses: Vec<&IpAddr> = addresses.iter().filter(wanted).collect();
+        // Most askers take the first: it is another one each time.
+        if let Some(turn) = usize::from(self.request.id).checked_rem(addresses.len()) {
+            addresses.rotate_left(turn);
+        }
+        let addresses = addresses.into_iter().take(ADDRESSES_MAX);
         addresses
             .map(|address| {
                 let data = match *address {
@@ -181,6 +219,17 @@ pub(crate) fn told(bytes: &[u8], id: u16, asked: &str) -> Option<Told> {
 pub(crate) fn id_of(bytes: &[u8]) -> Option<u16> {
     let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
     Some(u16::from_be_bytes([header[0], header[1]]))
+}
+
+/// Whether a message says that its sender can't tell: another may (resolv.conf(5) has it asked).
+pub(crate) fn is_at_a_loss(bytes: &[u8]) -> bool {
+    let code = bytes
+        .get(3)
+        .map(|flags| ResponseCode::from(0, flags & 0x0f));
+    matches!(
+        code,
+        Some(ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused)
+    )
 }
 
 /// The same message with another id.
@@ -247,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn an_address_read_backwards_is_answered_by_a_name() {
+        let called = Outcome::Name("my_app.n1.blue.shoal.internal".into());
+        for (kind, expected) in [(RecordType::PTR, 1), (RecordType::A, 0)] {
+            let message = answered(kind, &called);
+            assert_eq!(message.metadata.response_code, ResponseCode::NoError);
+            assert_eq!(message.answers.len(), expected, "{kind}");
+            let target = PTR(name("my_app.n1.blue.shoal.internal").unwrap());
+            let is_right = |record: &Record| record.data == RData::PTR(target.clone());
+            assert!(message.answers.iter().all(is_right));
+        }
+    }
+
+    #[test]
     fn what_there_is_not_is_said_by_its_code() {
         for (outcome, code) in [
             (Outcome::NoSuchName, ResponseCode::NXDomain),
@@ -269,6 +331,72 @@ mod tests {
         let outcome = Outcome::Addresses(addresses(&many));
         let answer = Asked::decode(&bytes).unwrap().answer(&outcome).unwrap();
         assert!(answer.len() <= 512, "{} bytes", answer.len());
+        let message = Message::from_vec(&answer).unwrap();
+        assert!(!message.metadata.truncation);
+    }
+
+    #[test]
+    fn each_of_many_containers_of_a_name_is_the_first_in_some_answer() {
+        let many: Vec<String> = (0..20).map(|n| format!("10.43.1.{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let outcome = Outcome::Addresses(addresses(&many));
+        let first = |id| {
+            let bytes = question(id, "web.blue.shoal.internal").unwrap();
+            let answer = Asked::decode(&bytes).unwrap().answer(&outcome).unwrap();
+            let message = Message::from_vec(&answer).unwrap();
+            assert_eq!(message.answers.len(), ADDRESSES_MAX);
+            message.answers[0].data.ip_addr().unwrap()
+        };
+        let firsts: BTreeSet<IpAddr> = (0..20).map(first).collect();
+        assert_eq!(firsts, addresses(&many));
+    }
+
+    #[test]
+    fn a_name_is_found_in_any_case_and_said_as_it_was_asked_for() {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        let asked = name("wEb.BLUE.shoal.Internal").unwrap();
+        message.add_query(Query::query(asked, RecordType::A));
+        let decoded = Asked::decode(&message.to_vec().unwrap()).unwrap();
+        assert_eq!(decoded.name(), "web.blue.shoal.internal");
+        assert_eq!(decoded.subject().0, "web.blue.shoal.internal");
+        let outcome = Outcome::Addresses(addresses(&["10.43.1.2"]));
+        let answer = decoded.answer(&outcome).unwrap();
+        let message = Message::from_vec(&answer).unwrap();
+        let spelled = "wEb.BLUE.shoal.Internal.";
+        assert_eq!(message.queries[0].name().to_ascii(), spelled);
+        assert_eq!(message.answers[0].name.to_ascii(), spelled);
+        assert_eq!(message.answers[0].ttl, TTL_S);
+    }
+
+    #[test]
+    fn how_much_an_asker_takes_is_what_he_says_and_512_bytes_at_least() {
+        for (said, expected) in [(None, 512), (Some(100), 512), (Some(4096), 4096)] {
+            let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+            let asked = name("web.blue.shoal.internal").unwrap();
+            message.add_query(Query::query(asked, RecordType::A));
+            if let Some(bytes) = said {
+                let mut edns = Edns::new();
+                edns.set_max_payload(bytes);
+                message.set_edns(edns);
+            }
+            let decoded = Asked::decode(&message.to_vec().unwrap()).unwrap();
+            assert_eq!(decoded.payload_bytes_max(), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_that_fails_or_refuses_is_at_a_loss_and_one_that_knows_no_such_name_is_not() {
+        let asked = Asked::decode(&asked(RecordType::A)).unwrap();
+        for (outcome, expected) in [
+            (Outcome::Failed, true),
+            (Outcome::Refused, true),
+            (Outcome::NoSuchName, false),
+            (Outcome::Addresses(addresses(&["10.43.1.2"])), false),
+        ] {
+            let answer = asked.answer(&outcome).unwrap();
+            assert_eq!(is_at_a_loss(&answer), expected, "{outcome:?}");
+        }
+        assert!(!is_at_a_loss(&[0; 3]));
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! newkey                       make the next key: `ok KEY`
 //! takekey                      give it to the interface and the disk
 //! peers                        `ok KEY=HANDSHAKE_NS,RX,TX,ENDPOINT …`
-//! fence HANDLE PREFIX,…
+//! fence HANDLE PREFIX,…        the packet filter of a host in such a network
+//! filter HANDLE PREFIX,… [hub] [deny] [allow:PORT] [deny:PORT]    … with a firewall, the first rule first
 //! overlap PREFIX
 //! down
 //! ```
@@ -105,6 +106,23 @@ fn place(
     })
 }
 
+/// A rule about TCP connections from anybody to this host.
+fn rule(number: u32, verdict: &str, port: &str) -> Result<overlay_filter::Rule, String> {
+    Ok(overlay_filter::Rule {
+        number: consensus_core::RuleNumber(number),
+        from: None,
+        to_host: true,
+        to_devices: false,
+        protocol: consensus_core::RuleProtocol::Tcp,
+        ports: vec![port.parse().map_err(plain)?],
+        verdict: match verdict {
+            "allow" => consensus_core::Verdict::Allow,
+            "deny" => consensus_core::Verdict::Deny,
+            _ => return Err(format!("UnknownWord {verdict:?}")),
+        },
+    })
+}
+
 #[derive(Default)]
 struct Host {
     filter: overlay_filter::Filter,
@@ -156,16 +174,9 @@ impl Host {
             }
             ["takekey"] => self.take_key().await,
             ["peers"] => self.describe_peers().await,
-            ["fence", handle, prefixes] => {
-                let interface = self.interface.as_ref().ok_or("NotUp")?;
-                let place = place(interface.name(), handle, &parse_list(prefixes)?)?;
-                let host = overlay_filter::Host {
-                    overlays: vec![place],
-                    ..overlay_filter::Host::default()
-                };
-                let filtered = self.filter.bring_in_line(host).await;
-                filtered.map_err(|e| coded(e.code(), &e))?;
-                Ok(String::new())
+            ["fence", handle, prefixes] => self.let_through(handle, prefixes, &[]).await,
+            ["filter", handle, prefixes, ref words @ ..] => {
+                self.let_through(handle, prefixes, words).await
             }
             ["overlap", prefix] => {
                 let prefix = prefix.parse().map_err(plain)?;
@@ -204,6 +215,33 @@ impl Host {
         self.interface = Some(interface);
         self.keys = Some(keys);
         Ok(answer)
+    }
+
+    async fn let_through(
+        &mut self,
+        handle: &str,
+        prefixes: &str,
+        words: &[&str],
+    ) -> Result<String, String> {
+        let interface = self.interface.as_ref().ok_or("NotUp")?;
+        let mut place = place(interface.name(), handle, &parse_list(prefixes)?)?;
+        for (number, word) in (1..).zip(words) {
+            match word.split_once(':') {
+                None if *word == "hub" => place.hub = true,
+                None if *word == "deny" => place.default = consensus_core::Verdict::Deny,
+                Some((verdict, port)) => place.rules.push(rule(number, verdict, port)?),
+                None => return Err(format!("UnknownWord {word:?}")),
+            }
+        }
+        let host = overlay_filter::Host {
+            overlays: vec![place],
+            ..overlay_filter::Host::default()
+        };
+        let filtered = self.filter.bring_in_line(host).await;
+        filtered.map_err(|e| coded(e.code(), &e))?;
+        let forwards = self.filter.switch_forwarding_on();
+        forwards.map_err(|e| coded(e.code(), &e))?;
+        Ok(String::new())
     }
 
     async fn take_key(&mut self) -> Result<String, String> {

@@ -114,11 +114,16 @@ pub fn load_or_create_private_key(path: &Path) -> Result<PrivateKey, KeyError> {
     match load_private_key(path) {
         Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let key = generate_key();
-            file(path, "written", write_new(path, &key))?;
+            store_private_key(path, &key)?;
             Ok(key)
         }
         loaded @ (Ok(_) | Err(_)) => loaded,
     }
+}
+
+/// Puts a key at `path`, in the place of what may be there.
+pub(crate) fn store_private_key(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
+    file(path, "written", write_new(path, key))
 }
 
 /// Reads the key at `path`.

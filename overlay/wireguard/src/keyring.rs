@@ -1,8 +1,9 @@
 //! The node's WireGuard keys on its disk: the present one and, while it is being replaced, the one
 //! that is to follow.
 //!
-//! Decides: which of the two is the present one, by what the mesh has agreed. Never: overwrites the
-//! present key but with one that is agreed, so that a crash at any moment leaves the key that the
+//! Decides: which of the two is the present one, by what the mesh has agreed; and that a successor is
+//! new: what lies on the disk when the daemon starts may be an older copy of it, and the key in it one
+//! that was given up. Never: overwrites the present key but with one that is agreed, so that a crash at any moment leaves the key that the
 //! others expect on the disk. The old key is gone with that: what was recorded of it can be read by
 //! nobody any more (WireGuard whitepaper, section 5.4).
 
@@ -14,7 +15,10 @@ use std::{
 
 use overlay_core::peers::PublicKey;
 
-use crate::key::{KeyError, PrivateKey, load_or_create_private_key, load_private_key, sync_folder};
+use crate::key::{
+    KeyError, PrivateKey, generate_key, load_or_create_private_key, load_private_key,
+    store_private_key, sync_folder,
+};
 
 /// The node's keys.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Keyring {
 struct Keys {
     current: PrivateKey,
     next: Option<PrivateKey>,
+    /// Whether the next key was made since the daemon started.
+    is_new: bool,
     /// Whether the present key is still where the next one was.
     unsaved: bool,
 }
@@ -49,6 +55,7 @@ impl Keyring {
             keys: Mutex::new(Keys {
                 current,
                 next,
+                is_new: false,
                 unsaved: false,
             }),
         })
@@ -64,16 +71,20 @@ impl Keyring {
         self.keys().next.as_ref().map(PrivateKey::public)
     }
 
-    /// Makes the next key, unless there is one, and gives its public half. It is on the disk then.
+    /// Makes a next key that nobody has seen yet, unless this was done since the daemon started, and
+    /// gives its public half. It is on the disk then, in the place of any other.
     pub fn prepare(&self) -> Result<PublicKey, KeyError> {
         let mut keys = self.keys();
         self.keep(&mut keys)?;
-        let next = match keys.next.take() {
-            Some(next) => next,
-            None => load_or_create_private_key(&self.next_path)?,
-        };
+        let made = keys.next.as_ref().filter(|_| keys.is_new);
+        if let Some(made) = made {
+            return Ok(made.public());
+        }
+        let next = generate_key();
+        store_private_key(&self.next_path, &next)?;
         let public = next.public();
         keys.next = Some(next);
+        keys.is_new = true;
         Ok(public)
     }
 
@@ -85,6 +96,7 @@ impl Keyring {
         let agreed_next = |next: &mut PrivateKey| next.public() == *agreed;
         if let Some(next) = keys.next.take_if(agreed_next) {
             keys.current = next;
+            keys.is_new = false;
             keys.unsaved = true;
         }
         let kept = self.keep(&mut keys);
@@ -152,10 +164,23 @@ mod tests {
         let new = Keyring::open(&path).unwrap().prepare().unwrap();
         let again = Keyring::open(&path).unwrap();
         assert_eq!((again.current().public(), again.next()), (old, Some(new)));
-        assert_eq!(again.prepare().unwrap(), new);
         again.follow(&new).1.unwrap();
         let last = Keyring::open(&path).unwrap();
         assert_eq!((last.current().public(), last.next()), (new, None));
+    }
+
+    #[test]
+    fn a_key_that_was_there_when_the_daemon_started_is_nobodys_new_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wireguard.key");
+        let copied = Keyring::open(&path).unwrap().prepare().unwrap();
+        let keys = Keyring::open(&path).unwrap();
+        let new = keys.prepare().unwrap();
+        assert_ne!(new, copied);
+        assert_eq!(keys.prepare().unwrap(), new, "one at a time");
+        assert_eq!(Keyring::open(&path).unwrap().next(), Some(new));
+        keys.follow(&new).1.unwrap();
+        assert_ne!(keys.prepare().unwrap(), new, "the next rotation's");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The kernel's own WireGuard under the overlay, in a guest whose kernel has it.
+//! The kernel's own WireGuard under the overlay, in a guest whose kernel has it: hosts in namespaces
+//! of one guest here, two guests on a wire in `two_guests`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 
 mod guest;
 mod host;
+mod two_guests;
 
 use std::time::Instant;
 
@@ -22,9 +24,15 @@ use overlay_core::peers::PublicKey;
 #[test]
 fn the_kernels_wireguard_carries_the_overlay_as_the_userspace_device_does() {
     if !guest::inside() {
+        let test = "the_kernels_wireguard_carries_the_overlay_as_the_userspace_device_does";
         guest::run_again(
-            "the_kernels_wireguard_carries_the_overlay_as_the_userspace_device_does",
-            &stand_in(),
+            test,
+            &guest::Inside {
+                arguments: &[test, "--exact"],
+                stand_in: &stand_in(),
+                programs: &PROGRAMS,
+                modules: &["wireguard", "veth", "bridge", "nf_tables", "nft_ct"],
+            },
         );
         return;
     }
@@ -45,6 +53,24 @@ fn the_kernels_wireguard_carries_the_overlay_as_the_userspace_device_does() {
         told(claim, started);
     }
 }
+
+/// What the claims and their hosts call, besides the shell's own commands.
+const PROGRAMS: [&str; 14] = [
+    "sh",
+    "sleep",
+    "mount",
+    "mountpoint",
+    "unshare",
+    "nsenter",
+    "setpriv",
+    "ip",
+    "ping",
+    "nft",
+    "grep",
+    "cat",
+    "ls",
+    "id",
+];
 
 type Pair = (Host, Host, Underlay);
 type CheckOfAPair = fn(&mut Pair);

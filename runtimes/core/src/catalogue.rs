@@ -38,13 +38,13 @@ pub const CATALOGUE: [CatalogueEntry; 4] = [
         name: "k3s-server",
         variety: Variety::Subscription,
         category_position: 2,
-        available: false,
+        available: true,
     },
     CatalogueEntry {
         name: "k3s-agent",
         variety: Variety::Subscription,
         category_position: 2,
-        available: false,
+        available: true,
     },
     CatalogueEntry {
         name: "daemon-json-override",
@@ -111,26 +111,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn docker_engine_is_a_subscription_that_may_be_assigned() {
-        assert_eq!(
-            assignable("docker-engine").unwrap().variety,
-            Variety::Subscription
-        );
+    fn what_makes_a_node_something_is_a_subscription_that_may_be_assigned() {
+        for name in ["docker-engine", "k3s-server", "k3s-agent"] {
+            assert_eq!(assignable(name).unwrap().variety, Variety::Subscription);
+        }
     }
 
     #[test]
     fn a_module_of_a_later_version_is_refused_by_name() {
-        for name in ["k3s-server", "k3s-agent", "daemon-json-override"] {
-            let refused = assignable(name).unwrap_err();
-            assert_eq!(refused.code(), "ModuleNotAvailableError");
-            assert!(refused.to_string().contains(name));
-        }
+        let refused = assignable("daemon-json-override").unwrap_err();
+        assert_eq!(refused.code(), "ModuleNotAvailableError");
+        assert!(refused.to_string().contains("daemon-json-override"));
     }
 
     #[test]
     fn an_unknown_module_is_refused_with_the_known_ones() {
         let refused = assignable("dokcer").unwrap_err();
         assert_eq!(refused.code(), "ModuleNotFoundError");
-        assert!(refused.hint().contains("docker-engine"));
+        assert!(
+            refused
+                .hint()
+                .contains("docker-engine, k3s-server, k3s-agent")
+        );
     }
 }

@@ -12,12 +12,15 @@
 //! - A step performed with success leads to an observation that asks for a later step: the way
 //!   ends in `Ready` or `Stopped`.
 
+mod rest;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use consensus_core::{Time, WallMs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::rest::{Rest, Restarts, Running, plan_rest};
 use crate::{
     daemon_json::{self, Base, Change, HostLayout, Override},
     retries::Retries,
@@ -178,6 +181,9 @@ pub struct Observed {
     pub daemon: Daemon,
     /// Whether files that shoal wrote are on the host.
     pub leftovers: bool,
+    /// Whether containers wait to be started that were stopped when the host came to rest, and that
+    /// dockerd does not start by itself.
+    pub waiting: bool,
 }
 
 /// One thing to do on the host.
@@ -206,6 +212,12 @@ pub enum Step {
     Stop,
     /// Remove every file that shoal wrote.
     RemoveFiles,
+    /// Stop a container, with the time that it has for it.
+    StopContainer(Running),
+    /// Stop dockerd, and leave everything as it is for its next start.
+    Rest,
+    /// Start the containers that were stopped when the host came to rest.
+    StartContainers,
 }
 
 /// How far the engine is, as the mesh shows it.
@@ -357,18 +369,23 @@ fn plan_daemon(
         Change::None => {}
     }
     let Some(version) = answers else {
-        let unanswered = retries.failure().map_or(0, |failure| failure.count);
+        let unanswered = retries.unanswered();
         let stuck = unanswered >= UNANSWERED_PROBES_MAX;
         let step = if stuck { Step::Restart } else { Step::Probe };
         return does(Phase::WantsConfig, step);
     };
+    let renews = observed.wall >= certificate.renew_at;
     Plan {
         phase: Phase::Ready {
             version: version.clone(),
         },
-        step: (observed.wall >= certificate.renew_at).then(|| Step::RequestCertificate {
-            csr: certificate.csr.clone(),
-        }),
+        step: match (observed.waiting, renews) {
+            (true, _) => Some(Step::StartContainers),
+            (false, true) => Some(Step::RequestCertificate {
+                csr: certificate.csr.clone(),
+            }),
+            (false, false) => None,
+        },
     }
 }
 
@@ -390,7 +407,8 @@ fn gate(step: &Step, now: Time, retries: &Retries) -> Option<Plan> {
     if matches!(step, Step::RequestCertificate { .. }) {
         return None;
     }
-    let crash = retries.crash().filter(|_| *step == Step::Start);
+    let crash = retries.crash("DockerExitedError", "dockerd ended without being told to");
+    let crash = crash.filter(|_| *step == Step::Start);
     let failure = retries.failure().cloned();
     failure
         .into_iter()

@@ -38,6 +38,8 @@ pub struct Retries {
     ready_since: Option<Time>,
     /// Starts since the engine was last steady, and when the last one was.
     starts: Option<(u32, Time)>,
+    /// Failures since the last of these.
+    since_start: u32,
 }
 
 impl Retries {
@@ -50,6 +52,7 @@ impl Retries {
     pub fn handle_failure(&mut self, code: &'static str, reason: String, now: Time) {
         let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
         self.ready_since = None;
+        self.since_start = self.since_start.saturating_add(1);
         self.failure = Some(Failure {
             code,
             reason,
@@ -63,14 +66,25 @@ impl Retries {
         let count = self.starts.map_or(0, |(count, _)| count) + 1;
         self.starts = Some((count, now));
         self.ready_since = None;
+        self.since_start = 0;
+    }
+
+    /// How often in a row an engine that was started did not do what it should. What failed before it was
+    /// started says nothing about it.
+    pub fn unanswered(&self) -> u32 {
+        match &self.failure {
+            Some(failure) => failure.count.min(self.since_start),
+            None => 0,
+        }
     }
 
     /// The crash that an engine which must be started once more has suffered, with the time
-    /// from which on it may be started.
-    pub fn crash(&self) -> Option<Failure> {
-        self.starts.map(|(count, last)| Failure {
-            code: "DockerExitedError",
-            reason: "dockerd ended without being told to".to_owned(),
+    /// from which on it may be started. Code and reason are the engine's.
+    pub fn crash(&self, code: &'static str, reason: &str) -> Option<Failure> {
+        let (count, last) = self.starts?;
+        Some(Failure {
+            code,
+            reason: reason.to_owned(),
             count,
             retry_at: last + pause_after(count),
         })
@@ -93,7 +107,7 @@ impl Retries {
     /// When the next attempt is due, if one is being waited for.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
         let failed = self.failure.as_ref().map(|failure| failure.retry_at);
-        let crashed = self.crash().map(|crash| crash.retry_at);
+        let crashed = self.starts.map(|(count, last)| last + pause_after(count));
         failed.max(crashed).filter(|retry_at| *retry_at > now)
     }
 }
@@ -130,17 +144,31 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_before_a_start_is_not_held_against_what_was_started() {
+        let mut retries = Retries::default();
+        for second in 0..3 {
+            retries.handle_failure("K3sBinaryError", "no".into(), at(second));
+        }
+        assert_eq!(retries.unanswered(), 3);
+        retries.handle_start(at(9));
+        assert_eq!(retries.unanswered(), 0);
+        retries.handle_failure("K3sNotReadyError", "no".into(), at(309));
+        assert_eq!(retries.unanswered(), 1);
+    }
+
+    #[test]
     fn each_start_without_a_steady_minute_makes_the_next_one_wait_longer() {
         let mut retries = Retries::default();
-        assert_eq!(retries.crash(), None);
+        let crash = |retries: &Retries| retries.crash("X", "died").map(|crash| crash.retry_at);
+        assert_eq!(crash(&retries), None);
         retries.handle_start(at(0));
         retries.handle_ready(at(1));
-        assert_eq!(retries.crash().unwrap().retry_at, at(1));
+        assert_eq!(crash(&retries), Some(at(1)));
         retries.handle_start(at(2));
-        assert_eq!(retries.crash().unwrap().retry_at, at(4));
+        assert_eq!(crash(&retries), Some(at(4)));
         retries.handle_ready(at(10));
         retries.handle_ready(at(70));
-        assert_eq!(retries.crash(), None);
+        assert_eq!(crash(&retries), None);
     }
 
     #[test]

@@ -6,12 +6,12 @@
 
 use std::{path::Path, time::Duration};
 
-use crate::{
+use runtimes_host::{
     exec::{self, Answer},
     files::{FileError, HostFiles},
-    install::InstallError,
-    paths::Paths,
 };
+
+use crate::{install::InstallError, paths::Paths};
 
 /// Fetching 70 MB over a slow line and unpacking it on a slow disk.
 const INSTALL_WITHIN: Duration = Duration::from_secs(15 * 60);

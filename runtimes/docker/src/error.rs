@@ -1,7 +1,9 @@
 //! The failure of a step, whichever step it was.
 
+use runtimes_host::files::FileError;
+
 use crate::{
-    files::FileError, identity::IdentityError, install::InstallError, readiness::StartError,
+    host::DockerError, identity::IdentityError, install::InstallError, readiness::StartError,
     shutdown::StopError, validate::ConfigError,
 };
 
@@ -26,6 +28,9 @@ pub enum StepError {
     /// A file on the host.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A container that is to stop.
+    #[error(transparent)]
+    Container(#[from] DockerError),
 }
 
 impl StepError {
@@ -38,6 +43,7 @@ impl StepError {
             Self::Start(error) => error.code(),
             Self::Stop(error) => error.code(),
             Self::File(error) => error.code(),
+            Self::Container(error) => error.code(),
         }
     }
 
@@ -50,6 +56,7 @@ impl StepError {
             Self::Start(error) => error.hint(),
             Self::Stop(error) => error.hint(),
             Self::File(error) => error.hint(),
+            Self::Container(error) => error.hint(),
         }
     }
 }

@@ -3,10 +3,12 @@
 //! Decides nothing and is no part of the interface.
 
 use bollard::models;
+use runtimes_core::docker::ConfigFiles;
+use runtimes_host::{exec, files, journal, process, units};
 
 use crate::{
-    ContainerSummary, EngineInfo, ImageSummary, PullProgress, exec, files, host::shape, journal,
-    log_tail, process, readiness, systemd, validate,
+    ContainerSummary, EngineInfo, ImageSummary, PullProgress, host::shape, log_tail, readiness,
+    validate,
 };
 
 /// A listing of containers.
@@ -62,7 +64,7 @@ pub fn journal_cursor(shown: &str) -> Option<String> {
 
 /// The unit's main process, as systemctl shows it.
 pub fn main_pid(shown: &str) -> Option<u32> {
-    systemd::main_pid(shown)
+    units::main_pid(shown)
 }
 
 /// The last bytes of a text.
@@ -72,7 +74,7 @@ pub fn last_bytes(text: &str, bytes: usize) -> &str {
 
 /// The record of the process that shoal started, written again.
 pub fn process_record(json: &str) -> serde_json::Result<String> {
-    serde_json::to_string(&serde_json::from_str::<process::Record>(json)?)
+    serde_json::to_string(&serde_json::from_str::<process::Record<ConfigFiles>>(json)?)
 }
 
 /// The list of files that shoal wrote, written again.

@@ -21,7 +21,7 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
-use runtimes_core::docker::Listen;
+use runtimes_core::docker::{Listen, Restarts, Running};
 use rustls::ClientConfig;
 use serde::Deserialize;
 
@@ -40,8 +40,9 @@ const VERSION_WITHIN: Duration = Duration::from_secs(10);
 /// An answer's first byte. Stopping a container answers only when it has stopped, which has its
 /// own limit below this one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
-/// An import answers when all of it has been sent and unpacked.
-const IMPORT_WITHIN: Duration = Duration::from_secs(60 * 60);
+/// An import answers when all of it has been sent and unpacked, a stop when the container has taken
+/// all the time that it was made with.
+const PATIENT_WITHIN: Duration = Duration::from_secs(60 * 60);
 /// What `docker stop` gives a container by default.
 const STOP_GRACE_SECONDS_MAX: u16 = 100;
 
@@ -64,7 +65,8 @@ pub struct DockerHost {
     endpoint: Endpoint,
     info: EngineInfo,
     client: Docker,
-    importer: Docker,
+    /// Of those that may take their time.
+    patient: Docker,
 }
 
 impl fmt::Debug for DockerHost {
@@ -98,7 +100,7 @@ impl DockerHost {
         let client = |within| endpoint.client(&version, within);
         Ok(Self {
             client: client(ANSWER_WITHIN).map_err(&failed)?,
-            importer: client(IMPORT_WITHIN).map_err(&failed)?,
+            patient: client(PATIENT_WITHIN).map_err(&failed)?,
             endpoint,
             info,
         })
@@ -159,7 +161,7 @@ impl DockerHost {
             .tag(tag)
             .build();
         let body = body_try_stream(tar);
-        let mut answers = self.importer.create_image(Some(options), Some(body), None);
+        let mut answers = self.patient.create_image(Some(options), Some(body), None);
         let failed = self.failed(Subject::Image(reference.clone()));
         let mut id = None;
         while let Some(answer) = answers.try_next().await.map_err(&failed)? {
@@ -239,6 +241,49 @@ impl DockerHost {
         });
         let stopped = self.client.stop_container(container, options).await;
         stopped.map_err(self.failed(Subject::Container(container.to_owned())))
+    }
+
+    /// Stops a container with the time that it was made with, however long.
+    pub(crate) async fn stop_in_its_time(&self, container: &str) -> Result<(), DockerError> {
+        let stopped = self.patient.stop_container(container, None).await;
+        stopped.map_err(self.failed(Subject::Container(container.to_owned())))
+    }
+
+    /// Starts a container. One that runs is no error.
+    pub(crate) async fn start(&self, container: &str) -> Result<(), DockerError> {
+        let started = self.client.start_container(container, None).await;
+        started.map_err(self.failed(Subject::Container(container.to_owned())))
+    }
+
+    /// The containers that run, and what becomes of each when it ends.
+    pub(crate) async fn running(&self) -> Result<Vec<Running>, DockerError> {
+        let options = ListContainersOptionsBuilder::new().build();
+        let listed = self.client.list_containers(Some(options)).await;
+        let mut running = Vec::new();
+        for container in listed.map_err(self.failed(Subject::Engine))? {
+            let created = container.created.unwrap_or_default();
+            let ContainerSummary { id, name, .. } = container.into();
+            match self.restarts(&id).await {
+                Ok(restarts) => running.push(Running {
+                    id,
+                    name,
+                    restarts,
+                    created,
+                }),
+                // It has ended meanwhile, and was to be removed then.
+                Err(DockerError::ContainerNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(running)
+    }
+
+    async fn restarts(&self, container: &str) -> Result<Restarts, DockerError> {
+        let asked = self.client.inspect_container(container, None).await;
+        let failed = self.failed(Subject::Container(container.to_owned()));
+        let config = asked.map_err(failed)?.host_config;
+        let policy = config.and_then(|config| config.restart_policy);
+        Ok(shape::restarts(policy.and_then(|policy| policy.name)))
     }
 
     /// Removes a container; a running one only with `force`.

@@ -9,10 +9,9 @@
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519, SanType};
 use runtimes_core::docker::CertificateNames;
 
-use crate::{
-    files::{self, FileError, HostFiles},
-    paths::Paths,
-};
+use runtimes_host::files::{self, FileError, HostFiles};
+
+use crate::paths::Paths;
 
 /// For the owner alone.
 const KEY_MODE: u32 = 0o600;

@@ -5,29 +5,20 @@
 //! Never: downloads a script, replaces a program that is there.
 
 use std::{
-    env,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use runtimes_core::version::{EngineVersion, VersionRefused};
 
-use crate::{
-    apt,
+use runtimes_host::{
     exec::{self, ExecError},
     files::{FileError, HostFiles},
-    paths::Paths,
+    programs::find,
 };
 
-/// Looked at after PATH: a daemon's PATH often lacks the sbin directories.
-const USUAL_DIRECTORIES: [&str; 6] = [
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-    "/usr/local/sbin",
-    "/usr/local/bin",
-];
+use crate::{apt, paths::Paths};
+
 /// What dockerd cannot run without, besides itself.
 const COMPANIONS: [&str; 3] = ["containerd", "runc", "iptables"];
 /// `dockerd --version` takes tens of milliseconds; this is for a machine that swaps.
@@ -140,23 +131,6 @@ pub(crate) fn locate(given: Option<&Path>) -> Result<PathBuf, Vec<String>> {
             Err(missing)
         }
     }
-}
-
-/// The program of that name.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    search_path()
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file())
-}
-
-/// PATH, then the usual directories.
-pub(crate) fn search_path() -> impl Iterator<Item = PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let own: Vec<_> = env::split_paths(&path)
-        .filter(|directory| directory.is_absolute())
-        .collect();
-    own.into_iter()
-        .chain(USUAL_DIRECTORIES.iter().map(PathBuf::from))
 }
 
 /// The engine that is installed, with its version.

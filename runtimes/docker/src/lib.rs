@@ -7,19 +7,17 @@
 
 mod apt;
 mod error;
-mod exec;
-mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
 mod identity;
 mod install;
-mod journal;
 mod log_tail;
 mod paths;
 mod pause;
 mod process;
 mod readiness;
+mod rest;
 mod runtime;
 mod shutdown;
 mod supervisor;
@@ -28,7 +26,6 @@ mod transport;
 mod validate;
 
 pub use error::StepError;
-pub use files::FileError;
 pub use host::{
     AttachedContainer, ContainerSpec, ContainerSummary, DockerError, DockerHost, EngineInfo,
     ImageSummary, LogLine, LogStream, NetworkSurvey, Networks, Protocol, PublishedPort,
@@ -39,6 +36,7 @@ pub use install::{Engine, InstallError};
 pub use paths::Paths;
 pub use readiness::StartError;
 pub use runtime::{DockerRuntime, Settings};
+pub use runtimes_host::files::FileError;
 pub use shutdown::StopError;
 pub use supervisor::Supervision;
 pub use validate::ConfigError;

@@ -71,6 +71,11 @@ impl Paths {
         self.state_dir.join("dockerd.log.1")
     }
 
+    /// Containers that are to be started again after a rest, though dockerd does not do it.
+    pub fn stopped(&self) -> PathBuf {
+        self.state_dir.join("stopped.json")
+    }
+
     /// Which process shoal started, and with what.
     pub fn process_record(&self) -> PathBuf {
         self.state_dir.join("process.json")

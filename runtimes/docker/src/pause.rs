@@ -11,13 +11,12 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use runtimes_core::daemon_json::TLS_PORT;
+use runtimes_host::programs;
 use tokio::{
     io::AsyncWriteExt as _,
     process::Command,
     time::{Instant, sleep, timeout},
 };
-
-use crate::install;
 
 /// The port opens by itself after so long, whatever became of shoald: longer than any restart but
 /// one with thousands of containers, whose clients then are refused.
@@ -87,7 +86,7 @@ fn rules() -> String {
 }
 
 async fn run_nft(rules: &str) -> Result<(), String> {
-    let program = install::find("nft").ok_or("the program nft is not installed")?;
+    let program = programs::find("nft").ok_or("the program nft is not installed")?;
     let conversation = async {
         let mut child = Command::new(program)
             .args(["-f", "-"])

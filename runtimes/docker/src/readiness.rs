@@ -8,13 +8,9 @@ use std::{path::Path, time::Duration};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    files::FileError,
-    log_tail::{self, Said},
-    paths::Paths,
-    process::Identity,
-    transport::Endpoint,
-};
+use runtimes_host::{files::FileError, process::Identity, said::Said};
+
+use crate::{log_tail, paths::Paths, transport::Endpoint};
 
 /// Asking costs well under a millisecond when nobody listens, so shoal's own share of a start
 /// stays below what anybody notices.

@@ -6,18 +6,18 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use consensus_core::{Time, WallMs};
-use runtimes_core::docker::{CertificateNames, Daemon, Desired, Observed, Step};
+use runtimes_core::docker::{CertificateNames, Daemon, Desired, Observed, Running, Step};
+use runtimes_host::files::HostFiles;
 
 use crate::{
     error::StepError,
-    files::HostFiles,
-    host::DockerHost,
+    host::{DockerError, DockerHost},
     identity,
     install::{self, Engine},
     paths::Paths,
     pause::Pause,
     process::{Found, OurProcess},
-    readiness, shutdown,
+    readiness, rest, shutdown,
     supervisor::{self, Supervision},
     systemd, validate,
 };
@@ -101,7 +101,28 @@ impl DockerRuntime {
             files: supervisor::config_files(&self.paths)?,
             daemon: self.daemon().await,
             leftovers: self.files.any(),
+            waiting: rest::any_waits(&self.paths),
         })
+    }
+
+    /// What is the case as far as it matters while the host comes to rest: dockerd, and the
+    /// containers that run in it.
+    pub async fn observe_rest(&self) -> Result<(Daemon, Vec<Running>), StepError> {
+        let daemon = self.daemon().await;
+        let running = match &daemon {
+            Daemon::Ours {
+                answers: Some(_), ..
+            } => self.engine_here().await?.running().await?,
+            Daemon::Ours { answers: None, .. }
+            | Daemon::Absent
+            | Daemon::Adoptable { .. }
+            | Daemon::Foreign { .. } => Vec::new(),
+        };
+        Ok((daemon, running))
+    }
+
+    async fn engine_here(&self) -> Result<DockerHost, DockerError> {
+        DockerHost::connect_local(&self.paths.socket).await
     }
 
     /// The certificate request for these names (PKCS#10, DER); `None` before a key is made.
@@ -127,6 +148,15 @@ impl DockerRuntime {
             Step::Probe => self.probe().await,
             Step::Stop => self.stop().await,
             Step::RemoveFiles => self.remove().await,
+            Step::StopContainer(container) => {
+                let host = self.engine_here().await?;
+                rest::stop(&host, &self.paths, &self.files, &container).await
+            }
+            Step::Rest => self.end_daemon().await,
+            Step::StartContainers => {
+                let host = self.engine_here().await?;
+                rest::start_waiting(&host, &self.paths, &self.files).await
+            }
         }
     }
 
@@ -272,9 +302,15 @@ impl DockerRuntime {
     }
 
     async fn stop(&mut self) -> Result<(), StepError> {
+        if self.ours().await?.is_some() {
+            self.clear_networks().await;
+        }
+        self.end_daemon().await
+    }
+
+    async fn end_daemon(&self) -> Result<(), StepError> {
         match self.ours().await? {
             Some(process) => {
-                self.clear_networks().await;
                 Ok(shutdown::stop(self.supervision, &self.paths, &self.files, process).await?)
             }
             None => Ok(()),

@@ -8,36 +8,30 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
+use runtimes_host::{
+    ending::{DoesNotEnd, end},
+    files::{self, FileError, HostFiles},
+};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
 use crate::{
-    files::{self, FileError, HostFiles},
     paths::Paths,
-    process::{self, Identity, OurProcess},
+    process::{self, OurProcess},
     readiness::StartError,
     supervisor::Supervision,
     systemd,
 };
 
-/// How often an end is looked for.
-const POLL_EVERY: Duration = Duration::from_millis(15);
 /// dockerd gives containers 15 s by default (`shutdown-timeout`) and itself some more; one whose
 /// containers ask for longer is not waited for, it is killed.
 const END_WITHIN: Duration = Duration::from_secs(60);
-/// A killed process is gone at once, unless the kernel hangs in a disk.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// dockerd could not be stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
     /// It outlived SIGKILL.
-    #[error("process {pid} does not end, not even when killed")]
-    DoesNotEnd {
-        /// The process.
-        pid: u32,
-    },
+    #[error(transparent)]
+    DoesNotEnd(#[from] DoesNotEnd),
     /// systemd refused, or the containers could not be told.
     #[error("dockerd could not be told to stop")]
     Refused(#[from] StartError),
@@ -50,7 +44,7 @@ impl StopError {
     /// Stable text for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::DoesNotEnd { .. } => "DockerDoesNotEndError",
+            Self::DoesNotEnd(_) => "DockerDoesNotEndError",
             Self::Refused(error) => error.code(),
             Self::File(error) => error.code(),
         }
@@ -59,7 +53,7 @@ impl StopError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::DoesNotEnd { pid } => {
+            Self::DoesNotEnd(DoesNotEnd { pid }) => {
                 format!("look at /proc/{pid}/stack; a disk or network file system may hang")
             }
             Self::Refused(error) => error.hint(),
@@ -80,7 +74,7 @@ pub(crate) async fn stop(
         supervision.reload(paths, files, process).await?;
     }
     match supervision {
-        Supervision::Process => end(identity).await?,
+        Supervision::Process => end(identity, END_WITHIN).await?,
         Supervision::Systemd => systemd::stop().await?,
     }
     end_containerd(paths).await?;
@@ -95,7 +89,7 @@ pub(crate) async fn stop_for_restart(
 ) -> Result<(), StopError> {
     match supervision {
         Supervision::Process => {
-            end(process.identity).await?;
+            end(process.identity, END_WITHIN).await?;
             end_containerd(paths).await
         }
         // `systemctl restart` stops it.
@@ -121,32 +115,7 @@ fn switch_off_live_restore(paths: &Paths, files: &HostFiles) -> Result<bool, Fil
 /// A dockerd that was killed leaves its containerd behind.
 async fn end_containerd(paths: &Paths) -> Result<(), StopError> {
     match process::containerd(paths) {
-        Some(identity) => end(identity).await,
+        Some(identity) => Ok(end(identity, END_WITHIN).await?),
         None => Ok(()),
     }
-}
-
-async fn end(identity: Identity) -> Result<(), StopError> {
-    identity.signal(Signal::TERM);
-    if ended(identity, END_WITHIN).await {
-        return Ok(());
-    }
-    tracing::warn!(pid = identity.pid, "does not end when asked; killed");
-    identity.signal(Signal::KILL);
-    if ended(identity, KILLED_WITHIN).await {
-        Ok(())
-    } else {
-        Err(StopError::DoesNotEnd { pid: identity.pid })
-    }
-}
-
-async fn ended(identity: Identity, within: Duration) -> bool {
-    let deadline = Instant::now() + within;
-    while identity.lives() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        sleep(POLL_EVERY).await;
-    }
-    true
 }

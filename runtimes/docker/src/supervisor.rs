@@ -4,22 +4,25 @@
 //! Never: ties dockerd's life to shoald's. Without systemd dockerd gets a session of its own, is
 //! found again by its record, and is not touched when shoald ends.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::time::Duration;
 
 use runtimes_core::docker::ConfigFiles;
-use rustix::process::Signal;
-use tokio::{
-    process::Command,
-    time::{Instant, sleep},
+use runtimes_host::{
+    files::{self, HostFiles},
+    journal,
+    process::{Identity, last_started_with, record, recorded},
+    said::{self, Said},
+    spawn::{self, SpawnError},
+    units,
 };
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    files::{self, HostFiles},
-    install::{self, Engine},
-    journal,
-    log_tail::{self, Said},
+    install::Engine,
+    log_tail,
     paths::Paths,
-    process::{self, Found, Identity, OurProcess},
+    process::{self, Found, OurProcess},
     readiness::{self, StartError},
     systemd,
 };
@@ -28,17 +31,6 @@ use crate::{
 const POLL_EVERY: Duration = Duration::from_millis(15);
 /// dockerd reloads in milliseconds.
 const RELOAD_WITHIN: Duration = Duration::from_secs(5);
-/// What of shoald's environment dockerd may see: its way to a registry and where to put
-/// temporary files. Anything else could carry a secret.
-const ENVIRONMENT_KEPT: [&str; 7] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "TMPDIR",
-];
 /// What dockerd says when it has reloaded.
 const RELOADED: &str = "Reloaded configuration";
 
@@ -54,7 +46,7 @@ pub enum Supervision {
 impl Supervision {
     /// systemd where it is PID 1.
     pub fn detect(paths: &Paths) -> Self {
-        if paths.systemd_marker.is_dir() {
+        if units::runs(&paths.systemd_marker) {
             Self::Systemd
         } else {
             Self::Process
@@ -92,7 +84,7 @@ impl Supervision {
             identity,
             started_with,
         };
-        process::record(paths, files, &process)?;
+        record(&paths.process_record(), files, &process)?;
         let ready = readiness::wait(paths, identity, &said, within).await;
         if matches!(ready, Err(StartError::NotReady { .. })) {
             tracing::warn!(
@@ -118,7 +110,7 @@ impl Supervision {
             started_with,
             ..process
         };
-        Ok(process::record(paths, files, &process)?)
+        Ok(record(&paths.process_record(), files, &process)?)
     }
 
     /// What dockerd says after this moment.
@@ -126,7 +118,7 @@ impl Supervision {
         let log = paths.log();
         match self {
             Self::Process => Said::File {
-                from: log_tail::end(&log),
+                from: said::end(&log),
                 log,
             },
             Self::Systemd => Said::Journal {
@@ -152,12 +144,13 @@ impl Supervision {
 /// systemd's main process. One that systemd itself started anew, after a crash or at boot, read the
 /// files in place; if those are the ones that shoal's last start had, it is known what they say.
 fn adopted(paths: &Paths, identity: Identity) -> OurProcess {
-    let recorded = process::recorded(paths).filter(|process| process.identity == identity);
+    let recorded = recorded(&paths.process_record())
+        .filter(|process: &OurProcess| process.identity == identity);
     recorded.unwrap_or_else(|| {
         let in_place = config_files(paths).ok().flatten();
         OurProcess {
             identity,
-            started_with: process::last_started_with(paths)
+            started_with: last_started_with(&paths.process_record())
                 .filter(|last| in_place.as_ref() == Some(last)),
         }
     })
@@ -178,68 +171,23 @@ pub(crate) fn config_files(paths: &Paths) -> Result<Option<ConfigFiles>, files::
 
 /// Starts dockerd in a session of its own.
 fn spawn(engine: &Engine, paths: &Paths, files: &HostFiles) -> Result<Identity, StartError> {
-    files.claim(&paths.log())?;
-    files.claim(&paths.old_log())?;
-    log_tail::cut(paths)?;
     process::clear_stale_pid_files(paths)?;
-    let open_log = || {
-        let log = paths.log();
-        fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&log)
-            .map_err(files::at("open", &log))
+    let daemon = spawn::Daemon {
+        program: &engine.dockerd,
+        arguments: vec!["--config-file".into(), paths.daemon_json.clone().into()],
+        log: paths.log(),
+        old_log: paths.old_log(),
     };
-    let mut command = detached(&engine.dockerd);
-    command
-        .arg("--config-file")
-        .arg(&paths.daemon_json)
-        .env_clear()
-        .env("PATH", search_path(&engine.dockerd))
-        .env("HOME", "/root")
-        .envs(
-            ENVIRONMENT_KEPT
-                .iter()
-                .filter_map(|name| std::env::var_os(name).map(|value| (*name, value))),
-        )
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(open_log()?)
-        .stderr(open_log()?);
-    let failed = |reason: String| StartError::Exec {
-        program: engine.dockerd.display().to_string(),
-        reason,
-    };
-    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    let identity = child.id().and_then(Identity::of);
-    // Reaps it, should it end while this shoald lives. Dropping the handle would not end it.
-    tokio::spawn(async move { child.wait().await });
-    identity.ok_or_else(|| failed("it ended at once".to_owned()))
+    Ok(spawn::spawn(&daemon, files)?)
 }
 
-/// setsid(1) becomes dockerd by exec, so the pid stays. Without it a process group of its own
-/// must do: signals from a terminal still miss it.
-fn detached(dockerd: &Path) -> Command {
-    match install::find("setsid") {
-        Some(setsid) => {
-            let mut command = Command::new(setsid);
-            command.arg(dockerd);
-            command
-        }
-        None => {
-            let mut command = Command::new(dockerd);
-            command.process_group(0);
-            command
+impl From<SpawnError> for StartError {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Exec { program, reason } => Self::Exec { program, reason },
+            SpawnError::File(error) => Self::File(error),
         }
     }
-}
-
-/// dockerd looks for containerd, runc, iptables and docker-proxy in PATH; a given binary's
-/// directory comes first, so that its own companions are found.
-fn search_path(dockerd: &Path) -> std::ffi::OsString {
-    let beside = dockerd.parent().map(Path::to_owned);
-    std::env::join_paths(beside.into_iter().chain(install::search_path()))
-        .unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into())
 }
 
 async fn wait_reloaded(said: &Said) -> Result<(), StartError> {
@@ -271,14 +219,9 @@ pub(crate) fn refuse_foreign(pid: Option<u32>) -> StartError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    #[test]
-    fn a_given_binarys_directory_is_searched_first() {
-        let path = search_path(Path::new("/opt/docker/dockerd"));
-        assert!(path.to_string_lossy().starts_with("/opt/docker:"));
-        assert!(path.to_string_lossy().contains("/usr/sbin"));
-    }
+    use super::*;
 
     #[test]
     fn shoal_supervises_where_systemd_is_not_pid_1() {

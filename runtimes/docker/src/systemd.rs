@@ -6,23 +6,24 @@
 
 use std::{path::Path, time::Duration};
 
+use runtimes_host::{
+    files::HostFiles,
+    process::Identity,
+    said::Said,
+    units::{self, Refused},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    exec::{self, Answer},
-    files::HostFiles,
-    install::{self, Engine},
-    log_tail::{self, Said},
+    install::Engine,
+    log_tail,
     paths::Paths,
-    process::Identity,
     readiness::{self, StartError},
 };
 
 pub(crate) const UNIT: &str = "docker.service";
 /// Starts the unit when somebody connects.
 const SOCKET: &str = "docker.socket";
-/// `restart` waits for Type=notify, that is for all of dockerd's own start.
-const SYSTEMCTL_WITHIN: Duration = Duration::from_secs(180);
 const DROP_IN_MODE: u32 = 0o644;
 /// The journal has a process's last words within milliseconds of its end.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
@@ -43,15 +44,7 @@ fn drop_in(dockerd: &Path, config: &Path) -> String {
 
 /// The unit's main process, if it runs.
 pub(crate) async fn main_process() -> Option<Identity> {
-    let answer = systemctl(&["show", "--property=MainPID", "--value", UNIT])
-        .await
-        .ok()?;
-    main_pid(&answer.stdout).and_then(Identity::of)
-}
-
-/// systemd says 0 where there is none.
-pub(crate) fn main_pid(shown: &str) -> Option<u32> {
-    shown.trim().parse().ok().filter(|pid| *pid != 0)
+    units::main_process(UNIT).await
 }
 
 /// Writes the drop-in and (re)starts the unit.
@@ -63,11 +56,11 @@ pub(crate) async fn start(
 ) -> Result<Identity, StartError> {
     let text = drop_in(&engine.dockerd, &paths.daemon_json);
     files.write(&paths.drop_in, text.as_bytes(), DROP_IN_MODE)?;
-    succeed(&["daemon-reload"]).await?;
+    units::tell(&["daemon-reload"]).await?;
     // Forgets the start limit that earlier failures may have used up; nothing to forget is fine.
-    systemctl(&["reset-failed", UNIT]).await?;
-    if let Err(refused) = succeed(&["restart", UNIT]).await {
-        return Err(last_words(said).await.unwrap_or(refused));
+    units::ask(&["reset-failed", UNIT]).await?;
+    if let Err(refused) = units::tell(&["restart", UNIT]).await {
+        return Err(last_words(said).await.unwrap_or_else(|| refused.into()));
     }
     match main_process().await {
         Some(identity) => Ok(identity),
@@ -94,36 +87,22 @@ async fn last_words(said: &Said) -> Option<StartError> {
 /// Stops the unit and its socket, which would start it again.
 pub(crate) async fn stop() -> Result<(), StartError> {
     // Not every distribution's package has the socket.
-    systemctl(&["stop", SOCKET]).await?;
-    succeed(&["stop", UNIT]).await
+    units::ask(&["stop", SOCKET]).await?;
+    Ok(units::tell(&["stop", UNIT]).await?)
 }
 
 /// Lets systemd forget a drop-in that was removed.
 pub(crate) async fn forget_drop_in() -> Result<(), StartError> {
-    succeed(&["daemon-reload"]).await
+    Ok(units::tell(&["daemon-reload"]).await?)
 }
 
-async fn succeed(arguments: &[&str]) -> Result<(), StartError> {
-    let answer = systemctl(arguments).await?;
-    if answer.success {
-        Ok(())
-    } else {
-        Err(StartError::Exec {
-            program: format!("systemctl {}", arguments.join(" ")),
-            reason: answer.tail,
-        })
+impl From<Refused> for StartError {
+    fn from(refused: Refused) -> Self {
+        Self::Exec {
+            program: format!("systemctl {}", refused.what),
+            reason: refused.reason,
+        }
     }
-}
-
-async fn systemctl(arguments: &[&str]) -> Result<Answer, StartError> {
-    let failed = |reason: String| StartError::Exec {
-        program: "systemctl".to_owned(),
-        reason,
-    };
-    let program = install::find("systemctl").ok_or_else(|| failed("it is missing".to_owned()))?;
-    exec::run(&program, arguments, &[("LC_ALL", "C")], SYSTEMCTL_WITHIN)
-        .await
-        .map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -140,12 +119,5 @@ mod tests {
             "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd --config-file /etc/shoal/docker/daemon.json\n"
         ));
         assert!(!text.contains("fd://"));
-    }
-
-    #[test]
-    fn a_unit_that_does_not_run_has_no_main_process() {
-        assert_eq!(main_pid("0\n"), None);
-        assert_eq!(main_pid(""), None);
-        assert_eq!(main_pid("812\n"), Some(812));
     }
 }

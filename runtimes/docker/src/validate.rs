@@ -9,12 +9,12 @@ use std::{path::Path, time::Duration};
 use runtimes_core::docker::ConfigFiles;
 use serde_json::Value;
 
-use crate::{
+use runtimes_host::{
     exec::{self, ExecError},
     files::{FileError, HostFiles},
-    install::Engine,
-    paths::Paths,
 };
+
+use crate::{install::Engine, paths::Paths};
 
 /// dockerd answers in tens of milliseconds; this is for a machine that swaps.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);

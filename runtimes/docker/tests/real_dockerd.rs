@@ -347,7 +347,10 @@ async fn one_step(
         | Step::Restart
         | Step::Probe
         | Step::Stop
-        | Step::RemoveFiles) => adapter.perform(step).await.unwrap(),
+        | Step::RemoveFiles
+        | Step::StopContainer(_)
+        | Step::Rest
+        | Step::StartContainers) => adapter.perform(step).await.unwrap(),
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Target {
     Idle(usize),
     /// The holder and the leader, who may be one.
     HolderAndLeader,
+    /// The holder and whoever is next in the order of candidates.
+    HolderAndNext,
 }
 
 /// A kind of fault.
@@ -130,6 +132,11 @@ pub enum What {
         /// By so much.
         by: Span,
     },
+    /// They are made agents, and later servers again: first the leases' voters change, then Raft's.
+    Retire {
+        /// Who.
+        targets: Target,
+    },
     /// Everybody named is ended and started, one after the other.
     RollingRestart {
         /// Who, by rising index.
@@ -178,7 +185,8 @@ impl Fault {
             | What::CutOneWay { .. }
             | What::Cut { .. }
             | What::Loss { .. }
-            | What::Delay { .. } => self.lasts.unwrap_or_default().max,
+            | What::Delay { .. }
+            | What::Retire { .. } => self.lasts.unwrap_or_default().max,
             What::ClockStep { .. } => Duration::ZERO,
         };
         let one = one + self.on.map_or(Duration::ZERO, |_| MOMENT_WITHIN);
@@ -199,6 +207,7 @@ impl What {
             Self::Loss { .. } => "loss",
             Self::Delay { .. } => "delay",
             Self::ClockStep { .. } => "clock_step",
+            Self::Retire { .. } => "retire",
             Self::RollingRestart { .. } => "rolling_restart",
         }
     }
@@ -214,6 +223,7 @@ impl What {
             Self::CutOneWay { .. } | Self::Cut { .. } | Self::Loss { .. } => "messages lost",
             Self::Delay { .. } => "messages delayed",
             Self::ClockStep { .. } => "clocks set",
+            Self::Retire { .. } => "leases that rested on them and do no more",
         }
     }
 
@@ -224,6 +234,7 @@ impl What {
             | Self::Kill { targets, .. }
             | Self::Stall { targets }
             | Self::SlowDisk { targets, .. }
+            | Self::Retire { targets }
             | Self::ClockStep { targets, .. }
             | Self::RollingRestart { targets, .. } => vec![targets],
             Self::CutOneWay { from, to }
@@ -238,7 +249,11 @@ impl Target {
     /// Whether it names holders of virtual IPs.
     pub(crate) const fn needs_leases(&self) -> bool {
         match self {
-            Self::Holder | Self::HolderAnd(_) | Self::Idle(_) | Self::HolderAndLeader => true,
+            Self::Holder
+            | Self::HolderAnd(_)
+            | Self::Idle(_)
+            | Self::HolderAndLeader
+            | Self::HolderAndNext => true,
             Self::Index(_)
             | Self::Count(_)
             | Self::Leader
@@ -256,7 +271,7 @@ impl Target {
             Self::Count(count) | Self::Followers(count) | Self::Idle(count) => *count,
             Self::Leader | Self::Holder => 1,
             Self::LeaderAnd(count) | Self::HolderAnd(count) => count + 1,
-            Self::HolderAndLeader => servers.min(2),
+            Self::HolderAndLeader | Self::HolderAndNext => servers.min(2),
             Self::All => servers,
             Self::Others => servers.saturating_sub(1),
         }

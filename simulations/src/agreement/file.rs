@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How a set of servers may be written.
-const TARGETS_RULE: &str = "a count, a list of indices, \"leader\", \"leader_and:COUNT\", \"followers:COUNT\", \"holder\", \"holder_and:COUNT\", \"holder_and_leader\", \"idle:COUNT\", \"all\", and in `to` also \"others\"";
+const TARGETS_RULE: &str = "a count, a list of indices, \"leader\", \"leader_and:COUNT\", \"followers:COUNT\", \"holder\", \"holder_and:COUNT\", \"holder_and_leader\", \"holder_and_next\", \"idle:COUNT\", \"all\", and in `to` also \"others\"";
 /// How a fault's length may be written.
 const FOR_RULE: &str = "a number of seconds, or the least and the most";
 /// Operations that one run has room for in a second.
@@ -131,6 +131,7 @@ enum Kind {
     Loss,
     Delay,
     ClockStep,
+    Retire,
     RollingRestart,
 }
 
@@ -315,6 +316,7 @@ impl Kind {
             Self::Loss => "loss",
             Self::Delay => "delay",
             Self::ClockStep => "clock_step",
+            Self::Retire => "retire",
             Self::RollingRestart => "rolling_restart",
         }
     }
@@ -365,6 +367,9 @@ impl Reader<'_> {
             Kind::ClockStep => What::ClockStep {
                 targets: self.targets()?,
                 by: self.span("by_s", self.file.by_s.as_ref(), 1.0)?,
+            },
+            Kind::Retire => What::Retire {
+                targets: self.targets()?,
             },
             Kind::RollingRestart => What::RollingRestart {
                 targets: self.targets()?,
@@ -446,6 +451,7 @@ fn named(text: &str) -> Option<Target> {
         "leader" => Some(Target::Leader),
         "holder" => Some(Target::Holder),
         "holder_and_leader" => Some(Target::HolderAndLeader),
+        "holder_and_next" => Some(Target::HolderAndNext),
         "all" => Some(Target::All),
         "others" => Some(Target::Others),
         _ => None,

@@ -146,6 +146,17 @@ pub(crate) fn virtual_ip(
     v1::encode(&envelope(request, command))
 }
 
+/// The log entry that makes a server an agent, or an agent a server.
+pub(crate) fn role(request: RequestId, server: usize, role: Role, servers: usize) -> Vec<u8> {
+    let command = Command::SetRole {
+        node: name(server),
+        role,
+        reachable: (0..servers).map(node_id).collect(),
+        force: false,
+    };
+    v1::encode(&envelope(request, command))
+}
+
 /// The log entry of a write. Odd ones take back what the even one before them registered.
 pub(crate) fn entry(attempt: u64) -> Vec<u8> {
     let name = format!("dock-{}", attempt / 2 % NAMES);

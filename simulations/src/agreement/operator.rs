@@ -1,11 +1,13 @@
-//! The group's members: who founds it, and how a new server takes a dead one's place.
+//! The group's members: who founds it, how a new server takes a dead one's place, and how a server
+//! becomes an agent and a server again.
 //!
 //! Decides the order of the steps, as an operator of a mesh has them made: a new server learns first
-//! and votes when it has caught up; the dead one leaves before. Each step is tried until it is done.
+//! and votes when it has caught up; the dead one leaves before; who is a server no more votes in Raft
+//! as long as a lease rests on it. Each step is tried until it is done.
 
 use std::{collections::BTreeSet, future::Future};
 
-use consensus_core::{RaftId, VipId};
+use consensus_core::{self as mesh, Agreed, RaftId, VipId};
 use simulated_raft::{Agreement, ChangeError, Removed, Role};
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     servers::start,
     world::{World, pause},
 };
-use crate::timeline::Happening;
+use crate::{node::node_id, timeline::Happening};
 
 /// Between two tries of a step.
 const RETRY_US: u64 = 20_000;
@@ -99,6 +101,87 @@ pub(crate) async fn replace(world: &World, server: usize) {
     let what = format!("server {server} votes again, under another name");
     let now = world.now();
     world.lock().evidence.tell(now, Happening::Process, what);
+}
+
+/// Makes a server an agent: it follows, holds what it holds, and votes no more, neither for leases nor
+/// in Raft. Gives how many leases had rested on it.
+pub(crate) async fn retire(world: &World, server: usize) -> u64 {
+    let me = node_id(server);
+    let before = until_agreed(world, |agreed| {
+        Some(count(agreed, |vip| vip.lease_uses(&me)))
+    })
+    .await;
+    set_role(world, server, mesh::Role::Agent).await;
+    until_agreed(world, |agreed| (!agreed.lease_uses(&me)).then_some(())).await;
+    world.lock().servers.at(server).is_retired = true;
+    revote(world).await;
+    before
+}
+
+/// Makes it a server again.
+pub(crate) async fn reinstate(world: &World, server: usize) {
+    set_role(world, server, mesh::Role::Server).await;
+    world.lock().servers.at(server).is_retired = false;
+    revote(world).await;
+}
+
+fn count(agreed: &Agreed, which: impl Fn(&mesh::VirtualIp) -> bool) -> u64 {
+    agreed.virtual_ips.values().filter(|vip| which(vip)).count() as u64
+}
+
+/// Waits until what the leader has agreed says something.
+async fn until_agreed<T>(world: &World, says: impl Fn(&Agreed) -> Option<T>) -> T {
+    loop {
+        let agreed = world.lock().servers.agreed();
+        if let Some(said) = agreed.as_deref().and_then(&says) {
+            return said;
+        }
+        pause(RETRY_US).await;
+    }
+}
+
+async fn set_role(world: &World, server: usize, role: mesh::Role) {
+    let (me, servers) = (node_id(server), world.lock().servers.len());
+    let has_it = |agreed: &Agreed| agreed.nodes.get(&me).map(|node| node.role) == Some(role);
+    while !until_agreed(world, |agreed| Some(has_it(agreed))).await {
+        let entry = ledger::role(world.request(), server, role, servers);
+        // Refused or not, and by a leader of how long ago, the state tells.
+        drop(on_leader(world, |leader| async move { leader.propose(entry).await }).await);
+        pause(RETRY_US).await;
+    }
+}
+
+/// Makes those Raft's voters who are servers. One change after the other, for each follows from who
+/// is a server then.
+async fn revote(world: &World) {
+    while std::mem::replace(&mut world.lock().servers.is_revoting, true) {
+        pause(RETRY_US).await;
+    }
+    let voters = {
+        let mut state = world.lock();
+        let all = 0..state.servers.len();
+        let mut retired = |index: &usize| state.servers.at(*index).is_retired;
+        all.filter(|index| !retired(index)).collect::<Vec<_>>()
+    };
+    let voters = ids(world, |index| voters.contains(&index));
+    loop {
+        // A leader that votes no more would lead on, as a learner that nobody obeys in leases.
+        while is_led_by_an_agent(world) {
+            drop(on_leader(world, |leader| async move { leader.hand_over().await }).await);
+            pause(RETRY_US).await;
+        }
+        if vote(world, &voters, Removed::BecomeLearners).await && !is_led_by_an_agent(world) {
+            break;
+        }
+        pause(RETRY_US).await;
+    }
+    world.lock().servers.is_revoting = false;
+}
+
+fn is_led_by_an_agent(world: &World) -> bool {
+    let mut state = world.lock();
+    let leader = state.servers.leader();
+    leader.is_some_and(|leader| state.servers.at(leader).is_retired)
 }
 
 /// The Raft ids of all servers that `wanted` names.

@@ -193,7 +193,8 @@ impl Scenario {
                     | Target::Holder
                     | Target::HolderAnd(_)
                     | Target::Idle(_)
-                    | Target::HolderAndLeader => target.most(self.servers),
+                    | Target::HolderAndLeader
+                    | Target::HolderAndNext => target.most(self.servers),
                 };
                 if named > self.servers {
                     return Err(self.too_small(fault, format!("{named} servers")));
@@ -206,7 +207,9 @@ impl Scenario {
     /// Without virtual IPs nobody holds one; with them a server keeps its disk, as one without its
     /// lease records must not vote under its old name.
     fn check_leases(&self, fault: &Fault) -> Result<(), ScenarioError> {
-        let needs = fault.on.is_some() || fault.what.targets().iter().any(|one| one.needs_leases());
+        let needs = fault.on.is_some()
+            || matches!(fault.what, What::Retire { .. })
+            || fault.what.targets().iter().any(|one| one.needs_leases());
         let loses = matches!(
             &fault.what,
             What::Crash {

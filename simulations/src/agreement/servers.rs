@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use consensus_core::{NodeId, RaftId};
+use consensus_core::{Agreed, NodeId, RaftId, VirtualIp};
 use consensus_log::simulation::{Random, SimDisk};
 use simulated_raft::{Agreement, Role, Settings, simulation::Process};
 
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     has_power: bool,
     /// What its virtual IPs rest on.
     pub(crate) host: Host,
+    /// Whether it was made an agent: it follows and does not vote.
+    pub(crate) is_retired: bool,
     /// How many faults want it down, or still.
     pub(crate) down: u32,
     pub(crate) still: u32,
@@ -74,6 +76,8 @@ pub(crate) struct Servers {
     pub(crate) bug: Option<consensus_lease::planted::PlantedBug>,
     /// What clients think of them.
     pub(crate) belief: Belief,
+    /// Whether somebody is about to change who votes.
+    pub(crate) is_revoting: bool,
 }
 
 impl Servers {
@@ -92,6 +96,7 @@ impl Servers {
                 handle: None,
                 has_power: true,
                 host: Host::default(),
+                is_retired: false,
                 down: 0,
                 still: 0,
             }
@@ -107,6 +112,7 @@ impl Servers {
             #[cfg(feature = "planted-bugs")]
             bug: None,
             belief: Belief::default(),
+            is_revoting: false,
         }
     }
 
@@ -174,6 +180,23 @@ impl Servers {
         let all = 0..self.all.len();
         let leaders = all.filter_map(|index| leads(&index));
         leaders.max().map(|(_, index)| index)
+    }
+
+    /// The mesh as the leader has it.
+    pub(crate) fn agreed(&self) -> Option<Arc<Agreed>> {
+        let published = self.running(self.leader()?)?.published();
+        let agreed = Arc::clone(&published.borrow().machine.mesh.agreed);
+        Some(agreed)
+    }
+
+    /// Who of those that run comes next in the order of candidates, after whoever holds.
+    pub(crate) fn next_to(&self, holder: usize) -> Option<usize> {
+        let (agreed, holder) = (self.agreed()?, &self.all[holder].node);
+        let held = |row: &&VirtualIp| row.is_holder(holder);
+        let row = agreed.virtual_ips.values().find(held)?;
+        let others = row.candidates.iter().filter(|node| *node != holder);
+        let mut others = others.filter_map(|node| self.of_node(node));
+        others.find(|server| self.all[*server].handle.is_some())
     }
 
     /// Ends a process where it stands; its disk keeps what was written. Gives whether one ran.

@@ -30,6 +30,7 @@ shipped![
     "holder_dies",
     "holder_killed",
     "holder_and_leader_die",
+    "holder_and_next_die",
     "holder_cut_off",
     "holder_on_small_side",
     "voters_restart_in_close",

@@ -83,6 +83,7 @@ impl Strike {
             What::Loss { from, to, ppm } => self.mark(from, to, Effect::Loss(*ppm), true).await,
             What::Delay { from, to, by } => self.mark(from, to, Effect::Delay(*by), true).await,
             What::ClockStep { targets, by } => self.set_clocks(targets, *by).await,
+            What::Retire { targets } => self.retire(targets).await,
             What::RollingRestart {
                 targets,
                 down,
@@ -201,6 +202,25 @@ impl Strike {
         }
     }
 
+    /// One after the other, as an operator does it.
+    async fn retire(&self, targets: &Target) {
+        let targets = self.pick(targets, &[]).await;
+        for server in &targets {
+            let moved = operator::retire(&self.world, *server).await;
+            self.world.note(b'D', *server, self.place, moved);
+            self.world.lock().hits[self.place] += moved;
+            let now = self.world.now();
+            self.tell(now, format!("server {server} votes no more"));
+        }
+        self.last().await;
+        for server in targets {
+            operator::reinstate(&self.world, server).await;
+            self.world.note(b'E', server, self.place, 0);
+            let now = self.world.now();
+            self.tell(now, format!("server {server} votes again"));
+        }
+    }
+
     async fn slow(&self, targets: &Target, sync: Span) {
         let targets = self.pick(targets, &[]).await;
         let before: Vec<u64> = {
@@ -287,6 +307,10 @@ impl Strike {
         };
         let lead: Vec<usize> = leader.into_iter().collect();
         let hold: Vec<usize> = draw(&mut state, 1, holders.clone());
+        let next = || {
+            hold.first()
+                .and_then(|holder| state.servers.next_to(*holder))
+        };
         let mut picked = match targets {
             Target::Index(indices) => indices.clone(),
             Target::All => all,
@@ -304,6 +328,7 @@ impl Strike {
                 [hold, more].concat()
             }
             Target::Idle(count) => draw(&mut state, *count, but(&holders)),
+            Target::HolderAndNext => hold.iter().copied().chain(next()).collect(),
             Target::HolderAndLeader => [hold, lead].concat(),
         };
         picked.sort_unstable();

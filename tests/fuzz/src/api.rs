@@ -80,6 +80,11 @@ const SHAPES: &[fn(&[u8])] = &[
     survives::<types::DrillView>,
     survives::<types::FirewallRuleRequest>,
     survives::<types::FirewallView>,
+    survives::<types::K3sRequest>,
+    survives::<types::ClusterUpgradeRequest>,
+    survives::<types::ClusterDetails>,
+    survives::<types::DrainRequest>,
+    survives::<types::DrainView>,
 ];
 
 /// The first byte chooses the shape, the rest is its JSON.

@@ -1,12 +1,17 @@
-//! The demo: four machines become a mesh, one of them a Docker host, and the leader is killed.
+//! The demo: four machines become a mesh, one of them a Docker host, and the leader is killed. Then,
+//! if a K3s was given, they become a cluster, which loses the server that answers for it.
 //!
 //! Everything is real but the machines, which are namespaces of this one. `KEEP=1` leaves them
-//! up. With `SHOAL_DEMO_NO_DOCKER` set, for users without root, the Docker part is left out.
+//! up, `K3S=/path` names a K3s. With `SHOAL_DEMO_NO_DOCKER` set, for users without root, the parts
+//! with Docker and K3s are left out.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "this program is for the eyes of a person"
 )]
+
+#[path = "demo/clusters.rs"]
+mod clusters;
 
 use std::{
     env, panic,
@@ -28,6 +33,8 @@ fn main() {
     }));
     let flag = |name| env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
     let (keep, docker) = (flag("KEEP"), !flag("SHOAL_DEMO_NO_DOCKER"));
+    // One that is not there is said before anything is built up.
+    let k3s = clusters::given();
     let lab = if keep {
         Lab::kept("demo")
     } else {
@@ -46,6 +53,14 @@ fn main() {
         demo.serve_a_page("web2", 8081);
     }
     demo.bring_the_dead_server_back();
+    match k3s {
+        Some(binary) if docker => {
+            demo.make_a_cluster(&binary);
+            demo.take_the_apis_holder_away();
+        }
+        Some(_) => clusters::say_how_to_get_one("K3s cannot run without root"),
+        None => clusters::say_how_to_get_one("no K3s was given"),
+    }
     demo.print_timeline();
     if keep {
         demo.say_how_to_use_it(docker);

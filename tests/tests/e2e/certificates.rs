@@ -194,7 +194,7 @@ fn what_is_revoked_is_cut_off_everywhere_at_once() {
     let answer = standing.get("/v1/status");
     assert!(answer.contains("OperatorUnknownError"), "{answer}");
 
-    // a9 runs on. a8's daemon is dead, but its WireGuard device has every key that it had.
+    // a9 is not told to leave its host. a8's daemon is dead, but its WireGuard device has every key that it had.
     let others: Vec<[String; 2]> = mesh.nodes.iter().map(Node::overlay).collect();
     for name in ["a8", "a9"] {
         for [ipv6, _] in &others {
@@ -202,8 +202,17 @@ fn what_is_revoked_is_cut_off_everywhere_at_once() {
             wait_until(SOON, "the overlay is up", || host.pings(ipv6));
         }
     }
-    let removed = server.shoal_json(&["node", "remove", "a9", "--yes", "--reason", "stolen"]);
-    assert_enforced("node remove", &removed, 11);
+    let stolen = [
+        "node",
+        "remove",
+        "a9",
+        "--yes",
+        "--compromised",
+        "--reason",
+        "stolen",
+    ];
+    let removed = server.shoal_json(&stolen);
+    assert_enforced("node remove --compromised", &removed, 11);
     wait_until_told(&mesh.node("a9").host, &["removed"]);
 
     mesh.node("a8").daemon.kill9();

@@ -233,9 +233,158 @@ fn networks_are_kept_apart_and_taken_out_of_docker_when_nobody_is_in_them() {
     });
 }
 
+#[test]
+fn neither_a_firewall_of_the_host_nor_a_bridge_by_another_name_keeps_containers_from_the_mesh() {
+    let Some(lab) = Lab::for_test("walled") else {
+        return;
+    };
+    let outside = lab.outside();
+    let _resolver = outside.spawn(&["python3", "-c", RESOLVER, &outside.ipv4()]);
+    let mesh = Mesh::new(&lab, 1, 1);
+    let (server, one) = (mesh.node("s1").host.clone(), mesh.node("a1").host.clone());
+    let resolvers = format!("echo nameserver {} > /etc/resolv.conf", outside.ipv4());
+    one.sh(&resolvers).ok();
+    one.sh(WALL).ok();
+    let subnets = provision(&lab, &mesh, &["a1"]);
+    let named = "docker network create --subnet 172.30.7.0/24 \
+                 -o com.docker.network.bridge.name=tenants ours";
+    one.sh(named).ok();
+    for (network, name) in [
+        ("shoal-default", "client"),
+        ("bridge", "bystander"),
+        ("ours", "tenant"),
+    ] {
+        run(&one, network, name, &["sleep", "600"]);
+    }
+    let asks = subnets[0].replace("0/24", "1");
+    let all_are_answered = || {
+        ["client", "bystander", "tenant"].iter().all(|container| {
+            let ask = ["busybox", "nslookup", "example.org", &asks];
+            exec(&one, container, &ask).stdout.contains("192.0.2.77")
+        })
+    };
+    wait_until(SOON, "everybody's questions come through", all_are_answered);
+    let own = mesh.node("a1").overlay();
+    assert!(resolves(
+        &one,
+        "client",
+        "a1.default.shoal.internal",
+        &own[1]
+    ));
+    let rules = let_in(&one);
+    assert_eq!(
+        rules.len(),
+        6,
+        "by each bridge, over UDP and TCP: {rules:?}"
+    );
+    let narrow = |rule: &String| rule.contains(&format!("-d {asks}/32 -i "));
+    assert!(rules.iter().all(narrow), "{rules:?}");
+    // Whoever flushes the chain takes it away for a moment.
+    one.sh(&format!("iptables -F INPUT; {WALL}")).ok();
+    wait_until(SOON, "questions come through again", all_are_answered);
+    assert_eq!(let_in(&one), rules);
+
+    // Containers on a bridge that Docker was told to call so are the host's own.
+    let [_, target] = mesh.node("s1").overlay();
+    let ping = ["busybox", "ping", "-c", "1", "-W", "2", &target];
+    wait_until(SOON, "the mesh is reached from it", || {
+        exec(&one, "tenant", &ping).success()
+    });
+    one.sh("docker rm -f tenant && docker network rm ours").ok();
+    wait_until(SOON, "nothing is let in from a bridge that is gone", || {
+        let_in(&one).len() == 4
+    });
+    // dockerd was told of the server for names when it was started, and not anew.
+    let log = one.log("shoald");
+    assert!(log.contains("step=\"start\"") && !log.contains("step=\"restart\""));
+    server
+        .shoal(&["module", "unassign", "a1", "docker-engine"])
+        .ok();
+    wait_until(PROVISIONED, "nothing is let in without containers", || {
+        let_in(&one).is_empty()
+    });
+}
+
+#[test]
+fn dockerd_is_told_of_the_server_for_names_only_where_containers_can_ask_it() {
+    let Some(lab) = Lab::for_test("blocked") else {
+        return;
+    };
+    let outside = lab.outside();
+    let _resolver = outside.spawn(&["python3", "-c", RESOLVER, &outside.ipv4()]);
+    let mesh = Mesh::new(&lab, 1, 1);
+    let one = mesh.node("a1").host.clone();
+    let resolvers = format!("echo nameserver {} > /etc/resolv.conf", outside.ipv4());
+    one.sh(&resolvers).ok();
+    // The machine has these addresses elsewhere: there can be no bridge.
+    let elsewhere = format!("{PREFIX} via {}", outside.ipv4());
+    one.sh(&format!("ip route add {elsewhere}")).ok();
+    assign(&lab, &mesh, &["a1"]);
+    wait_until(SOON, "the node says what is in the way", || {
+        one.shoal(&["status"]).stdout.contains("PrefixOverlapError")
+    });
+    let told = || one.sh("grep -c '\"dns\"' /etc/shoal/docker/daemon.json");
+    assert_eq!(told().text(), "0", "{}", told());
+    run(&one, "bridge", "bystander", &["sleep", "600"]);
+    assert!(resolves(&one, "bystander", "example.org", "192.0.2.77"));
+
+    one.sh(&format!("ip route del {elsewhere}")).ok();
+    wait_until(
+        PROVISIONED,
+        "the network is there, and dockerd is told",
+        || has_network(&one, "shoal-default") && told().text() == "1",
+    );
+    let [_, own] = mesh.node("a1").overlay();
+    wait_until(PROVISIONED, "containers have names of the mesh", || {
+        // Until dockerd has started anew a container may have the old resolvers.
+        one.sh("docker rm -f client").success();
+        let start =
+            format!("docker run -d --network shoal-default --name client {IMAGE} sleep 600");
+        one.sh(&start).success() && resolves(&one, "client", "a1.default.shoal.internal", &own)
+    });
+}
+
+/// Drops questions for names, as a firewall does that lets in only what it was told of.
+const WALL: &str = "for p in udp tcp; do iptables -A INPUT -p $p --dport 53 -j DROP; done";
+
+/// What shoal has the host's own firewall let in.
+fn let_in(host: &Host) -> Vec<String> {
+    let listed = host.run(&["iptables", "-S", "INPUT"]).ok();
+    let rules = listed.stdout.lines().map(str::to_owned);
+    let mut rules: Vec<String> = rules
+        .filter(|rule| rule.contains("--comment shoal"))
+        .collect();
+    rules.sort();
+    rules
+}
+
 /// Gives `default` a prefix, makes these nodes Docker hosts with the image, and returns their subnets.
 #[track_caller]
 fn provision(lab: &Lab, mesh: &Mesh, nodes: &[&str]) -> Vec<String> {
+    assign(lab, mesh, nodes);
+    let server = &mesh.node("s1").host;
+    for node in nodes {
+        let host = &mesh.node(node).host;
+        wait_until(SOON, "the network is there", || {
+            has_network(host, "shoal-default")
+        });
+    }
+    let shown = server.shoal_json(&["network", "show", "default"]);
+    let peers = shown["peers"]
+        .as_array()
+        .expect("a network has peers")
+        .iter();
+    let subnet = |node: &str| {
+        let mut peers = peers.clone();
+        let row = peers.find(|peer| peer["node"] == node);
+        text(row.expect("the node is a peer"), "container_subnet")
+    };
+    nodes.iter().map(|node| subnet(node)).collect()
+}
+
+/// The same, whether or not the network can be made.
+#[track_caller]
+fn assign(lab: &Lab, mesh: &Mesh, nodes: &[&str]) {
     let server = &mesh.node("s1").host;
     let prefix = [
         "network",
@@ -258,21 +407,7 @@ fn provision(lab: &Lab, mesh: &Mesh, nodes: &[&str]) -> Vec<String> {
         });
         let host = &mesh.node(node).host;
         host.sh(&format!("docker import {TAR} {IMAGE}")).ok();
-        wait_until(SOON, "the network is there", || {
-            has_network(host, "shoal-default")
-        });
     }
-    let shown = server.shoal_json(&["network", "show", "default"]);
-    let peers = shown["peers"]
-        .as_array()
-        .expect("a network has peers")
-        .iter();
-    let subnet = |node: &str| {
-        let mut peers = peers.clone();
-        let row = peers.find(|peer| peer["node"] == node);
-        text(row.expect("the node is a peer"), "container_subnet")
-    };
-    nodes.iter().map(|node| subnet(node)).collect()
 }
 
 fn has_network(host: &Host, name: &str) -> bool {

@@ -5,18 +5,26 @@
 
 mod access;
 mod certificates;
+mod cluster_operating;
+mod cluster_upgrade;
 mod containers;
 mod daemon;
 mod discovery;
 mod docker;
+mod drain;
+mod drain_clusters;
 mod enrolment;
 mod firewall;
+mod k3s;
+mod k3s_servers;
 mod lab;
 mod mesh;
 mod nat;
 mod networks;
 mod operators;
 mod overlay;
+mod pods;
 mod recovery;
+mod remove;
 mod vip;
 mod wrong_input;

@@ -13,7 +13,7 @@ const TRANSIT_IS_FENCED: &str = "nft list ruleset | grep -q 'meta nfproto ipv6 i
 
 /// Joins the host of a site, as an agent.
 #[track_caller]
-fn join(mesh: &mut Mesh, site: &Site) {
+pub(crate) fn join(mesh: &mut Mesh, site: &Site) {
     let host = site.host.clone();
     let daemon = host.daemon(&["--listen", &site.listen(), "--mdns", "false"]);
     let token = mesh.token(&format!("{}.token", host.name()), &["--role", "agent"]);

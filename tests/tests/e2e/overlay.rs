@@ -288,3 +288,34 @@ fn a_new_key_is_taken_although_the_daemon_dies_at_each_step_and_somebody_is_away
     let after = key_of(&server, "a1");
     assert_eq!(key_of(&mesh.node("a2").host, "a1"), after);
 }
+
+/// What an older copy of a node's directory has for keys was given up since, perhaps because somebody
+/// else had it.
+#[test]
+fn a_node_whose_directory_was_put_back_has_a_key_agreed_that_it_never_had() {
+    let Some(lab) = Lab::for_test("oldkey") else {
+        return;
+    };
+    let mut mesh = Mesh::new(&lab, 1, 2);
+    let (server, host) = (mesh.node("s1").host.clone(), mesh.node("a1").host.clone());
+    mesh.wait_until_everyone_answers_everyone(SOON);
+    let mut had = vec![key_of(&server, "a1")];
+    mesh.node("a1").daemon.stop();
+    host.sh("cp -a /var/lib/shoal /tmp/copy").ok();
+    mesh.node_mut("a1").restart_daemon();
+    for _ in 0..2 {
+        server.shoal(&["node", "rotate-key", "a1"]).ok();
+        had.push(key_of(&server, "a1"));
+    }
+    let last = had[2].clone();
+    mesh.node("a1").daemon.stop();
+    host.sh("rm -r /var/lib/shoal/* && cp -a /tmp/copy/. /var/lib/shoal/")
+        .ok();
+    mesh.node_mut("a1").restart_daemon();
+    wait_until(SOON, "it has another key", || {
+        let key = key_of(&server, "a1");
+        assert!(key == last || !had.contains(&key), "an old key is back");
+        key != last
+    });
+    mesh.wait_until_everyone_answers_everyone(SOON);
+}

@@ -12,7 +12,7 @@ use shoal_tests::{Host, Lab, Mesh, Micros, Node, Observers, Process, text, wait_
 
 /// Longer than any move takes, also where it waits for suspicion and for an election, on a machine
 /// that builds at the same time.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long a holder gets little of the processor: several leases.
 const STARVED_US: u64 = 3_000_000;
 /// How many ask for a page at the same time: each waits for a second when its packet is lost.
@@ -26,11 +26,11 @@ const PAGES: &str = "8080";
 type Fault = fn(&Host);
 
 /// A mesh with a virtual IP `web`, watched by every node.
-struct Watched {
-    mesh: Mesh,
+pub(crate) struct Watched {
+    pub(crate) mesh: Mesh,
     /// A node that nothing is done to.
     calm: &'static str,
-    observers: Observers,
+    pub(crate) observers: Observers,
     address: String,
     moves: u32,
 }
@@ -46,7 +46,7 @@ fn epoch(shown: &Value) -> u64 {
 
 impl Watched {
     #[track_caller]
-    fn new(mesh: Mesh, calm: &'static str, candidates: &str, profile: &str) -> Self {
+    pub(crate) fn new(mesh: Mesh, calm: &'static str, candidates: &str, profile: &str) -> Self {
         let create = ["vip", "create", "web", "--network", "default"];
         let flags = ["--candidates", candidates, "--profile", profile];
         let host = &mesh.node(calm).host;
@@ -67,12 +67,12 @@ impl Watched {
         watched
     }
 
-    fn host(&self, name: &str) -> Host {
+    pub(crate) fn host(&self, name: &str) -> Host {
         self.mesh.node(name).host.clone()
     }
 
     #[track_caller]
-    fn show(&self) -> Value {
+    pub(crate) fn show(&self) -> Value {
         self.host(self.calm).shoal_json(&["vip", "show", "web"])
     }
 
@@ -89,14 +89,14 @@ impl Watched {
     }
 
     /// All nodes, but one.
-    fn all_but(&self, absent: Option<&str>) -> Vec<String> {
+    pub(crate) fn all_but(&self, absent: Option<&str>) -> Vec<String> {
         let names = self.mesh.nodes.iter().map(|node| node.name().to_owned());
         names.filter(|name| Some(name.as_str()) != absent).collect()
     }
 
     /// Waits until all, but one, are answered by whom the mesh says it is.
     #[track_caller]
-    fn wait_until_served(&mut self, absent: Option<&str>) -> Value {
+    pub(crate) fn wait_until_served(&mut self, absent: Option<&str>) -> Value {
         let (since, among) = (Micros::now(), self.all_but(absent));
         let mut shown = Value::Null;
         wait_until(SOON, "its holder serves it", || {
@@ -126,7 +126,7 @@ impl Watched {
     }
 
     #[track_caller]
-    fn moves_from(
+    pub(crate) fn moves_from(
         &mut self,
         what: &str,
         before: &Value,
@@ -146,7 +146,7 @@ impl Watched {
         self.report(&format!("{what}, {holder}"), absent, from);
     }
 
-    fn report(&self, what: &str, absent: Option<&str>, from: Micros) {
+    pub(crate) fn report(&self, what: &str, absent: Option<&str>, from: Micros) {
         let (among, span) = (self.all_but(absent), from..Micros::now());
         let outages = self.observers.outages(&among, &span);
         say(&format!("  {what}: nobody answered {outages}"));
@@ -154,13 +154,13 @@ impl Watched {
 
     /// Starts again what was killed, and waits until it might hold the address.
     #[track_caller]
-    fn restart(&mut self, name: &str) {
+    pub(crate) fn restart(&mut self, name: &str) {
         self.mesh.node_mut(name).restart_daemon();
         self.wait_until_fit(name, true);
     }
 
     #[track_caller]
-    fn wait_until_fit(&mut self, name: &str, fit: bool) {
+    pub(crate) fn wait_until_fit(&mut self, name: &str, fit: bool) {
         let word = if fit { "fit" } else { "unfit" };
         wait_until(SOON, &format!("{name} is {word}"), || {
             let shown = self.show();
@@ -177,14 +177,14 @@ impl Watched {
     }
 
     #[track_caller]
-    fn kill(&self, name: &str) {
+    pub(crate) fn kill(&self, name: &str) {
         self.mesh.node(name).daemon.kill9();
         self.host(name).kill_program("wireguard-device");
     }
 
     /// What all of them saw, from the first moment.
     #[track_caller]
-    fn judge(mut self, name: &str) {
+    pub(crate) fn judge(mut self, name: &str) {
         let shown = self
             .host(self.calm)
             .shoal(&["vip", "show", "web", "--json"]);
@@ -511,7 +511,7 @@ fn set_ready(web: &Watched, name: &str, ready: bool) {
 
 /// A candidate, as that host sees it.
 #[track_caller]
-fn candidate(host: &Host, name: &str) -> Value {
+pub(crate) fn candidate(host: &Host, name: &str) -> Value {
     let shown = host.shoal_json(&["vip", "show", "web"]);
     let rows = shown["readiness"].as_array().expect("they are a list");
     let row = rows.iter().find(|row| row["node"] == name);

@@ -5,7 +5,7 @@ use std::fs;
 use shoal_tests::{Lab, Mesh, Node, text};
 
 /// Commands that are wrong in a mesh of `s1` and `a1`, and a word that the refusal must contain.
-const WRONG: [(&str, &str); 84] = [
+const WRONG: &[(&str, &str)] = &[
     ("init --name again", "mesh"),
     ("join --token-file /nowhere", "/nowhere"),
     ("join --token-file /run/lab/files/garbage", "garbage"),
@@ -129,6 +129,52 @@ const WRONG: [(&str, &str); 84] = [
     ("docker env nobody", "nobody"),
     ("docker provision nobody", "nobody"),
     ("docker decommission a1", "a1"),
+    ("module assign a1 k3s-agent", "cluster"),
+    ("module assign a1 k3s-agent --cluster nothing", "nothing"),
+    ("module assign a1 docker-engine --cluster prod", "prod"),
+    ("module assign nobody k3s-server", "nobody"),
+    ("module assign --selector zone=a k3s-server", "zone=a"),
+    ("module unassign a1 k3s-server", "k3s-server"),
+    ("k3s provision nobody --role server", "nobody"),
+    ("k3s provision a1 --role king", "king"),
+    ("k3s provision a1 --role agent", "cluster"),
+    ("k3s provision a1 --role agent --cluster nothing", "nothing"),
+    (
+        "k3s provision a1 --role server --network nothing",
+        "nothing",
+    ),
+    ("k3s provision a1 --role server --cni weave", "weave"),
+    ("k3s provision a1 --role server --cluster Prod!", "Prod!"),
+    (
+        "k3s provision a1 --role server --k3s-binary k3s",
+        "absolute",
+    ),
+    ("k3s provision a1 --role server --k3s-version 1.32", "1.32"),
+    (
+        "k3s provision a1 --role server --k3s-url http://x/k3s",
+        "--sha256",
+    ),
+    (
+        "k3s provision a1 --role server --k3s-url http://x/k3s --sha256 beef",
+        "beef",
+    ),
+    (
+        "k3s provision a1 --role server --k3s-url ftp://x/k3s --sha256 0000000000000000000000000000000000000000000000000000000000000000",
+        "ftp://x/k3s",
+    ),
+    ("k3s provision a1 --role server --images images", "images"),
+    ("cluster show nothing", "nothing"),
+    ("cluster nodes nothing", "nothing"),
+    ("cluster kubeconfig nothing", "nothing"),
+    ("cluster kubeconfig nothing --out /nowhere/x", "/nowhere"),
+    ("cluster snapshot nothing", "nothing"),
+    (
+        "cluster upgrade nothing --binary /k3s --version v1.32.0+k3s1",
+        "nothing",
+    ),
+    ("cluster upgrade nothing --binary /k3s", "--version"),
+    ("cluster decommission nothing", "consent"),
+    ("cluster decommission nothing --yes", "nothing"),
 ];
 
 #[test]
@@ -145,7 +191,7 @@ fn every_verb_refuses_wrong_input_and_nothing_changes() {
         .json_rows()
         .len();
     let mut wrong = Vec::new();
-    for (line, word) in WRONG {
+    for &(line, word) in WRONG {
         let words: Vec<&str> = line.split(' ').collect();
         for from in ["s1", "a1"] {
             let from = &mesh.node(from).host;
@@ -180,6 +226,8 @@ fn every_verb_refuses_wrong_input_and_nothing_changes() {
             .json_rows()
             .is_empty()
     );
+    let clusters = server.shoal(&["cluster", "ls", "--json"]).ok();
+    assert!(clusters.json_rows().is_empty());
 }
 
 #[test]
@@ -197,6 +245,9 @@ fn without_a_mesh_every_verb_says_how_to_get_one() {
         "module assign n1 docker-engine",
         "docker ls",
         "docker ps n1",
+        "k3s provision n1 --role server",
+        "cluster ls",
+        "cluster kubeconfig prod",
         "events",
     ] {
         let words: Vec<&str> = line.split(' ').collect();

@@ -14,7 +14,7 @@ use node_api::{
 use crate::{
     consent::Yes,
     context::Context,
-    failure::{Exit, Failure},
+    failure::{Exit, Failure, passes},
     table::names,
 };
 
@@ -119,20 +119,6 @@ fn show(
         }
         News::Waiting(text) => terminal.text(text),
     }
-}
-
-/// Whether the mesh may answer again by itself: an election, a server that starts again, a
-/// connection that was cut.
-fn passes(error: &ApiError) -> bool {
-    matches!(
-        error.code.as_str(),
-        "NoMajorityError"
-            | "NotReadyError"
-            | "NodeUnreachableError"
-            | "NoAnswerError"
-            | "ConnectionLostError"
-            | "DaemonUnreachableError"
-    )
 }
 
 /// The error, with what it does not mean.

@@ -12,7 +12,8 @@ use crate::{
 /// Remove a node from the mesh for good
 ///
 /// Its certificates are revoked and its addresses freed. The answer says how many nodes refuse it
-/// already, and which do not yet and why.
+/// already, and which do not yet and why. If it is on, it takes everything of shoal off its host
+/// afterwards, and its daemon ends.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Remove {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use simulations::{
-    Experiment, Findings, Percentiles, ScenarioError, agreement,
+    Experiment, Findings, Percentiles, ScenarioError, agreement, clusters,
     report::{BrokenRun, FaultRow, Report},
     scenario::Shipped,
 };
@@ -42,6 +42,14 @@ fn listed(shipped: &Shipped) -> Result<Listed, ScenarioError> {
             nodes: scenario.servers,
             lasts_s: scenario.end().as_secs(),
             faults: scenario.faults.iter().map(|one| one.what.kind()).collect(),
+            about: scenario.about,
+            name: scenario.name,
+        },
+        Experiment::Clusters(scenario) => Listed {
+            kind: "clusters",
+            nodes: scenario.nodes,
+            lasts_s: scenario.end().as_secs(),
+            faults: scenario.strikes.kinds(),
             about: scenario.about,
             name: scenario.name,
         },
@@ -134,6 +142,7 @@ pub(super) fn story(findings: &Findings) -> String {
     let timeline = match findings {
         Findings::Membership(report) => &report.timeline,
         Findings::Agreement(report) => &report.timeline,
+        Findings::Clusters(report) => &report.timeline,
     };
     let mut text = String::new();
     for line in timeline {
@@ -147,6 +156,7 @@ fn figures(findings: &Findings) -> String {
     match findings {
         Findings::Membership(report) => of_mesh(report),
         Findings::Agreement(report) => of_servers(report),
+        Findings::Clusters(report) => of_clusters(report),
     }
 }
 
@@ -239,6 +249,42 @@ fn of_servers(report: &agreement::Report) -> String {
         ("Leaders", all.leaders.to_string()),
         ("Whole again", spread(report.healed_ms.as_ref())),
         ("Faults hit", hits(&report.faults)),
+        (
+            "Simulated",
+            pace(report.simulated_s, report.real_s, report.speed),
+        ),
+        ("Trace", report.trace_hash.clone()),
+    ])
+}
+
+fn of_clusters(report: &clusters::Report) -> String {
+    let all = &report.counts;
+    let (name, nodes) = (&report.scenario, report.nodes);
+    facts(&[
+        ("Scenario", format!("{name}, {nodes} machines")),
+        ("Seeds", span_of_seeds(report.first_seed, report.seeds)),
+        ("Invariants", verdict(&report.violations, report.seeds)),
+        (
+            "Clusters",
+            format!("{} founded, {} ended in error", all.founded, all.failed),
+        ),
+        (
+            "Nodes",
+            format!(
+                "{} got ready with {} tokens, {} left, {} lost their disk",
+                all.ready, all.tokens, all.left, all.lost
+            ),
+        ),
+        ("Changes that went round", all.rollouts.to_string()),
+        (
+            "Strikes",
+            format!("{}, {} in the middle of a step", all.strikes, all.mid_step),
+        ),
+        (
+            "Commands",
+            format!("{} agreed, {} changed nothing", all.commands, all.idle),
+        ),
+        ("Settled", spread(report.settled_ms.as_ref())),
         (
             "Simulated",
             pace(report.simulated_s, report.real_s, report.speed),

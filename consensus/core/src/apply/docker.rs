@@ -162,6 +162,7 @@ fn check_report(phase: &DockerPhase) -> Result<(), Refusal> {
         | DockerPhase::WantsConfig
         | DockerPhase::Ready { .. }
         | DockerPhase::Stopped
+        | DockerPhase::Drained
         | DockerPhase::Failed { .. } => Ok(()),
     }
 }
@@ -177,7 +178,9 @@ fn report_event(change: &mut Change<'_>, id: &NodeId, phase: &DockerPhase) {
                 [("version", version.clone())],
             );
         }
-        DockerPhase::Stopped => change.event(EventKind::DockerStopped, Some(id), []),
+        DockerPhase::Stopped | DockerPhase::Drained => {
+            change.event(EventKind::DockerStopped, Some(id), []);
+        }
         DockerPhase::Failed { reason, code, .. } => change.event(
             EventKind::DockerFailed,
             Some(id),

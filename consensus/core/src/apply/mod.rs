@@ -10,9 +10,16 @@
 mod access_grants;
 mod authority;
 mod certificates;
+mod cluster_lifecycle;
+mod cluster_networks;
+mod clusters;
 mod containers;
 mod docker;
+mod drains;
 mod firewalls;
+mod k3s_binaries;
+mod k3s_losses;
+mod k3s_nodes;
 mod leases;
 mod modules;
 mod networks;
@@ -23,6 +30,7 @@ mod prefixes;
 mod recovery;
 mod removal;
 mod revocation;
+mod rollouts;
 mod rotation;
 mod servers;
 #[cfg(test)]
@@ -161,6 +169,8 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         Command::RemoveOperator { name } => operators::remove(change, name),
         Command::AssignModule(assignment) => modules::assign(change, assignment),
         Command::UnassignModule(assignment) => modules::unassign(change, assignment),
+        Command::Cluster(command) => clusters::apply(change, actor, command),
+        Command::Drain(command) => drains::apply(change, actor, command),
         Command::ReportDocker { phase, listen } => docker::report(change, actor, phase, *listen),
         Command::DockerCertSigned { node, certificate } => {
             docker::cert_signed(change, actor, node, certificate)

@@ -1,9 +1,35 @@
 //! Assignments, and what they ask of each node.
 
-use super::{Change, check_labels, docker, done, excerpt, invalid, too_large};
+use super::{
+    Change, check_labels, cluster_lifecycle, clusters, docker, done, excerpt, invalid, k3s_losses,
+    k3s_nodes, too_large,
+};
 use crate::{Applied, Assignment, Module, NodeId, Refusal, Target, limits::SELECTORS_MAX};
 
+/// A K3s module that is assigned without a word about its cluster means the only one there is, or a
+/// first one.
 pub(super) fn assign(change: &mut Change<'_>, assignment: &Assignment) -> Applied {
+    check_target(change, assignment)?;
+    if change.agreed().assignments.contains(assignment) {
+        return Err(Refusal::ModuleAssigned {
+            module: assignment.module.as_str().to_owned(),
+            target: shown(change, &assignment.target),
+        });
+    }
+    match assignment.module {
+        Module::DockerEngine => {
+            insert(change, assignment)?;
+            settle(change);
+            done()
+        }
+        Module::K3sServer | Module::K3sAgent => {
+            clusters::assign(change, assignment, &clusters::Asked::NOTHING)
+        }
+    }
+}
+
+/// A module goes to a member with a place in a network, or to all with certain labels.
+pub(super) fn check_target(change: &Change<'_>, assignment: &Assignment) -> Result<(), Refusal> {
     let target = shown(change, &assignment.target);
     match &assignment.target {
         Target::Node(id) => {
@@ -23,22 +49,22 @@ pub(super) fn assign(change: &mut Change<'_>, assignment: &Assignment) -> Applie
             }
         }
     }
-    if change.agreed().assignments.contains(assignment) {
-        return Err(Refusal::ModuleAssigned {
-            module: assignment.module.as_str().to_owned(),
-            target,
-        });
-    }
+    refuse_more_selectors(change, assignment)
+}
+
+/// Takes an assignment in that was looked at.
+pub(super) fn insert(change: &mut Change<'_>, assignment: &Assignment) -> Result<(), Refusal> {
     refuse_more_selectors(change, assignment)?;
     change.agreed_mut().assignments.insert(assignment.clone());
-    settle(change);
-    done()
+    Ok(())
 }
 
 fn refuse_more_selectors(change: &Change<'_>, assignment: &Assignment) -> Result<(), Refusal> {
     let is_selector = |a: &&Assignment| matches!(a.target, Target::Selector(_));
-    let present = change.agreed().assignments.iter().filter(is_selector);
-    if is_selector(&assignment) && present.count() >= SELECTORS_MAX {
+    let agreed = change.agreed();
+    let present = agreed.assignments.iter().filter(is_selector);
+    let is_new = !agreed.assignments.contains(assignment);
+    if is_new && is_selector(&assignment) && present.count() >= SELECTORS_MAX {
         return Err(too_large("the number of selectors", SELECTORS_MAX));
     }
     Ok(())
@@ -55,7 +81,9 @@ pub(super) fn unassign(change: &mut Change<'_>, assignment: &Assignment) -> Appl
     if let Target::Node(id) = &assignment.target {
         refuse_if_selected(change, id, assignment.module)?;
     }
+    k3s_losses::refuse_unassign(change, assignment)?;
     change.agreed_mut().assignments.remove(assignment);
+    clusters::forget_wish(change, assignment);
     settle(change);
     done()
 }
@@ -93,5 +121,7 @@ pub(super) fn settle(change: &mut Change<'_>) {
     for id in nodes {
         let wanted = change.agreed().assigned(&id, Module::DockerEngine);
         docker::settle(change, &id, wanted);
+        k3s_nodes::settle(change, &id);
     }
+    cluster_lifecycle::settle_foundings(change);
 }

@@ -1,9 +1,10 @@
 //! Networks: made, changed, deleted (SPEC 3.1, 3.3, 3.10).
 
 use super::{
-    Change, access_grants, check_name, containers, done, excerpt, firewalls, invalid,
+    Change, access_grants, check_name, cluster_networks, containers, done, excerpt, firewalls,
+    invalid,
     prefixes::{Claim, refuse_overlap},
-    too_large, virtual_ips,
+    rollouts, too_large, virtual_ips,
 };
 use crate::{
     Applied, DEFAULT_NETWORK, EventKind, IpPrefix, Ipv4Prefix, Ipv6Prefix64, MeshId, Network,
@@ -159,6 +160,9 @@ fn users(change: &Change<'_>, id: NetworkId) -> Option<String> {
     if agreed.networks[&id].name == DEFAULT_NETWORK {
         return Some("every node that joins".to_owned());
     }
+    if let Some(cluster) = cluster_networks::in_network(change, id) {
+        return Some(format!("the cluster {cluster}"));
+    }
     if let Some(vip) = virtual_ips::in_network(change, id) {
         return Some(format!("the virtual IP {vip}"));
     }
@@ -198,7 +202,12 @@ pub(super) fn set(change: &mut Change<'_>, name: &str, wanted: &NetworkChange) -
         ..present.clone()
     };
     let same = network == *present;
+    let pods_before = present.pod_subnet_prefix;
     if !same {
+        if network.pod_subnet_prefix != pods_before {
+            let wanted = network.pod_subnet_prefix;
+            cluster_networks::check_pod_prefix(change, id, pods_before, wanted)?;
+        }
         check_prefixes(change, id, &network)?;
         containers::refuse_change(change, id, network.container_subnet_prefix)?;
     }
@@ -213,10 +222,14 @@ pub(super) fn set(change: &mut Change<'_>, name: &str, wanted: &NetworkChange) -
             change.agreed().firewall(id).default.as_str().to_owned(),
         ),
     ];
+    let pods = network.pod_subnet_prefix.filter(|_| pods_before.is_none());
     change.agreed_mut().networks.insert(id, network);
     change.event(EventKind::NetworkChanged, None, payload);
     if !same {
         containers::handle_changed_prefix(change, id);
+    }
+    if let Some(prefix) = pods {
+        rollouts::pod_prefix(change, id, prefix);
     }
     done()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Change, access_grants, containers, docker, done, networks,
+    Change, access_grants, cluster_networks, containers, docker, done, networks,
     prefixes::{Claim, refuse_overlap},
     too_large, virtual_ips,
 };
@@ -180,6 +180,7 @@ pub(super) fn detach(change: &mut Change<'_>, node: &str, network: &str) -> Appl
             network: network.to_owned(),
         });
     }
+    cluster_networks::refuse_detach(change, &id, network_id)?;
     virtual_ips::refuse_detach(change, &id, network_id)?;
     access_grants::refuse_detach(change, &id, network_id)?;
     let key = (network_id, id.clone());

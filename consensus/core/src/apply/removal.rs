@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Change, certificates, containers, docker, firewalls, revocation, servers, virtual_ips,
+    Change, certificates, cluster_lifecycle, containers, docker, drains, firewalls, k3s_losses,
+    k3s_nodes, revocation, servers, virtual_ips,
 };
 use crate::{
     Applied, EventKind, Holder, NetworkId, NodeId, Removed, Role, Target, WallMs,
@@ -26,11 +27,14 @@ pub(super) fn remove(
     force: bool,
 ) -> Applied {
     let id = change.find_node(node)?;
+    k3s_losses::refuse_loss_of_last_server(change, &id, None, force)?;
     if change.agreed().nodes[&id].role == Role::Server {
         servers::refuse_loss(change, &id, reachable, force)?;
     }
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     docker::forget(change, &id);
+    k3s_nodes::forget(change, &id);
+    drains::forget(change, &id);
     virtual_ips::forget_node(change, &id);
     firewalls::forget_node(change, &id);
     change.event(
@@ -54,6 +58,7 @@ pub(super) fn remove(
         .retain(|assignment| assignment.target != Target::Node(id.clone()));
     agreed.key_rotations.remove(&id);
     agreed.nodes.remove(&id);
+    cluster_lifecycle::settle_foundings(change);
     for network in places {
         containers::settle_network(change, network);
     }

@@ -31,39 +31,68 @@ pub(super) fn create(
 ) -> Applied {
     check_name("virtual IP name", name)?;
     let agreed = change.agreed();
-    if agreed.virtual_ips.values().any(|vip| vip.name == name) {
-        return Err(Refusal::VipExists {
-            name: name.to_owned(),
-        });
-    }
-    if agreed.virtual_ips.len() >= VIRTUAL_IPS_MAX {
-        return Err(too_large("the number of virtual IPs", VIRTUAL_IPS_MAX));
-    }
-    let (network, prefixes) = agreed
+    let network = agreed
         .find_network(network)
-        .map(|(id, row)| (*id, row.ipv6))
+        .map(|(id, _)| *id)
         .ok_or_else(|| Refusal::NetworkUnknown {
             network: excerpt(network),
         })?;
     let candidates = check_candidates(change, network, candidates)?;
     check_check(check)?;
+    let new = NewVip {
+        name: name.to_owned(),
+        network,
+        candidates,
+        check: check.cloned(),
+        profile,
+    };
+    insert(change, new)?;
+    done()
+}
+
+/// A virtual IP that was looked at, but for its name and its address.
+pub(super) struct NewVip {
+    pub(super) name: String,
+    pub(super) network: NetworkId,
+    pub(super) candidates: Vec<NodeId>,
+    pub(super) check: Option<ReadinessCheck>,
+    pub(super) profile: LeaseProfile,
+}
+
+/// Makes it; its first candidate holds it.
+pub(super) fn insert(change: &mut Change<'_>, new: NewVip) -> Result<VipId, Refusal> {
+    let NewVip {
+        name,
+        network,
+        candidates,
+        check,
+        profile,
+    } = new;
+    let agreed = change.agreed();
+    if agreed.virtual_ips.values().any(|vip| vip.name == name) {
+        return Err(Refusal::VipExists { name });
+    }
+    if agreed.virtual_ips.len() >= VIRTUAL_IPS_MAX {
+        return Err(too_large("the number of virtual IPs", VIRTUAL_IPS_MAX));
+    }
+    let prefixes = agreed.networks[&network].ipv6;
     let mesh = agreed.mesh.as_ref().ok_or(Refusal::NoMesh)?.id;
     let id = VipId::made_at(mesh, change.index);
     let address = id.address(prefixes);
     if let Some(by) = taken_by(change, network, address) {
         return Err(Refusal::VipCollision {
-            vip: name.to_owned(),
+            vip: name,
             address: address.to_string(),
             by,
         });
     }
     let vip = VirtualIp {
-        name: name.to_owned(),
+        name,
         network,
         address,
         holder: candidates.first().cloned(),
         candidates,
-        check: check.cloned(),
+        check,
         profile,
         epoch: FIRST_EPOCH,
         voters: LeaseVoters::Stable(leases::servers(change)),
@@ -75,7 +104,44 @@ pub(super) fn create(
     };
     allocated(change, &vip);
     change.agreed_mut().virtual_ips.insert(id, vip);
-    done()
+    Ok(id)
+}
+
+/// Takes one away whose owner is no more.
+pub(super) fn remove(change: &mut Change<'_>, id: VipId, reason: &str) {
+    if let Some(row) = change.agreed_mut().virtual_ips.remove(&id) {
+        leases::released(change, &row, row.holder.as_ref(), row.epoch, reason);
+    }
+}
+
+/// One more may hold it.
+pub(super) fn add_candidate(change: &mut Change<'_>, id: VipId, node: &NodeId) {
+    edit(change, id, |vip| {
+        if !vip.is_candidate(node) && vip.candidates.len() < VIP_CANDIDATES_MAX {
+            vip.candidates.push(node.clone());
+        }
+    });
+}
+
+/// One may not hold it any more. Its lease, if it has it, is closed and passed on.
+pub(super) fn drop_candidate(change: &mut Change<'_>, id: VipId, node: &NodeId) {
+    edit(change, id, |vip| {
+        vip.candidates.retain(|candidate| candidate != node);
+        vip.readiness.remove(node);
+        forget_wish(vip, |wished| wished != node);
+    });
+}
+
+/// A cluster's API address is its own affair.
+fn refuse_owned(change: &Change<'_>, id: VipId, vip: &VirtualIp) -> Result<(), Refusal> {
+    let mut clusters = change.agreed().clusters.values();
+    match clusters.find(|cluster| cluster.vip == id) {
+        Some(cluster) => Err(Refusal::ClusterUsesVip {
+            vip: vip.name.clone(),
+            cluster: cluster.name.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn allocated(change: &mut Change<'_>, vip: &VirtualIp) {
@@ -163,14 +229,15 @@ fn check_candidates(
 
 pub(super) fn delete(change: &mut Change<'_>, vip: &str) -> Applied {
     let (id, row) = find_by_name(change, vip)?;
-    change.agreed_mut().virtual_ips.remove(&id);
-    leases::released(change, &row, row.holder.as_ref(), row.epoch, "deleted");
+    refuse_owned(change, id, &row)?;
+    remove(change, id, "deleted");
     done()
 }
 
 /// A member that holds it stays a candidate: it has to be let go of first.
 pub(super) fn set_candidates(change: &mut Change<'_>, vip: &str, names: &[String]) -> Applied {
     let (id, row) = find_by_name(change, vip)?;
+    refuse_owned(change, id, &row)?;
     let candidates = check_candidates(change, row.network, names)?;
     let holder = row.holder.as_ref();
     let dropped = holder.filter(|node| row.is_candidate(node) && !candidates.contains(node));
@@ -195,6 +262,7 @@ pub(super) fn set_check(
     check: Option<&ReadinessCheck>,
 ) -> Applied {
     let (id, row) = find_by_name(change, vip)?;
+    refuse_owned(change, id, &row)?;
     check_check(check)?;
     if row.check.as_ref() != check {
         edit(change, id, |vip| {
@@ -242,11 +310,7 @@ pub(super) fn forget_node(change: &mut Change<'_>, node: &NodeId) {
         .map(|(id, _)| *id)
         .collect();
     for id in touched {
-        edit(change, id, |vip| {
-            vip.candidates.retain(|candidate| candidate != node);
-            vip.readiness.remove(node);
-            forget_wish(vip, |wished| wished != node);
-        });
+        drop_candidate(change, id, node);
     }
 }
 

@@ -16,6 +16,8 @@ pub mod clock;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 pub mod spy;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use consensus_core::LogIndex;
 use consensus_raft::{ProposeError, WaitError};
 
-use crate::mesh::{DEADLINE, Mesh, ledger_at};
+use crate::mesh::{CALM, DEADLINE, Mesh, STEADY, ledger_at};
 
 /// As the crate has them.
 const PROPOSALS_MAX: usize = 1024;
@@ -13,7 +13,7 @@ const PROPOSAL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 #[tokio::test]
 async fn a_flood_of_proposals_is_told_to_wait_and_loses_nothing_that_was_acknowledged() {
-    let mesh = Mesh::founded(3).await;
+    let mesh = Mesh::founded_with(3, STEADY).await;
     let server = mesh.server(mesh.leader().await);
     let proposals = (0..10_000u32).map(|number| {
         let server = server.clone();
@@ -53,7 +53,7 @@ async fn a_flood_of_proposals_is_told_to_wait_and_loses_nothing_that_was_acknowl
 #[tokio::test]
 async fn few_but_large_proposals_are_told_to_wait_too() {
     const ENTRY_BYTES: usize = 256 * 1024;
-    let mesh = Mesh::founded(3).await;
+    let mesh = Mesh::founded_with(3, CALM).await;
     let leader = mesh.leader().await;
     let server = mesh.server(leader);
     // Nothing is agreed meanwhile, so what has room keeps it.
@@ -77,7 +77,7 @@ async fn few_but_large_proposals_are_told_to_wait_too() {
 
 #[tokio::test]
 async fn a_follower_answers_a_read_at_the_leaders_index() {
-    let mesh = Mesh::founded(3).await;
+    let mesh = Mesh::founded_with(3, STEADY).await;
     let leader = mesh.leader().await;
     for number in 0..20u8 {
         mesh.propose(&[number]).await;
@@ -96,7 +96,7 @@ async fn a_follower_answers_a_read_at_the_leaders_index() {
 
 #[tokio::test]
 async fn a_follower_that_is_cut_off_says_how_far_behind_it_is() {
-    let mesh = Mesh::founded(3).await;
+    let mesh = Mesh::founded_with(3, STEADY).await;
     mesh.propose(b"before").await;
     let leader = mesh.leader().await;
     let follower = (1..=3).find(|number| *number != leader).unwrap();

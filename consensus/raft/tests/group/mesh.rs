@@ -9,7 +9,8 @@ use std::{
 
 use consensus_core::{LogIndex, NodeId, RaftId};
 use consensus_raft::{
-    Agreement, Carrier, CarrierError, Lane, Machine, RaftStatus, Removed, Role, Settings, Timers,
+    Agreement, Carrier, CarrierError, Lane, Machine, OpenError, RaftStatus, Removed, Role,
+    Settings, Timers,
 };
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -24,6 +25,14 @@ pub(crate) const PATIENT: Timers = Timers {
     election_min: Duration::from_millis(500),
     election_max: Duration::from_millis(1000),
     snapshot_ttl: Duration::from_secs(300),
+};
+/// For tests in which a leader must stay and yet fail to agree on something, for which it takes ten
+/// times as long as an election.
+pub(crate) const CALM: Timers = Timers {
+    heartbeat: Duration::from_millis(50),
+    election_min: Duration::from_millis(1500),
+    election_max: Duration::from_secs(3),
+    ..PATIENT
 };
 /// For tests in which the leader must stay the same whatever else the machine does.
 pub(crate) const STEADY: Timers = Timers {
@@ -286,13 +295,22 @@ impl Mesh {
 
     /// Opens a server.
     pub(crate) async fn start_as(&self, number: u64, settings: Settings) -> Agreement<Ledger> {
-        let carrier = Arc::new(Post {
+        let carrier: Arc<dyn Carrier> = Arc::new(Post {
             own: node(number),
             links: Arc::clone(&self.links),
         });
-        let server = Agreement::open(settings, Ledger::default(), carrier)
-            .await
-            .unwrap();
+        let opened = async {
+            loop {
+                let (settings, carrier) = (settings.clone(), Arc::clone(&carrier));
+                match Agreement::open(settings, Ledger::default(), carrier).await {
+                    // What was dropped here before has its store until its thread has ended.
+                    Err(OpenError::InUse(_)) => {}
+                    opened => return opened,
+                }
+            }
+        };
+        let opened = tokio::time::timeout(DEADLINE, opened).await;
+        let server = opened.expect("its store is never free").unwrap();
         self.links
             .lock()
             .unwrap()
@@ -307,8 +325,24 @@ impl Mesh {
         drop(gone);
     }
 
+    /// Drops a server of which nobody else has a handle, and waits until nothing of it runs any more.
+    pub(crate) async fn end_server(&self, number: u64) {
+        let mut status = self.server(number).status();
+        self.drop_server(number);
+        let ended = async { while status.changed().await.is_ok() {} };
+        let ended = tokio::time::timeout(DEADLINE, ended).await;
+        ended.expect("somebody has a handle on it");
+    }
+
     pub(crate) fn server(&self, number: u64) -> Agreement<Ledger> {
         self.links.lock().unwrap().servers[&node(number)].clone()
+    }
+
+    /// Those that run.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let links = self.links.lock().unwrap();
+        let runs = |number: &u64| links.servers.contains_key(&node(*number));
+        (1..10).filter(runs).collect()
     }
 
     /// The directory of a server's store.
@@ -420,6 +454,14 @@ pub(crate) async fn until(
         Ok(now) => now.unwrap().clone(),
         Err(_) => panic!("not reached; the status is {:#?}", server.status().borrow()),
     }
+}
+
+/// The entries that were agreed. One whose answer was lost on the way, because the leader changed, was
+/// proposed again and may be there twice, the second right after the first.
+pub(crate) fn once(ledger: Ledger) -> Vec<Vec<u8>> {
+    let mut entries = ledger.0;
+    entries.dedup();
+    entries
 }
 
 /// Waits until a server has applied `index` and gives its ledger.

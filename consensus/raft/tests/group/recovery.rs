@@ -10,7 +10,7 @@ use consensus_raft::{
 
 use futures::future::BoxFuture;
 
-use crate::mesh::{DEADLINE, Ledger, Mesh, ledger_at, node, until};
+use crate::mesh::{CALM, DEADLINE, Ledger, Mesh, ledger_at, node, until};
 
 struct Nobody;
 
@@ -28,7 +28,7 @@ impl Carrier for Nobody {
 
 /// Three voters that agreed on some entries which the third has, all stopped.
 async fn stopped() -> (Mesh, Vec<Vec<u8>>) {
-    let mesh = Mesh::founded(3).await;
+    let mesh = Mesh::founded_with(3, CALM).await;
     let mut acknowledged = Vec::new();
     let mut last = LogIndex(0);
     for number in 0..20u8 {
@@ -125,7 +125,7 @@ async fn the_last_voter_goes_on_alone_with_all_that_was_acknowledged() {
 
 #[tokio::test]
 async fn entries_that_are_not_known_to_be_agreed_are_adopted_and_counted() {
-    let mut mesh = Mesh::founded(3).await;
+    let mut mesh = Mesh::founded_with(3, CALM).await;
     mesh.propose(b"acknowledged").await;
     if mesh.leader().await != 3 {
         mesh.server(mesh.leader().await)

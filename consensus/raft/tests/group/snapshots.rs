@@ -165,12 +165,11 @@ async fn a_transfer_whose_leader_dies_begins_anew_with_the_next_one() {
         tokio::spawn(async move { add(&server, 4).await })
     };
     mesh.pieces_arrived(7).await;
-    // Its tasks end a little after its last handle, and the dead send nothing.
-    mesh.cut_off(leader);
-    drop(server);
-    mesh.drop_server(leader);
     adding.abort();
     drop(adding.await);
+    drop(server);
+    // The dead send nothing: its tasks end a little after its last handle.
+    mesh.end_server(leader).await;
     gate.add_permits(Semaphore::MAX_PERMITS / 2);
     let (index, _) = mesh.propose(b"after").await;
     let next = mesh.leader().await;

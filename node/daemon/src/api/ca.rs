@@ -192,6 +192,8 @@ pub(super) async fn rotate(
                 | PeerAnswer::Enforced(_)
                 | PeerAnswer::Probed(_)
                 | PeerAnswer::Vip(_)
+                | PeerAnswer::Cluster(_)
+                | PeerAnswer::Departing
                 | PeerAnswer::ReadAt(_)
                 | PeerAnswer::Failed(_) => return Err(misunderstood().into()),
             }

@@ -250,10 +250,22 @@ pub(super) async fn run(
             None => None,
         },
     };
+    refuse_drained(&mesh, &node)?;
     let (host, listen) = engine(&mesh, &node).await?;
     Ok(Json(Created {
         id: host.run(&spec, listen).await?,
     }))
+}
+
+/// Nothing new comes to a node that is emptied.
+fn refuse_drained(mesh: &Mesh, node: &str) -> Result<(), ApiError> {
+    let (id, view) = (find(mesh, node)?, mesh.proposer.views.view());
+    if !view.agreed.drains.contains_key(&id) {
+        return Ok(());
+    }
+    let message = format!("nothing new comes to {node}, which is drained");
+    let hint = format!("choose another host, or let it work: `shoal node uncordon {node}`");
+    Err(ApiError::new("NodeDrainedError", message, hint))
 }
 
 /// What Docker calls a network of the mesh on that host.

@@ -154,6 +154,7 @@ fn conditions(mesh: &Mesh, overlay: &OverlayStatus) -> Vec<String> {
         }),
     );
     conditions.extend(mesh.docker.borrow().condition.clone());
+    conditions.extend(mesh.k3s.borrow().condition.clone());
     conditions.extend(mesh.containers.borrow().iter().cloned());
     if mesh.proposer.views.standing().leader.is_none() {
         conditions.push("no leader is known: changes are not possible".to_owned());

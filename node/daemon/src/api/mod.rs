@@ -9,6 +9,8 @@
 mod access_grants;
 mod ca;
 pub(crate) mod caller;
+mod cluster_changes;
+mod clusters;
 mod docker;
 mod events;
 mod firewall;
@@ -93,6 +95,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/v1/modules/unassign", post(modules::unassign))
         .route("/v1/events", get(events::list))
         .merge(vip_routes())
+        .merge(cluster_routes())
         .merge(access_routes())
         .merge(docker_routes())
         .merge(authority_routes())
@@ -112,6 +115,29 @@ fn vip_routes() -> Router<Arc<Node>> {
         .route("/v1/vips/{vip}/failover", post(vip_moves::fail_over))
         .route("/v1/vips/{vip}/drill", post(vip_moves::drill))
         .route("/v1/vips/{vip}/drill/kill", post(vip_moves::drill_dead))
+}
+
+/// K3s clusters, and nodes that are emptied.
+fn cluster_routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/clusters", get(clusters::list))
+        .route(
+            "/v1/clusters/{cluster}",
+            get(clusters::show).delete(clusters::decommission),
+        )
+        .route("/v1/clusters/{cluster}/nodes", get(clusters::nodes))
+        .route(
+            "/v1/clusters/{cluster}/kubeconfig",
+            post(clusters::kubeconfig),
+        )
+        .route("/v1/clusters/{cluster}/snapshot", post(clusters::snapshot))
+        .route("/v1/clusters/{cluster}/upgrade", post(clusters::upgrade))
+        .route("/v1/k3s/{node}/provision", post(clusters::provision))
+        .route(
+            "/v1/nodes/{node}/drain",
+            get(clusters::drained).post(clusters::drain),
+        )
+        .route("/v1/nodes/{node}/uncordon", post(clusters::uncordon))
 }
 
 /// Access grants.

@@ -1,14 +1,18 @@
 //! Modules, and where they are assigned.
+//!
+//! Decides which command an assignment is: that of a K3s module also says which cluster is meant.
 
 use axum::Json;
-use consensus_core::{Assignment, Command, Module, Refusal, Target};
+use consensus_core::{
+    Agreed, Assignment, ClusterCommand, Command, K3sBinary, Module, NodeId, Refusal, Target,
+};
 use node_api::{
     ApiError,
     types::{AssignRequest, Changed, ModuleView},
 };
 use runtimes_core::catalogue;
 
-use super::{Answer, Body, Member, change};
+use super::{Answer, Body, Member, change, cluster_changes::change_clusters};
 use crate::{mesh::Mesh, node::invalid_text};
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<ModuleView>> {
@@ -26,11 +30,22 @@ pub(super) async fn list(Member(mesh): Member) -> Json<Vec<ModuleView>> {
         nodes: agreed
             .nodes
             .iter()
-            .filter(|(id, _)| agreed.assigned(id, module))
+            .filter(|(id, _)| comes_to(agreed, id, module))
             .map(|(_, node)| node.name.clone())
             .collect(),
     };
     Json(Module::ALL.into_iter().map(show).collect())
+}
+
+/// Whether a node gets a module. Of K3s it gets one of two, and nothing of a cluster that is no more.
+fn comes_to(agreed: &Agreed, id: &NodeId, module: Module) -> bool {
+    match module {
+        Module::DockerEngine => agreed.assigned(id, module),
+        Module::K3sServer | Module::K3sAgent => {
+            let wanted = agreed.wanted_k3s(id);
+            wanted.is_some_and(|wanted| wanted.role.module() == module)
+        }
+    }
 }
 
 /// What an operator asked to assign or unassign.
@@ -62,14 +77,47 @@ pub(super) async fn assign(
     Member(mesh): Member,
     Body(request): Body<AssignRequest>,
 ) -> Answer<Changed> {
+    let cluster = request.cluster.clone();
     let assignment = assignment(&mesh, request)?;
-    change(&mesh, Command::AssignModule(assignment)).await
+    if assignment.module == Module::DockerEngine {
+        if let Some(named) = cluster {
+            let rule = "left out: only K3s modules have one";
+            return Err(invalid_text("cluster", &named, rule).into());
+        }
+        return change(&mesh, Command::AssignModule(assignment)).await;
+    }
+    refuse_again(&mesh.proposer.views.view().agreed, &assignment)?;
+    let command = ClusterCommand::Assign {
+        assignment,
+        cluster,
+        network: None,
+        cni: None,
+        binary: K3sBinary::INSTALLED,
+    };
+    change_clusters(&mesh, Command::Cluster(command)).await
+}
+
+/// Who says the same again means nothing by it; another cluster or another K3s is asked for with
+/// `k3s provision`.
+fn refuse_again(agreed: &Agreed, assignment: &Assignment) -> Result<(), Refusal> {
+    let wish = agreed.k3s_wishes.get(assignment);
+    match wish.is_some_and(|wish| agreed.clusters.contains_key(&wish.cluster)) {
+        true => Err(Refusal::ModuleAssigned {
+            module: assignment.module.as_str().to_owned(),
+            target: assignment.target.describe(agreed),
+        }),
+        false => Ok(()),
+    }
 }
 
 pub(super) async fn unassign(
     Member(mesh): Member,
     Body(request): Body<AssignRequest>,
 ) -> Answer<Changed> {
+    if let Some(named) = &request.cluster {
+        let rule = "left out: an assignment is to one cluster only";
+        return Err(invalid_text("cluster", named, rule).into());
+    }
     let assignment = assignment(&mesh, request)?;
-    change(&mesh, Command::UnassignModule(assignment)).await
+    change_clusters(&mesh, Command::UnassignModule(assignment)).await
 }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use axum::{Json, extract::Path};
-use consensus_core::{
-    Agreed, Command, Envelope, LogIndex, Module, Node, NodeId, Refusal, RequestId, State, apply,
-};
+use consensus_core::{Agreed, Command, DrainState, Module, Node, NodeId, Refusal};
 use futures::future::join_all;
 use node_api::types::{
     Changed, LabelRequest, NodeView, PingRequest, PingView, RemoveRequest, Revoked, RoleRequest,
@@ -15,12 +13,13 @@ use tokio::time::Instant;
 
 use crate::node::invalid_text;
 
-use super::{Answer, Body, Member, ca::revoking, change, mesh::parse_role};
+use super::{
+    Answer, Body, Member, ca::revoking, change, cluster_changes::Foresight, mesh::parse_role,
+};
 use crate::mesh::{
     Mesh,
     peer_wire::PathTaken,
     probe::{path, probe_from},
-    proposer::wall_now,
 };
 
 /// Moves take milliseconds, elections seconds. Whoever waits longer has a dead holder before him.
@@ -61,7 +60,7 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
         id: id.to_string(),
         name: node.name.clone(),
         role: node.role.as_str().into(),
-        state: node.state.as_str().into(),
+        state: state(&view.agreed, id, node).into(),
         silent: !own
             && member.is_none_or(|member| {
                 matches!(member.condition, Condition::Dead | Condition::Unknown)
@@ -85,6 +84,16 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
         addresses: node.addresses.iter().map(ToString::to_string).collect(),
         modules: modules.map(|module| module.as_str().to_owned()).collect(),
         key_rotation: key_rotation(&view.agreed, id),
+    }
+}
+
+/// Where a node is in its life. One that nothing new comes to otherwise works on.
+fn state(agreed: &Agreed, id: &NodeId, node: &Node) -> &'static str {
+    let drain = agreed.drains.get(id).filter(|drain| !drain.cordon_only);
+    match drain.map(|drain| &drain.state) {
+        Some(DrainState::Drained) => "drained",
+        Some(DrainState::Draining { .. } | DrainState::Failed { .. }) => "draining",
+        None => node.state.as_str(),
     }
 }
 
@@ -181,28 +190,29 @@ pub(super) async fn remove(
         reachable: mesh.proposer.reachable(),
         force: request.force,
     };
-    would_be_agreed(&mesh, &command)?;
-    let unmoved = move_vips_off(&mesh, &node).await;
+    // What is going to be refused must not move anything before.
+    let foresight = Foresight::of(&mesh, &command)?;
+    let mut warnings = foresight.save(&mesh).await;
+    warnings.extend(move_vips_off(&mesh, &node).await);
+    warnings.extend(foresight.warnings());
+    warnings.extend(announce(&mesh, &node, request.compromised).await);
     let mut answer = revoking(&mesh, command).await?;
-    answer.0.warnings.extend(unmoved);
+    answer.0.warnings.extend(warnings);
     Ok(answer)
 }
 
-/// What is going to be refused must not move anything before: tried on what this node knows.
-fn would_be_agreed(mesh: &Mesh, command: &Command) -> Result<(), Refusal> {
-    let view = mesh.proposer.views.view();
-    let mut copy = State {
-        agreed: view.agreed.clone(),
-        ..State::default()
-    };
-    let envelope = Envelope {
-        request: RequestId::from_bytes(rand::random()),
-        actor: mesh.me.clone(),
-        time: wall_now(),
-        operator: None,
-        command: command.clone(),
-    };
-    apply(&mut copy, LogIndex(view.revision.0 + 1), &envelope).map(|_| ())
+/// Tells a node that it is going to be removed, so that it takes itself off its host afterwards. A
+/// machine that somebody has broken into is left as it is, for whoever looks into it.
+async fn announce(mesh: &Mesh, node: &str, compromised: bool) -> Option<String> {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let id = agreed.find_node(node).map(|(id, _)| id.clone())?;
+    if compromised || mesh.departure.tell(&mesh.proposer, &id).await {
+        return None;
+    }
+    let name = agreed.name_of(&id);
+    Some(format!(
+        "{name} does not answer: what shoal put on that host stays there"
+    ))
 }
 
 /// Asks a holder that lives to let go of its virtual IPs before it is removed: that costs

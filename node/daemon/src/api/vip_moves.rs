@@ -2,10 +2,10 @@
 //!
 //! Decides nothing: what a move is, and when it is over, `mesh::vip_desk` and `mesh::drill` say.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{Json, extract::Path};
-use consensus_core::{Agreed, Command, Refusal};
+use consensus_core::{Agreed, Command, NodeId, Refusal};
 use node_api::{
     ApiError,
     types::{DrillPeer, DrillRequest, DrillView, FailoverRequest, FailoverView},
@@ -17,6 +17,7 @@ use crate::{
     mesh::{
         Mesh,
         drill::{Drill, Drilled, PLANNED_WITHIN, Sight, conduct},
+        vip_desk::Moved,
     },
     node::invalid_text,
 };
@@ -35,6 +36,9 @@ pub(super) async fn fail_over(
         .find_vip(&vip)
         .map(|(id, row)| (id, row.clone()))
         .ok_or_else(|| Refusal::VipUnknown { vip: vip.clone() })?;
+    let wanted = request.to.as_deref();
+    let wanted = wanted.and_then(|name| agreed.find_node(name));
+    let wanted = wanted.map(|(id, _)| id.clone());
     let began = Instant::now();
     let command = Command::RequestFailover {
         vip,
@@ -54,11 +58,16 @@ pub(super) async fn fail_over(
     if request.wait {
         let by = began + PLANNED_WITHIN;
         let moved = mesh.vips.moved(id, row.epoch, by).await;
-        // Whoever had it may have been given it again: then nothing has moved.
-        let moved = moved.filter(|moved| !row.is_holder(&moved.to));
-        let moved = moved.ok_or_else(|| {
+        // Whoever had it may have been given it again, or a third one: then the order is not done.
+        let is_done = |moved: &Moved| {
+            let there = wanted.as_ref().is_none_or(|wanted| moved.to == *wanted);
+            there && !row.is_holder(&moved.to)
+        };
+        let moved = moved.filter(is_done).ok_or_else(|| {
             let agreed = mesh.proposer.views.view().agreed.clone();
-            not_moved(&agreed, &row.name, began.elapsed())
+            let heard = mesh.vips.heard();
+            let wanted = wanted.as_ref().map(|wanted| (wanted, &heard));
+            not_moved(&agreed, &row.name, began.elapsed(), wanted)
         })?;
         view.moved = true;
         view.took_us = Some(micros(began.elapsed()));
@@ -68,8 +77,13 @@ pub(super) async fn fail_over(
     Ok(Json(view))
 }
 
-/// It was ordered, and has not happened.
-fn not_moved(agreed: &Agreed, name: &str, waited: Duration) -> ApiError {
+/// It was ordered, and has not happened; `wanted` is with whom it was to be, and who is heard.
+fn not_moved(
+    agreed: &Agreed,
+    name: &str,
+    waited: Duration,
+    wanted: Option<(&NodeId, &BTreeSet<NodeId>)>,
+) -> ApiError {
     let row = agreed.find_vip(name).map(|(_, row)| row);
     let on = row.map_or_else(
         || "deleted meanwhile".to_owned(),
@@ -79,9 +93,15 @@ fn not_moved(agreed: &Agreed, name: &str, waited: Duration) -> ApiError {
         },
     );
     let waited = waited.as_secs_f64();
-    let message = format!(
-        "{waited:.1} s after the order no other node says that {name} is open there; it is {on}"
-    );
+    let there = match wanted {
+        None => format!("no other node says that {name} is open there"),
+        Some((node, heard)) => {
+            let why = row.and_then(|row| agreed.unfit(row, node, heard));
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            format!("{name} is not open on {}{why}", agreed.former_name_of(node))
+        }
+    };
+    let message = format!("{waited:.1} s after the order {there}; it is {on}");
     let hint = if row.is_some_and(|row| row.wish.is_some()) {
         format!("the order stands: `shoal vip show {name}` tells how it is")
     } else {
@@ -171,11 +191,11 @@ fn peer(agreed: &Agreed, (node, sight): &Sight) -> DrillPeer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet, VecDeque};
+    use std::collections::{BTreeMap, VecDeque};
 
     use consensus_core::{
-        Epoch, FailoverWish, LeaseProfile, LeaseVoters, LogIndex, NetworkId, NodeId, VipId,
-        VirtualIp, WallMs,
+        Epoch, FailoverWish, LeaseProfile, LeaseVoters, LogIndex, NetworkId, VipId, VirtualIp,
+        WallMs,
     };
 
     use super::*;
@@ -205,14 +225,15 @@ mod tests {
             moves: VecDeque::new(),
             created_at: WallMs(0),
         };
-        let told = |row: &VirtualIp| {
+        let told_of = |row: &VirtualIp, wanted: Option<(&NodeId, &BTreeSet<NodeId>)>| {
             let virtual_ips = BTreeMap::from([(vip, row.clone())]);
             let agreed = Agreed {
                 virtual_ips: virtual_ips.into(),
                 ..Agreed::default()
             };
-            not_moved(&agreed, "web", Duration::from_millis(1250))
+            not_moved(&agreed, "web", Duration::from_millis(1250), wanted)
         };
+        let told = |row: &VirtualIp| told_of(row, None);
         let error = told(&row);
         assert_eq!(error.code, "VirtualIpNotMovedError");
         let name = Agreed::default().former_name_of(&a);
@@ -230,6 +251,12 @@ mod tests {
             at: WallMs(0),
         });
         assert!(told(&row).hint.contains("the order stands"));
+        // With whom it was to be, and why it is not there.
+        let (b, heard) = (id('b'), BTreeSet::new());
+        let error = told_of(&row, Some((&b, &heard)));
+        let (b, a) = (b.as_str(), name.as_str());
+        let there = format!("web is not open on {b} (no candidate); it is given to {a}");
+        assert!(error.message.ends_with(&there), "{error:?}");
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! WireGuard port that it gossips; else the first that it gossips. Decides who is a hub here, and
 //! which peers are reached by one; that both ends choose alike is the path plan's doing. A peer is
 //! allowed its addresses, the virtual IPs that it holds, those of the devices that it is the gateway
-//! of, its containers' subnet and the networks behind it, which the others route to it. A gateway has
-//! its devices for peers.
+//! of, its containers' subnet, its pods' and the networks behind it, which the others route to it. A
+//! gateway has its devices for peers.
 //!
 //! Never: asks the machine anything.
 
@@ -25,7 +25,7 @@ use overlay_core::{
     peers::{Cidr, InterfacePlan, PeerPlan, PublicKey},
 };
 
-use super::overlay::Overlay;
+use super::{overlay::Overlay, pods::Pods};
 
 impl Overlay {
     /// The interface of a network that this node has a place in.
@@ -42,6 +42,7 @@ impl Overlay {
         let mut spokes = BTreeMap::new();
         let mut routes: BTreeSet<Cidr> = prefixes(network).into();
         let keepalive_s = self.is_behind_nat().then_some(KEEPALIVE_S);
+        let pods = Pods::seen_by(agreed, &self.me, id);
         for (node, peer) in agreed.peers_of(id).filter(|(node, _)| **node != self.me) {
             let Some(row) = agreed.nodes.get(node) else {
                 continue;
@@ -49,6 +50,7 @@ impl Overlay {
             let mut behind = cidrs(&peer.lan_subnets);
             behind.extend(peer.container_subnet.map(cidr));
             routes.extend(&behind);
+            routes.extend(pods.routed_to(node));
             let endpoint = self.endpoint(talked, id, node, network.wireguard_port, &row.addresses);
             let plan = PeerPlan {
                 endpoint,
@@ -57,6 +59,7 @@ impl Overlay {
                     .chain(virtual_addresses(agreed, id, node))
                     .chain(devices_of(agreed, id, node, now).flat_map(device_addresses))
                     .chain(behind)
+                    .chain(pods.of(node))
                     .collect(),
                 keepalive_s,
             };
@@ -250,7 +253,7 @@ pub(super) fn cidrs(prefixes: &BTreeSet<IpPrefix>) -> BTreeSet<Cidr> {
     prefixes.iter().copied().map(cidr).collect()
 }
 
-fn cidr(prefix: IpPrefix) -> Cidr {
+pub(super) fn cidr(prefix: IpPrefix) -> Cidr {
     Cidr::new(prefix.address(), prefix.bits())
         .expect("agreed prefixes are no longer than addresses")
 }

@@ -13,6 +13,8 @@ use overlay_net::{Channel, EnrolmentRequest, IncomingCall, Refused};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    cluster_desk::ClusterDesk,
+    departure::DepartureDesk,
     enforcement::Enforced,
     issuer::{IssuerDesk, NOT_ISSUING, not_a_member},
     peer_wire::{EnrolAnswer, GateRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
@@ -37,6 +39,8 @@ pub(crate) struct Desk {
     pub(crate) enforced: Enforced,
     pub(crate) rotator: Rotator,
     pub(crate) vips: VipDesk,
+    pub(crate) clusters: ClusterDesk,
+    pub(crate) departure: DepartureDesk,
 }
 
 /// Serves the Command channel until the network stops.
@@ -95,6 +99,11 @@ impl Desk {
             PeerRequest::Vip(question) => {
                 self.vips.answer(from, question).await.map(PeerAnswer::Vip)
             }
+            PeerRequest::Cluster(question) => {
+                let answer = self.clusters.answer(question).await;
+                answer.map(PeerAnswer::Cluster)
+            }
+            PeerRequest::Depart => self.departure.order(),
             request @ (PeerRequest::Gate { .. }
             | PeerRequest::RenewNode { .. }
             | PeerRequest::DockerClient { .. }
@@ -131,6 +140,8 @@ impl IssuerDesk {
             | PeerRequest::ReadIndex
             | PeerRequest::Probe { .. }
             | PeerRequest::Vip(_)
+            | PeerRequest::Cluster(_)
+            | PeerRequest::Depart
             | PeerRequest::Rotate { .. } => Err(misunderstood()),
         }
     }

@@ -1,8 +1,11 @@
 //! Makes this node the Docker host that the agreed state wants, and tells how far it is.
 //!
-//! Decides nothing about steps: `runtimes_core::docker::plan` does. Two tasks: one owns the
-//! adapter and takes one step after another, driven by views; one has the reports agreed, in
-//! order. So a mesh without a majority never keeps a crashed dockerd from being started again.
+//! Decides nothing about steps: `runtimes_core::docker::plan` does, and while the host is to come to
+//! rest `plan_rest`. Two tasks: one owns the adapter and takes one step after another, driven by
+//! views; one has the reports agreed, in order. So a mesh without a majority never keeps a crashed
+//! dockerd from being started again.
+
+mod rest;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,30 +17,29 @@ use overlay_core::mtu::BRIDGE_MTU;
 use overlay_names::for_containers;
 use runtimes_core::{
     docker::{Desired, Dns, IssuedCertificate, Listen, Phase, Plan, Step, plan},
+    drain::Orders,
     retries::Retries,
 };
-use runtimes_docker::{DockerRuntime, Paths, Settings};
+use runtimes_docker::{DockerRuntime, Paths, Settings, StepError};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Host,
-    containers::names_server,
+    containers::{NamesServer, Served, names_server},
+    drain::Resting,
     overlay::{OverlayStatus, with_sources},
     proposer::{Proposer, wall_now},
+    reports::{REPORTS_MAX, agree_in_order},
 };
 
 /// A dockerd that died is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A report that is not in the view by then is repeated (SPEC 4.3: the heartbeat repairs).
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// Phases on their way; a host has seven.
-const REPORTS_MAX: usize = 32;
-/// After a report that found no majority.
-const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the rest of the daemon sees of this node's Docker host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +48,10 @@ pub(crate) struct DockerStatus {
     pub(crate) condition: Option<String>,
     /// Where dockerd answers, while it is as it should be.
     pub(crate) socket: Option<PathBuf>,
+    /// How far it is where it is to come to rest.
+    pub(crate) resting: Resting,
+    /// Whether nothing of it is on the host.
+    pub(crate) gone: bool,
 }
 
 /// The task's inputs.
@@ -53,12 +59,13 @@ pub(crate) struct Docker {
     pub(crate) host: Arc<Host>,
     pub(crate) proposer: Proposer,
     pub(crate) overlay: watch::Receiver<OverlayStatus>,
+    /// Where containers can ask this node for names.
+    pub(crate) served: watch::Receiver<Served>,
+    /// Whether it is to come to rest; nothing is done before that is known.
+    pub(crate) orders: watch::Receiver<Option<Orders>>,
     pub(crate) status: watch::Sender<DockerStatus>,
     pub(crate) stop: CancellationToken,
 }
-
-/// A phase to be agreed.
-type Report = (DockerPhase, Option<Listen>);
 
 /// All that a turn depends on beside the machine: as long as it stays, looking now and then is
 /// enough.
@@ -67,53 +74,56 @@ struct Wish {
     desired: Desired,
     /// What the mesh believes of this host.
     row: Option<DockerHost>,
-    /// Whether dockerd's address is still on its way.
+    /// Whether dockerd's address is still on its way, or what the host is to do is not known.
     too_early: bool,
+    /// The drain for which it is to be at rest.
+    rests: Option<LogIndex>,
 }
 
-/// What was reported last, and when.
-#[derive(Default)]
-struct Reported {
-    last: Option<(DockerPhase, Instant)>,
+/// The adapter, and what is remembered between two looks.
+struct Works {
+    runtime: DockerRuntime,
+    retries: Retries,
+    reports: mpsc::Sender<Command>,
+    /// What was reported last, and when.
+    told: Option<(DockerPhase, Instant)>,
 }
 
 impl Docker {
     /// Runs until cancelled. dockerd outlives it.
     pub(crate) async fn run(self) {
         let (reports, queue) = mpsc::channel(REPORTS_MAX);
-        let reporter = tokio::spawn(report_in_order(self.proposer.clone(), queue));
+        let reporter = tokio::spawn(agree_in_order(self.proposer.clone(), queue));
         let settings = Settings {
             dockerd: self.host.config.dockerd.clone(),
             ..Settings::default()
         };
-        let mut runtime = DockerRuntime::new(Paths::under(self.host.data.root()), settings);
+        let mut works = Works {
+            runtime: DockerRuntime::new(Paths::under(self.host.data.root()), settings),
+            retries: Retries::default(),
+            reports,
+            told: None,
+        };
         let (mut view, mut overlay) = (self.proposer.views.watch(), self.overlay.clone());
-        let mut retries = Retries::default();
-        let mut reported = Reported::default();
+        let (mut orders, mut served) = (self.orders.clone(), self.served.clone());
         let mut before: Option<Wish> = None;
         let mut look_at = Instant::now();
         while !self.stop.is_cancelled() {
             let agreed = view.borrow_and_update().agreed.clone();
-            let wish = self.wish(&agreed, &overlay.borrow_and_update());
+            let ordered = *orders.borrow_and_update();
+            let names = names_server(&agreed, &self.proposer.me, &served.borrow_and_update());
+            let wish = self.wish(&agreed, &overlay.borrow_and_update(), names, ordered);
             let news = before.as_ref() != Some(&wish);
-            if before.as_ref().map(|before| &before.desired) != Some(&wish.desired) {
+            let wanted = |wish: &Wish| (wish.desired.clone(), wish.rests);
+            if before.as_ref().map(wanted) != Some(wanted(&wish)) {
                 // A new wish does not wait out the pause of an old failure.
-                retries.handle_new_desired();
+                works.retries.handle_new_desired();
             }
             if news || Instant::now() >= look_at {
-                let wait = if wish.too_early {
-                    Some(LOOK_EVERY)
-                } else {
-                    let desired = &wish.desired;
-                    self.turn(
-                        &mut runtime,
-                        &mut retries,
-                        &agreed,
-                        desired,
-                        &reports,
-                        &mut reported,
-                    )
-                    .await
+                let wait = match wish.rests {
+                    _ if wish.too_early => Some(LOOK_EVERY),
+                    Some(drain) => self.rest(&mut works, &agreed, &wish, drain).await,
+                    None => self.turn(&mut works, &agreed, &wish.desired).await,
                 };
                 before = Some(wish);
                 look_at = Instant::now() + wait.unwrap_or_default();
@@ -126,6 +136,8 @@ impl Docker {
                 () = self.stop.cancelled() => {}
                 changed = view.changed() => if changed.is_err() { break },
                 changed = overlay.changed() => if changed.is_err() { break },
+                changed = orders.changed() => if changed.is_err() { break },
+                changed = served.changed() => if changed.is_err() { break },
                 () = sleep_until(look_at) => {}
             }
         }
@@ -135,13 +147,13 @@ impl Docker {
     /// Observes, plans, takes one step. None when there is more to do at once.
     async fn turn(
         &self,
-        runtime: &mut DockerRuntime,
-        retries: &mut Retries,
+        works: &mut Works,
         agreed: &Agreed,
         desired: &Desired,
-        reports: &mpsc::Sender<Report>,
-        reported: &mut Reported,
     ) -> Option<Duration> {
+        let Works {
+            runtime, retries, ..
+        } = works;
         let now = self.host.clock.now();
         let planned = match runtime.observe(desired, now, wall_now()).await {
             Ok(observed) => plan(desired, &observed, &runtime.paths().layout(), retries),
@@ -167,14 +179,11 @@ impl Docker {
             },
             (phase, _) => phase.clone(),
         };
-        self.tell(agreed, desired, &phase, reports, reported);
+        self.tell(works, agreed, desired, &phase);
         let serves = matches!(planned.phase, Phase::Ready { .. });
-        let socket = serves.then(|| runtime.paths().socket.clone());
-        self.status.send_if_modified(|status| {
-            let differs = status.socket != socket;
-            status.socket = socket;
-            differs
-        });
+        let socket = serves.then(|| works.runtime.paths().socket.clone());
+        let gone = planned.phase == Phase::Stopped;
+        self.show(socket, Resting::default(), gone);
         let Some(step) = planned
             .step
             .filter(|step| !matches!(step, Step::RequestCertificate { .. }))
@@ -182,34 +191,63 @@ impl Docker {
             return Some(LOOK_EVERY);
         };
         if matches!(step, Step::Start | Step::Restart) {
-            retries.handle_start(now);
+            works.retries.handle_start(now);
         }
         tracing::info!(step = step_name(&step), "docker-engine");
-        if let Err(error) = runtime.perform(step).await {
-            tracing::warn!(
-                code = error.code(),
-                error = with_sources(&error),
-                "docker-engine: a step failed"
-            );
-            retries.handle_failure(error.code(), with_sources(&error), self.host.clock.now());
+        if let Err(error) = works.runtime.perform(step).await {
+            self.note_failure(works, &error);
         }
         None
     }
 
-    fn wish(&self, agreed: &Agreed, overlay: &OverlayStatus) -> Wish {
+    fn note_failure(&self, works: &mut Works, error: &StepError) {
+        let (code, reason) = (error.code(), with_sources(error));
+        tracing::warn!(code, reason, "docker-engine: a step failed");
+        let now = self.host.clock.now();
+        works.retries.handle_failure(code, reason, now);
+    }
+
+    /// Tells the rest of the daemon.
+    fn show(&self, socket: Option<PathBuf>, resting: Resting, gone: bool) {
+        self.status.send_if_modified(|status| {
+            let shown = DockerStatus {
+                condition: status.condition.clone(),
+                socket,
+                resting,
+                gone,
+            };
+            let differs = *status != shown;
+            *status = shown;
+            differs
+        });
+    }
+
+    fn wish(
+        &self,
+        agreed: &Agreed,
+        overlay: &OverlayStatus,
+        names: NamesServer,
+        orders: Option<Orders>,
+    ) -> Wish {
         let me = &self.proposer.me;
-        let desired = self.desired(agreed, overlay);
-        // After a start the interface comes up within moments; until then nothing is wrong.
-        let too_early =
-            desired.assigned && desired.listen.is_none() && agreed.first_peer(me).is_some();
+        let desired = self.desired(agreed, overlay, names);
+        // What is not assigned any more goes as ever.
+        let rests = orders
+            .and_then(|orders| orders.docker)
+            .filter(|_| desired.assigned);
+        // After a start the interface comes up within moments, and so does the server for names;
+        // until then nothing is wrong.
+        let unplaced = desired.listen.is_none() && agreed.first_peer(me).is_some();
+        let unsettled = desired.assigned && (unplaced || names == NamesServer::Undecided);
         Wish {
-            desired,
             row: agreed.docker_hosts.get(me).cloned(),
-            too_early,
+            too_early: orders.is_none() || (unsettled && rests.is_none()),
+            desired,
+            rests,
         }
     }
 
-    fn desired(&self, agreed: &Agreed, overlay: &OverlayStatus) -> Desired {
+    fn desired(&self, agreed: &Agreed, overlay: &OverlayStatus, names: NamesServer) -> Desired {
         let me = &self.proposer.me;
         let row = agreed.docker_hosts.get(me);
         let certificate = row
@@ -229,80 +267,55 @@ impl Docker {
             certificate,
             overrides: Vec::new(),
             mtu: Some(BRIDGE_MTU),
-            dns: names_server(agreed, me).map(|own| Dns {
-                own,
-                fallback: for_containers(),
-            }),
+            dns: match names {
+                NamesServer::At(own) => Some(Dns {
+                    own,
+                    fallback: for_containers(),
+                }),
+                NamesServer::Nobody | NamesServer::Undecided => None,
+            },
         }
     }
 
     /// Queues a report where the agreed row says otherwise.
-    fn tell(
-        &self,
-        agreed: &Agreed,
-        desired: &Desired,
-        phase: &Phase,
-        reports: &mpsc::Sender<Report>,
-        reported: &mut Reported,
-    ) {
-        self.status.send_if_modified(|status| {
-            let condition = if let Phase::Failed { reason, hint, .. } = phase {
-                let hint = hint
-                    .as_ref()
-                    .map(|hint| format!("; {hint}"))
-                    .unwrap_or_default();
-                Some(format!("docker-engine: {reason}{hint}"))
-            } else {
-                None
-            };
-            let differs = status.condition != condition;
-            status.condition = condition;
-            differs
-        });
+    fn tell(&self, works: &mut Works, agreed: &Agreed, desired: &Desired, phase: &Phase) {
+        let condition = if let Phase::Failed { reason, hint, .. } = phase {
+            let hint = hint.as_ref().map(|hint| format!("; {hint}"));
+            let hint = hint.unwrap_or_default();
+            Some(format!("docker-engine: {reason}{hint}"))
+        } else {
+            None
+        };
+        self.show_condition(condition);
         let Some(row) = agreed.docker_hosts.get(&self.proposer.me) else {
-            reported.last = None;
+            works.told = None;
             return;
         };
         // Whatever comes next, the host says first that it has begun.
         let begins = row.phase == DockerPhase::Assigned && desired.assigned;
-        let told = match &reported.last {
-            Some((last, at)) if at.elapsed() < HEARTBEAT => Some(last.clone()),
-            Some(_) | None => None,
-        };
-        if begins
-            && told
-                .as_ref()
-                .is_none_or(|last| matches!(last, DockerPhase::Stopped))
-        {
-            self.queue(DockerPhase::Installing, desired.listen, reports, reported);
+        if begins && matches!(works.lately(), None | Some(DockerPhase::Stopped)) {
+            works.queue(DockerPhase::Installing, desired.listen);
         }
-        let Some(next) = self.shown(phase) else {
-            return;
-        };
-        let known = row.phase.tells_the_same(&next)
-            && (row.listen == desired.listen.map(|l| l.ipv6) || desired.listen.is_none());
-        let told = reported
-            .last
-            .as_ref()
-            .filter(|(_, at)| at.elapsed() < HEARTBEAT)
-            .map(|(last, _)| last);
-        if known || told.is_some_and(|last| last.tells_the_same(&next)) {
+        let next = self.shown(phase);
+        // A host that was at rest is back when it is ready.
+        let on_its_way_back = (&row.phase, &next);
+        if matches!(
+            on_its_way_back,
+            (DockerPhase::Drained, Some(DockerPhase::WantsConfig))
+        ) {
             return;
         }
-        self.queue(next, desired.listen, reports, reported);
+        if let Some(next) = next {
+            works.report(row, next, desired.listen);
+        }
     }
 
-    fn queue(
-        &self,
-        phase: DockerPhase,
-        listen: Option<Listen>,
-        reports: &mpsc::Sender<Report>,
-        reported: &mut Reported,
-    ) {
-        // A full queue means that the mesh has no majority; the heartbeat repeats what matters.
-        if reports.try_send((phase.clone(), listen)).is_ok() {
-            reported.last = Some((phase, Instant::now()));
-        }
+    fn show_condition(&self, condition: Option<String>) {
+        self.status.send_if_modified(|status| {
+            let differs = status.condition != condition;
+            status.condition = condition;
+            differs
+        });
     }
 
     /// The phase as the mesh shows it; none for moments that need no agreement.
@@ -332,6 +345,36 @@ impl Docker {
     fn wall(&self, at: Time) -> WallMs {
         let ahead = at.since(self.host.clock.now());
         WallMs(wall_now().0 + u64::try_from(ahead.as_millis()).unwrap_or(0))
+    }
+}
+
+impl Works {
+    /// What was said last, unless that is so long ago that it is to be repeated.
+    fn lately(&self) -> Option<&DockerPhase> {
+        let told = self.told.as_ref();
+        let lately = told.filter(|(_, at)| at.elapsed() < HEARTBEAT);
+        lately.map(|(phase, _)| phase)
+    }
+
+    /// Queues what the mesh does not know yet.
+    fn report(&mut self, row: &DockerHost, next: DockerPhase, listen: Option<Listen>) {
+        let listens = listen.is_none() || row.listen == listen.map(|listen| listen.ipv6);
+        let known = row.phase.tells_the_same(&next) && listens;
+        let told = self.lately().is_some_and(|last| last.tells_the_same(&next));
+        if !known && !told {
+            self.queue(next, listen);
+        }
+    }
+
+    fn queue(&mut self, phase: DockerPhase, listen: Option<Listen>) {
+        let command = Command::ReportDocker {
+            phase: phase.clone(),
+            listen: listen.map(|listen| listen.ipv6),
+        };
+        // A full queue means that the mesh has no majority; the heartbeat repeats what matters.
+        if self.reports.try_send(command).is_ok() {
+            self.told = Some((phase, Instant::now()));
+        }
     }
 }
 
@@ -369,28 +412,8 @@ fn step_name(step: &Step) -> &'static str {
         Step::Probe => "probe",
         Step::Stop => "stop",
         Step::RemoveFiles => "remove files",
-    }
-}
-
-/// Has the reports agreed, one after another. One that finds no majority is repeated.
-async fn report_in_order(proposer: Proposer, mut queue: mpsc::Receiver<Report>) {
-    while let Some((phase, listen)) = queue.recv().await {
-        loop {
-            let command = Command::ReportDocker {
-                phase: phase.clone(),
-                listen: listen.map(|listen| listen.ipv6),
-            };
-            match proposer.agree(command).await {
-                Ok((LogIndex(index), _)) => {
-                    tracing::debug!(phase = phase.as_str(), index, "reported");
-                    break;
-                }
-                Err(error) if error.code == "NoMajorityError" => sleep(REPORT_PAUSE).await,
-                Err(error) => {
-                    tracing::debug!(phase = phase.as_str(), code = error.code, %error, "a report was refused");
-                    break;
-                }
-            }
-        }
+        Step::StopContainer(_) => "stop a container",
+        Step::Rest => "rest",
+        Step::StartContainers => "start containers",
     }
 }

@@ -117,7 +117,9 @@ async fn ask(proposer: &Proposer, node: &NodeId, index: LogIndex) -> Option<Node
         | PeerAnswer::RotationBegun(_)
         | PeerAnswer::Failed(_)
         | PeerAnswer::Probed(_)
-        | PeerAnswer::Vip(_) => None,
+        | PeerAnswer::Vip(_)
+        | PeerAnswer::Cluster(_)
+        | PeerAnswer::Departing => None,
     }
 }
 

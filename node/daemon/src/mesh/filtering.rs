@@ -1,9 +1,10 @@
 //! What the packet filter of this node follows from.
 //!
 //! Decides: which packets the node forwards (as a hub, as the gateway of devices, into the networks
-//! behind it), which firewall rules it carries out, and whether it may do without any. All of it
-//! follows from what is agreed and gossiped, and nothing from the state of an interface: the rules
-//! are there before an interface comes up, and stay when it fails.
+//! behind it, to its containers), which firewall rules it carries out, and whether it may do without
+//! any. All of it follows from what is agreed and gossiped, and nothing from the state of an interface:
+//! the rules are there before an interface comes up, and stay when it fails. What Docker calls the
+//! bridges of other containers it says itself.
 //!
 //! Never: asks the machine anything.
 
@@ -11,11 +12,13 @@ use std::collections::BTreeSet;
 
 use consensus_core::{Agreed, DOCKER_TLS_PORT, Network, NetworkId, Peer, RoutingMode, WallMs};
 use node_api::OVERLAY_API_PORT;
-use overlay_filter::{FilterError, Host, Overlay as Place, Rule};
+use overlay_filter::{FilterError, Host, Overlay as Place, Pods, Rule};
 
 use super::{
+    containers::bridges,
     desired::{cidrs, device_addresses, devices_of, prefixes},
     overlay::{Overlay, OverlayStatus, with_sources},
+    pods::own_pods,
 };
 
 /// What a condition of the filter is called in the node's status.
@@ -41,9 +44,14 @@ impl Overlay {
                 first.own_ports.insert(DOCKER_TLS_PORT);
             }
         }
+        let pods = own_pods(agreed, &self.me);
+        let mut bridges = bridges(agreed, &self.me);
+        bridges.extend(pods.iter().flat_map(Pods::bridges));
         Host {
             overlays,
-            bridges: self.bridges.borrow().clone(),
+            bridges,
+            tenants: self.tenants.borrow().clone(),
+            pods,
         }
     }
 

@@ -258,6 +258,7 @@ impl IssuerDesk {
                     | DockerPhase::Ready { .. }
                     | DockerPhase::Stopping
                     | DockerPhase::Stopped
+                    | DockerPhase::Drained
                     | DockerPhase::Failed { .. } => None,
                 })
                 .collect();

@@ -9,10 +9,14 @@
 //! | `server::serve` (2) | Raft messages | answers |
 //! | `watch::serve`, `watch::Follower` | view, events, standing | pushes; view, events, standing |
 //! | `desk::serve`, `desk::serve_gate` | requests of other nodes and of machines at the gate | answers |
-//! | `overlay::Overlay` | view, members, connections | WireGuard interface, overlay status |
-//! | `docker::Docker` | view, overlay status | dockerd, reports |
-//! | `containers::Containers` | view, members, overlay and Docker status, Docker's events | Docker's networks, bridges, names |
-//! | `overlay_names::Server` | names | answers to DNS questions of containers and Docker hosts |
+//! | `overlay::Overlay` | view, members, connections, bridges that Docker names | WireGuard interface, packet filter, overlay status |
+//! | `docker::Docker` | view, overlay status, where names are served | dockerd, reports |
+//! | `k3s::K3s` | view, overlay status | K3s, reports |
+//! | `k3s::Hosting` | view, members | tokens for who joins, names for the cluster to forget |
+//! | `drain::Draining` | view, members, Docker and K3s status | orders for both, a cluster's pods, reports |
+//! | `departure::Departure` | the order to leave, the others' refusals, overlay, Docker and K3s status | the last view |
+//! | `containers::Containers` | view, members, overlay and Docker status, Docker's events, where the server for names listens | Docker's networks, bridges that Docker names, names, where they are served |
+//! | `overlay_names::Server` | names | answers to DNS questions of containers and Docker hosts, where it listens |
 //! | `readiness::Readiness` | view, overlay status, the gate's condition | reports |
 //! | `ways::run` | view | whom the network asks for help with NATs |
 //! | `upkeep` (3) | view, members, listeners | credentials' trust, dial addresses, own record, disk, reports |
@@ -24,27 +28,34 @@
 //! | `issuer::IssuerDesk::run` | view, this server's authority | dockerd's certificates |
 
 pub(crate) mod clock;
+pub(crate) mod cluster_desk;
 mod containers;
+pub(crate) mod departure;
 pub(crate) mod desired;
 pub(crate) mod desk;
 pub(crate) mod docker;
+mod drain;
 pub(crate) mod drill;
 pub(crate) mod enforcement;
 mod filtering;
 mod greeting;
 mod intermediate;
 pub(crate) mod issuer;
+pub(crate) mod k3s;
 mod leader;
 pub(crate) mod lease;
 mod leftovers;
+mod news;
 pub(crate) mod overlay;
 pub(crate) mod own_return;
 pub(crate) mod peer_wire;
+mod pods;
 pub(crate) mod probe;
 pub(crate) mod proposer;
 mod readiness;
 pub(crate) mod renewal;
 pub(crate) mod replica;
+mod reports;
 pub(crate) mod rotation;
 pub(crate) mod server;
 pub(crate) mod trust;
@@ -72,9 +83,12 @@ use zeroize::Zeroizing;
 
 use self::{
     clock::Clock,
+    cluster_desk::ClusterDesk,
+    departure::DepartureDesk,
     docker::DockerStatus,
     enforcement::Enforced,
     issuer::IssuerDesk,
+    k3s::K3sStatus,
     overlay::OverlayStatus,
     proposer::Proposer,
     replica::Replica,
@@ -123,6 +137,7 @@ pub(crate) struct Mesh {
     pub(crate) proposer: Proposer,
     pub(crate) overlay: channel::Receiver<OverlayStatus>,
     pub(crate) docker: channel::Receiver<DockerStatus>,
+    pub(crate) k3s: channel::Receiver<K3sStatus>,
     /// What is wrong with containers' networks, in words.
     pub(crate) containers: channel::Receiver<Vec<String>>,
     pub(crate) raft_condition: channel::Receiver<Option<String>>,
@@ -134,6 +149,10 @@ pub(crate) struct Mesh {
     pub(crate) enforced: Enforced,
     pub(crate) rotator: Rotator,
     pub(crate) vips: VipDesk,
+    pub(crate) clusters: ClusterDesk,
+    pub(crate) departure: DepartureDesk,
+    /// Whether this node was removed, and nothing of shoal is left but its daemon.
+    pub(crate) departed: channel::Receiver<bool>,
     key: NodeKey,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -208,13 +227,7 @@ impl Mesh {
             net,
             mut incoming,
         } = connected;
-        let wiring = Wiring {
-            host,
-            net,
-            views,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
+        let wiring = Wiring::new(host, net, views);
         let (gossip, members, clock) = wiring.gossip(&mut incoming, membership.generation);
         let (recoveries, orders) = mpsc::channel(1);
         let (agreement, raft_condition) = wiring.raft(&mut incoming, agreement, orders);
@@ -229,7 +242,8 @@ impl Mesh {
         let (overlay, docker, containers) = wiring.runtimes(&proposer);
         let vips = wiring.leases(&mut incoming, &proposer, &overlay);
         let (enforced, rotator) = wiring.rotation(&proposer, &overlay, &credentials);
-        let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator, &vips);
+        let (k3s, clusters) = wiring.clusters(&proposer, &overlay, &docker);
+        let issuer = wiring.desks(incoming, &proposer, &enforced, &rotator, (&vips, &clusters));
         let duties = Duties {
             mesh,
             membership,
@@ -251,6 +265,7 @@ impl Mesh {
             proposer,
             overlay,
             docker,
+            k3s,
             containers,
             raft_condition,
             recoveries,
@@ -260,7 +275,10 @@ impl Mesh {
             enforced,
             rotator,
             vips,
+            clusters,
             key: wiring.host.key.clone(),
+            departure: wiring.departure,
+            departed: wiring.departed.subscribe(),
             stop: wiring.stop,
             tasks: wiring.tasks,
         })

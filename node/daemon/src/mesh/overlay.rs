@@ -8,21 +8,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use consensus_core::{
-    Agreed, LogIndex, Network, NetworkId, Node, NodeId, Peer, Role, VirtualIp, WallMs,
-};
+use consensus_core::{Agreed, LogIndex, Network, NetworkId, NodeId, Peer, WallMs};
 use overlay_core::{
     mtu::OVERLAY_MTU,
     peers::{Cidr, InterfacePlan, plan},
 };
-use overlay_filter::{ContainerBridge, Filter};
+use overlay_filter::Filter;
 use overlay_net::{Connection, Net};
 use overlay_wireguard::{
     Backend, Interface, InterfaceSettings, Keyring, PrefixOverlapError, bring_up, check_overlap,
@@ -39,6 +37,7 @@ use super::{
     filtering::tell,
     greeting::{greet, to_greet},
     leftovers::{LINKS, is_there, leftovers, remove},
+    news::says_the_same,
     proposer::wall_now,
     views::{Following, Views},
     wireguard_key::follow_key,
@@ -49,7 +48,7 @@ const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// After an interface could not come up.
 const RETRY_PAUSE: Duration = Duration::from_secs(3);
 /// Where device sockets, pidfiles and logs are.
-const RUN_FOLDER: &str = "/run/shoal";
+pub(crate) const RUN_FOLDER: &str = "/run/shoal";
 
 /// What the rest of the daemon sees of the overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,8 +85,8 @@ pub(crate) struct Overlay {
     pub(crate) relaying: bool,
     pub(crate) views: Views,
     pub(crate) members: MembersRx,
-    /// The bridges of networks' containers here.
-    pub(crate) bridges: watch::Receiver<BTreeSet<ContainerBridge>>,
+    /// The bridges of containers here that are no network's, as Docker says.
+    pub(crate) tenants: watch::Receiver<BTreeSet<String>>,
     pub(crate) status: watch::Sender<OverlayStatus>,
     pub(crate) stop: CancellationToken,
 }
@@ -96,7 +95,7 @@ pub(crate) struct Overlay {
 struct Inputs {
     view: Following,
     members: MembersRx,
-    bridges: watch::Receiver<BTreeSet<ContainerBridge>>,
+    tenants: watch::Receiver<BTreeSet<String>>,
     connections: watch::Receiver<BTreeMap<NodeId, Connection>>,
 }
 
@@ -136,14 +135,14 @@ impl Overlay {
         let mut inputs = Inputs {
             view: self.views.watch(),
             members: self.members.clone(),
-            bridges: self.bridges.clone(),
+            tenants: self.tenants.clone(),
             connections: self.net.connections(),
         };
         let mut machine = Machine::default();
         loop {
             let (revision, agreed) = inputs.view();
             inputs.members.mark_unchanged();
-            inputs.bridges.mark_unchanged();
+            inputs.tenants.mark_unchanged();
             inputs.connections.mark_unchanged();
             let status = self.bring_in_line(revision, &agreed, &mut machine).await;
             let settled = status.conditions.is_empty();
@@ -176,7 +175,7 @@ impl Overlay {
                 changed = inputs.members.changed() => changed.is_ok(),
                 changed = inputs.connections.changed() => changed.is_ok(),
                 () = sleep_until(until) => true,
-                () = changed_ever(&mut inputs.bridges) => true,
+                () = changed_ever(&mut inputs.tenants) => true,
                 () = filter.disturbed() => {
                     if filter.repair().await.is_ok() {
                         continue;
@@ -408,27 +407,6 @@ fn until_next_end(agreed: &Agreed, now: WallMs) -> Duration {
     next.map_or(Duration::MAX, |end| Duration::from_millis(end.0 - now.0))
 }
 
-/// Whether two views want the same interfaces with the same peers. Only servers are hubs.
-fn says_the_same(one: &Agreed, other: &Agreed) -> bool {
-    type Reached<'a> = (&'a NodeId, Role, &'a [u8; 32], &'a [SocketAddr]);
-    fn reached<'a>((id, node): (&'a NodeId, &'a Node)) -> Reached<'a> {
-        (id, node.role, &node.wireguard_public_key, &node.addresses)
-    }
-    fn held(vip: &VirtualIp) -> (&NetworkId, &Ipv6Addr, &Option<NodeId>) {
-        (&vip.network, &vip.address, &vip.holder)
-    }
-    one.peers == other.peers
-        && one.key_rotations == other.key_rotations
-        && one.firewalls == other.firewalls
-        && (one.nodes.values().map(|node| &node.labels))
-            .eq(other.nodes.values().map(|node| &node.labels))
-        && one.docker_hosts.keys().eq(other.docker_hosts.keys())
-        && one.access_grants == other.access_grants
-        && (one.virtual_ips.values().map(held)).eq(other.virtual_ips.values().map(held))
-        && one.networks == other.networks
-        && (one.nodes.iter().map(reached)).eq(other.nodes.iter().map(reached))
-}
-
 /// A network whose addresses this machine routes elsewhere would take them away from there. One
 /// whose interface is up had its place before whatever came later.
 async fn refuse_overlap(network: &Network) -> Result<(), String> {
@@ -496,42 +474,4 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use consensus_core::{LifecycleClass, NetworkProfile, NodeState};
-
-    use super::*;
-
-    fn agreed(role: Role, name: &str) -> Agreed {
-        let id: String = std::iter::repeat_n('a', 44).collect();
-        let node = Node {
-            name: name.to_owned(),
-            role,
-            raft_id: None,
-            state: NodeState::Running,
-            labels: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-            lifecycle_class: LifecycleClass::Persistent,
-            tmpfs_store: false,
-            network_profile: NetworkProfile::Heavyweight,
-            addresses: Vec::new(),
-            wireguard_public_key: [1; 32],
-            sealing_recipient: String::new(),
-            has_served: false,
-            joined_at: WallMs(0),
-        };
-        let mut agreed = Agreed::default();
-        let id = format!("12D3KooW{id}").parse().unwrap();
-        agreed.nodes.insert(id, node);
-        agreed
-    }
-
-    #[test]
-    fn a_change_of_role_is_not_enforced_before_the_interfaces_were_looked_at() {
-        let server = agreed(Role::Server, "n1");
-        assert!(says_the_same(&server, &agreed(Role::Server, "n2")));
-        assert!(!says_the_same(&server, &agreed(Role::Agent, "n1")));
-    }
 }

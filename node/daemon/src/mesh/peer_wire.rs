@@ -10,6 +10,7 @@ use consensus_core::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
+    cluster_desk::{ClusterAnswer, ClusterQuestion},
     views::{EventPlace, Standing},
     vip_wire::{VipAnswer, VipQuestion},
 };
@@ -71,6 +72,10 @@ pub(crate) enum PeerRequest {
     },
     /// About a virtual IP.
     Vip(VipQuestion),
+    /// About a K3s cluster. Asked of its servers.
+    Cluster(ClusterQuestion),
+    /// The asked node is going to be removed: once it is, it takes itself off its host.
+    Depart,
 }
 
 /// The answer.
@@ -108,6 +113,10 @@ pub(crate) enum PeerAnswer {
     Probed(Probed),
     /// About a virtual IP.
     Vip(VipAnswer),
+    /// About a K3s cluster.
+    Cluster(ClusterAnswer),
+    /// It was heard that this node is going to be removed.
+    Departing,
 }
 
 /// What came of a probe.

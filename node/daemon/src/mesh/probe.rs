@@ -83,6 +83,8 @@ pub(crate) async fn probe_from(
         | PeerAnswer::ReadAt(_)
         | PeerAnswer::RotationBegun(_)
         | PeerAnswer::Vip(_)
+        | PeerAnswer::Cluster(_)
+        | PeerAnswer::Departing
         | PeerAnswer::Failed(_) => Err(misunderstood()),
     }
 }

@@ -27,7 +27,7 @@ use super::{
     MembersRx,
     peer_wire::{PeerAnswer, PeerRequest, decode, encode},
     replica::Replica,
-    views::Views,
+    views::{View, Views},
 };
 
 /// Longer than any election; a client's patience is shorter than that of scripts.
@@ -191,6 +191,8 @@ impl Proposer {
                 | PeerAnswer::Enforced(_)
                 | PeerAnswer::Probed(_)
                 | PeerAnswer::Vip(_)
+                | PeerAnswer::Cluster(_)
+                | PeerAnswer::Departing
                 | PeerAnswer::RotationBegun(_)
                 | PeerAnswer::Failed(_) => return None,
             }
@@ -315,6 +317,8 @@ impl Proposer {
             | PeerAnswer::Enforced(_)
             | PeerAnswer::Probed(_)
             | PeerAnswer::Vip(_)
+            | PeerAnswer::Cluster(_)
+            | PeerAnswer::Departing
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => Attempt::NoAnswer,
         }
@@ -446,7 +450,7 @@ pub(crate) async fn propose_first(
     agreement: &Agreement<Replica>,
     me: NodeId,
     command: Command,
-) -> Result<super::views::View, ApiError> {
+) -> Result<View, ApiError> {
     let failed =
         |reason: &str| ApiError::new("RaftFailed", reason, "look into the log for the reason");
     let envelope = Envelope {
@@ -470,10 +474,8 @@ pub(crate) async fn propose_first(
                 let state = state.map_err(|_| failed("the first entry is not applied"))?;
                 let state = state.map_err(|_| failed("Raft has stopped"))?;
                 let agreed = state.machine.0.agreed.clone();
-                return Ok(super::views::View {
-                    revision: state.machine.0.applied,
-                    agreed,
-                });
+                let revision = state.machine.0.applied;
+                return Ok(View { revision, agreed });
             }
             PeerAnswer::Failed(error) => return Err(error),
             PeerAnswer::NotLeader(_)
@@ -483,6 +485,8 @@ pub(crate) async fn propose_first(
             | PeerAnswer::Enforced(_)
             | PeerAnswer::Probed(_)
             | PeerAnswer::Vip(_)
+            | PeerAnswer::Cluster(_)
+            | PeerAnswer::Departing
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => {
                 if Instant::now() >= end {

@@ -2,8 +2,9 @@
 //!
 //! Decides: what is looked at besides the agreed check (that this node can hold virtual IPs at all,
 //! and that its interface has its address), and how often. How many failures count is
-//! `ReadinessCount`'s. A node is asked at its own overlay address. It tells the mesh when the answer
-//! changes.
+//! `ReadinessCount`'s, except where a daemon that has started finds no interface and holds nothing: it
+//! says so at once, for what the mesh believes of it is its last life's word. A node is asked at its
+//! own overlay address. It tells the mesh when the answer changes.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use consensus_core::{
 use http_body_util::Empty;
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use runtimes_k3s::serving;
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -40,6 +42,8 @@ use super::{lease::Obstacles, overlay::OverlayStatus, proposer::Proposer};
 
 /// How often a candidate looks at itself, whatever it is asked besides and how seldom.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// An interface that outlived the last daemon is found again by then; one that is not there is made.
+const FOUND_WITHIN: Duration = Duration::from_millis(500);
 
 /// The task's inputs.
 pub(crate) struct Readiness {
@@ -48,6 +52,8 @@ pub(crate) struct Readiness {
     pub(crate) overlay: watch::Receiver<OverlayStatus>,
     /// What keeps this node from holding virtual IPs.
     pub(crate) obstacles: watch::Receiver<Obstacles>,
+    /// Where this node's K3s is, which says whether the API of its cluster works here.
+    pub(crate) k3s: runtimes_k3s::Paths,
     pub(crate) stop: CancellationToken,
 }
 
@@ -57,6 +63,34 @@ struct Question {
     vip: VipId,
     network: NetworkId,
     check: Option<ReadinessCheck>,
+}
+
+/// Whether this node is in a network, as far as it was seen.
+#[derive(Default)]
+struct Place {
+    looks: ReadinessCount,
+    last: Option<Result<(), String>>,
+}
+
+impl Place {
+    fn note(&mut self, outcome: Result<(), String>) {
+        self.last = Some(outcome.clone());
+        self.looks.note(outcome);
+    }
+
+    /// Whether it was not there when last looked at.
+    fn is_missing(&self) -> bool {
+        matches!(self.last, Some(Err(_)))
+    }
+
+    /// What it comes to for whoever holds the virtual IP, or does not; none while that is not certain.
+    fn verdict(&self, holds: bool) -> Option<Result<(), &str>> {
+        match (self.looks.verdict(), &self.last) {
+            // It was never there, and nobody is cut off by its saying so.
+            (None, Some(Err(reason))) if !holds => Some(Err(reason.as_str())),
+            (verdict, _) => verdict,
+        }
+    }
 }
 
 impl Readiness {
@@ -98,8 +132,10 @@ impl Readiness {
     }
 
     async fn ask_on(self: Arc<Self>, question: Question) {
-        let (mut place, mut answers) = (ReadinessCount::new(), ReadinessCount::new());
-        let mut obstacles = self.obstacles.clone();
+        let (mut place, mut answers) = (Place::default(), ReadinessCount::new());
+        let (mut obstacles, mut overlay) = (self.obstacles.clone(), self.overlay.clone());
+        let is_up = |it: &OverlayStatus| it.up.contains_key(&question.network);
+        drop(timeout(FOUND_WITHIN, overlay.wait_for(is_up)).await);
         let every = question.check.as_ref().map(ReadinessCheck::interval);
         let mut ticks = interval(every.unwrap_or(LOOK_EVERY));
         let mut looks = interval(LOOK_EVERY);
@@ -111,7 +147,8 @@ impl Readiness {
                 .borrow_and_update()
                 .to(question.vip)
                 .map(str::to_owned);
-            let verdict = verdict(obstacle.as_deref(), &place, &answers);
+            let seen = place.verdict(self.holds(question.vip));
+            let verdict = verdict(obstacle.as_deref(), seen, &answers);
             if let Some(verdict) = verdict {
                 self.tell(&question, verdict).await;
             }
@@ -119,9 +156,24 @@ impl Readiness {
             tokio::select! {
                 _ = ticks.tick() => answers.note(self.outcome(&question).await),
                 _ = looks.tick() => place.note(self.own_address(&question).map(drop)),
+                // The moment at which the interface is there, and not the next look after it.
+                changed = overlay.changed(), if place.is_missing() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if self.own_address(&question).is_ok() {
+                        place.note(Ok(()));
+                    }
+                }
                 changed = obstacles.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    fn holds(&self, vip: VipId) -> bool {
+        let view = self.proposer.views.view();
+        let row = view.agreed.virtual_ips.get(&vip);
+        row.is_some_and(|row| row.is_holder(&self.me))
     }
 
     /// Tells the mesh, unless it knows.
@@ -157,7 +209,14 @@ impl Readiness {
             return Ok(());
         };
         let own = self.own_address(question)?;
-        let asked = ask(&check.probe, own.into());
+        let asked = async {
+            match &check.probe {
+                Probe::Runtime => serving(&self.k3s).await,
+                probe @ (Probe::Tcp { .. } | Probe::Http { .. } | Probe::Command { .. }) => {
+                    ask(probe, own.into()).await
+                }
+            }
+        };
         match timeout(check.timeout(), asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
@@ -181,13 +240,13 @@ impl Readiness {
 /// counts at once.
 fn verdict<'a>(
     obstacle: Option<&'a str>,
-    place: &'a ReadinessCount,
+    place: Option<Result<(), &'a str>>,
     answers: &'a ReadinessCount,
 ) -> Option<Result<(), &'a str>> {
     if let Some(reason) = obstacle {
         return Some(Err(reason));
     }
-    match (place.verdict(), answers.verdict()) {
+    match (place, answers.verdict()) {
         (Some(Err(reason)), _) | (_, Some(Err(reason))) => Some(Err(reason)),
         (Some(Ok(())), Some(Ok(()))) => Some(Ok(())),
         (None, _) | (_, None) => None,
@@ -216,6 +275,8 @@ async fn ask(probe: &Probe, address: IpAddr) -> Result<(), String> {
             }
         }
         Probe::Command { argv } => run(argv).await,
+        // It is not asked at an address.
+        Probe::Runtime => Err("no runtime is asked".to_owned()),
     }
 }
 
@@ -372,17 +433,43 @@ mod tests {
             }
             count
         };
+        let verdict = |obstacle, place: &ReadinessCount, answers| {
+            verdict(obstacle, place.verdict(), answers).map(|it| it.map_err(str::to_owned))
+        };
+        let refused_for = |reason: &str| Some(Err(reason.to_owned()));
         let (new, good) = (count(&[]), count(&[Ok(())]));
         let (down, refused) = (count(&[Err("down"); 2]), count(&[Err("refused"); 2]));
         assert_eq!(verdict(None, &new, &good), None);
         assert_eq!(verdict(None, &good, &new), None);
         assert_eq!(verdict(None, &good, &good), Some(Ok(())));
-        assert_eq!(verdict(None, &good, &refused), Some(Err("refused")));
-        assert_eq!(verdict(None, &down, &new), Some(Err("down")));
-        assert_eq!(verdict(Some("no gate"), &new, &new), Some(Err("no gate")));
-        assert_eq!(verdict(Some("no gate"), &good, &good), Some(Err("no gate")));
+        assert_eq!(verdict(None, &good, &refused), refused_for("refused"));
+        assert_eq!(verdict(None, &down, &new), refused_for("down"));
+        for seen in [&new, &good] {
+            let told = verdict(Some("no gate"), seen, seen);
+            assert_eq!(told, refused_for("no gate"));
+        }
         let once = count(&[Ok(()), Err("down")]);
         assert_eq!(verdict(None, &once, &good), Some(Ok(())));
+    }
+
+    #[test]
+    fn an_interface_that_was_never_seen_counts_at_once_unless_the_node_holds_and_then_as_ever() {
+        let mut place = Place::default();
+        assert_eq!(place.verdict(false), None);
+        place.note(Err("not up".into()));
+        assert!(place.is_missing());
+        assert_eq!(place.verdict(false), Some(Err("not up")));
+        assert_eq!(place.verdict(true), None, "it may be looking for it yet");
+        place.note(Ok(()));
+        assert!(!place.is_missing());
+        place.note(Err("down".into()));
+        for holds in [false, true] {
+            assert_eq!(place.verdict(holds), Some(Ok(())), "once is no reason");
+        }
+        place.note(Err("down".into()));
+        for holds in [false, true] {
+            assert_eq!(place.verdict(holds), Some(Err("down")));
+        }
     }
 
     #[test]

@@ -194,6 +194,8 @@ impl VipDesk {
             | PeerAnswer::Certificate { .. }
             | PeerAnswer::Enforced(_)
             | PeerAnswer::Probed(_)
+            | PeerAnswer::Cluster(_)
+            | PeerAnswer::Departing
             | PeerAnswer::ReadAt(_)
             | PeerAnswer::RotationBegun(_) => Err(misunderstood()),
         }

@@ -172,6 +172,8 @@ pub(crate) struct Follower {
     pub(crate) agreement: AgreementRx,
     /// Why the others do not let this node in any more, for `status`.
     pub(crate) shut_out: watch::Sender<Option<String>>,
+    /// Whether that is because it was removed.
+    pub(crate) removed: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -261,6 +263,9 @@ impl Follower {
 
     /// A node that was removed while it was away hears of it here.
     fn note_shut_out(&self, server: &NodeId, refused: &Refused) {
+        if refused.code == REMOVED {
+            self.removed.send_replace(true);
+        }
         let name = self.views.view().agreed.name_of(server);
         let text = format!(
             "{name} does not let this node in: {} ({})",
@@ -290,6 +295,7 @@ impl Follower {
             Ok(Err(_)) | Err(_) => return false,
         };
         self.shut_out.send_replace(None);
+        self.removed.send_replace(false);
         let last_event: Option<EventPlace> = self.views.events().last();
         let subscribe = Subscribe {
             revision: self.views.view().revision,

@@ -1,8 +1,10 @@
 //! This node's WireGuard key, replaced when the mesh wants it.
 //!
 //! Decides nothing of the order: `wireguard_key_step` says what is next, from what is agreed and
-//! from the keys on the disk, so that a daemon that was killed goes on where it was. Decides how long
-//! the others are waited for before the new key is used: those that live, and not for ever.
+//! from the keys on the disk, so that a daemon that was killed goes on where it was. Before a key is
+//! announced this node learns what is agreed by now: on a disk that was put back from an older copy the
+//! state is as old as the keys. Decides how long the others are waited for before the new key is used:
+//! those that live, and not for ever.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +27,8 @@ use super::{
 const WAIT_FOR_PEERS: Duration = Duration::from_secs(30);
 /// Between two rounds of asking those who were late.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// A leader answers within milliseconds; an election in between takes a second.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(3);
 /// Keys change hands in the overlay's task, which wakes nobody here.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// After a step that failed.
@@ -47,6 +51,8 @@ enum StepError {
     Key(#[from] KeyError),
     #[error("the mesh did not agree")]
     Agree(#[from] ApiError),
+    #[error("no leader says what is agreed by now")]
+    Behind,
 }
 
 /// Gives the interfaces the key that is agreed, and marks those whose peers have not shaken hands
@@ -83,9 +89,8 @@ impl KeyKeeper {
     pub(super) async fn run(self) {
         let mut following = self.proposer.views.watch();
         loop {
-            let agreed = following.borrow_and_update().agreed.clone();
-            let step = wireguard_key_step(&agreed, &self.proposer.me, self.at_hand());
-            let pause = match self.take(step).await {
+            drop(following.borrow_and_update());
+            let pause = match self.take(self.next_step()).await {
                 Ok(true) => continue,
                 Ok(false) => LOOK_EVERY,
                 Err(error) => {
@@ -104,6 +109,12 @@ impl KeyKeeper {
         }
     }
 
+    /// By the newest view: the one that is followed comes in a pace.
+    fn next_step(&self) -> WireguardKeyStep {
+        let view = self.proposer.views.view();
+        wireguard_key_step(&view.agreed, &self.proposer.me, self.at_hand())
+    }
+
     fn at_hand(&self) -> KeysAtHand {
         let next = self.keys.next();
         KeysAtHand {
@@ -116,7 +127,13 @@ impl KeyKeeper {
     async fn take(&self, step: WireguardKeyStep) -> Result<bool, StepError> {
         let command = match step {
             WireguardKeyStep::Rest => return Ok(false),
-            WireguardKeyStep::Announce(key) => {
+            WireguardKeyStep::Announce(_) => {
+                if !self.proposer.catch_up(CATCH_UP_WITHIN).await {
+                    return Err(StepError::Behind);
+                }
+                let WireguardKeyStep::Announce(key) = self.next_step() else {
+                    return Ok(true);
+                };
                 let key =
                     key.map_or_else(|| self.keys.prepare(), |key| Ok(PublicKey::from_bytes(key)))?;
                 Command::AnnounceWireguardKey {

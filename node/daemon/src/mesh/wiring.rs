@@ -3,31 +3,34 @@
 //! Decides nothing: each method starts the tasks of one concern with only what they use, and gives
 //! back what others need of them.
 
+mod leaving;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use consensus_core::{MeshId, RaftId, Time};
 use consensus_raft::{Agreement, Lane};
 use overlay_core::membership::{Membership as Core, Record, Settings as MembershipSettings};
-use overlay_filter::ContainerBridge;
 use overlay_net::{
     Channel, Credentials, Incoming, Net,
     membership::{Inputs, LocalAddresses, Members, Roster},
 };
+use runtimes_core::drain::Orders;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gossip, Host, MembersRx,
     clock::Clock,
-    containers::Containers,
-    desk,
-    desk::Desk,
-    docker,
-    docker::DockerStatus,
+    cluster_desk::ClusterDesk,
+    containers::{Containers, Served},
+    departure::DepartureDesk,
+    desk::{self, Desk},
+    docker::{self, DockerStatus},
     drill::Observers,
     enforcement::Enforced,
     intermediate::IntermediateKeeper,
     issuer::{IssuerDesk, IssuerRx},
+    k3s::{Hosting, K3s, K3sStatus},
     leader,
     lease::{HeldLeases, Leases, Obstacles},
     overlay::{Overlay, OverlayStatus},
@@ -62,11 +65,31 @@ pub(super) struct Wiring {
     pub(super) host: Arc<Host>,
     pub(super) net: Net,
     pub(super) views: Views,
+    pub(super) orders: channel::Sender<Option<Orders>>,
+    /// Of a node that is emptied or removed, see [`leaving`].
+    pub(super) departure: DepartureDesk,
+    pub(super) removed: channel::Sender<bool>,
+    pub(super) departed: channel::Sender<bool>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
 impl Wiring {
+    /// Nothing runs yet.
+    pub(super) fn new(host: Arc<Host>, net: Net, views: Views) -> Self {
+        Self {
+            departure: DepartureDesk::new(host.data.clone()),
+            host,
+            net,
+            views,
+            orders: channel::Sender::new(None),
+            removed: channel::Sender::new(false),
+            departed: channel::Sender::new(false),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
     /// For tasks that answer others: what they are at is given up at a stop.
     pub(super) fn spawn(
         &self,
@@ -204,6 +227,7 @@ impl Wiring {
             members: proposer.members.clone(),
             agreement: proposer.agreement.clone(),
             shut_out: shut_out.clone(),
+            removed: self.removed.clone(),
             stop: self.stop.clone(),
         };
         self.track("follower", follower.run());
@@ -226,6 +250,7 @@ impl Wiring {
             proposer: proposer.clone(),
             overlay: overlay.clone(),
             obstacles: obstacles.clone(),
+            k3s: runtimes_k3s::Paths::under(self.host.data.root()),
             stop: self.stop.clone(),
         };
         self.track("readiness", readiness.run());
@@ -259,7 +284,7 @@ impl Wiring {
         proposer: &Proposer,
         enforced: &Enforced,
         rotator: &Rotator,
-        vips: &VipDesk,
+        (vips, clusters): (&VipDesk, &ClusterDesk),
     ) -> IssuerDesk {
         let (issuer_tx, issuer): (_, IssuerRx) = channel::channel(None);
         let keeper = IntermediateKeeper {
@@ -281,6 +306,8 @@ impl Wiring {
             enforced: enforced.clone(),
             rotator: rotator.clone(),
             vips: vips.clone(),
+            clusters: clusters.clone(),
+            departure: self.departure.clone(),
         };
         self.spawn("desk", desk::serve(calls, desk));
         self.spawn(
@@ -372,7 +399,8 @@ impl Wiring {
         channel::Receiver<Vec<String>>,
     ) {
         let (status, overlay) = channel::channel(OverlayStatus::default());
-        let (container_bridges, bridges) = channel::channel(BTreeSet::new());
+        let (tell_tenants, tenants) = channel::channel(BTreeSet::new());
+        let (tell_served, served) = channel::channel(Served::new());
         let overlay_task = Overlay {
             me: proposer.me.clone(),
             keys: self.host.wireguard.clone(),
@@ -380,7 +408,7 @@ impl Wiring {
             relaying: self.host.config.relay,
             views: self.views.clone(),
             members: proposer.members.clone(),
-            bridges,
+            tenants,
             status,
             stop: self.stop.clone(),
         };
@@ -390,12 +418,47 @@ impl Wiring {
             host: self.host.clone(),
             proposer: proposer.clone(),
             overlay: overlay.clone(),
+            served,
+            orders: self.orders.subscribe(),
             status,
             stop: self.stop.clone(),
         };
         self.track("docker", docker_task.run());
-        let containers = self.containers(proposer, &overlay, &docker, container_bridges);
+        let containers = self.containers(proposer, &overlay, &docker, (tell_tenants, tell_served));
         (overlay, docker, containers)
+    }
+
+    /// This node's K3s, what it does for its cluster, and what empties this node.
+    pub(super) fn clusters(
+        &self,
+        proposer: &Proposer,
+        overlay: &channel::Receiver<OverlayStatus>,
+        docker: &channel::Receiver<DockerStatus>,
+    ) -> (channel::Receiver<K3sStatus>, ClusterDesk) {
+        let (status, k3s) = channel::channel(K3sStatus::default());
+        let task = K3s {
+            host: self.host.clone(),
+            proposer: proposer.clone(),
+            overlay: overlay.clone(),
+            orders: self.orders.subscribe(),
+            status,
+            stop: self.stop.clone(),
+        };
+        self.track("k3s", task.run());
+        let paths = runtimes_k3s::Paths::under(self.host.data.root());
+        let hosting = Hosting {
+            proposer: proposer.clone(),
+            members: proposer.members.clone(),
+            paths: paths.clone(),
+            stop: self.stop.clone(),
+        };
+        self.spawn("k3s hosting", hosting.run());
+        let clusters = ClusterDesk {
+            proposer: proposer.clone(),
+            paths,
+        };
+        self.leaving(proposer, overlay, docker, &k3s);
+        (k3s, clusters)
     }
 
     /// The networks of this node's containers, and their names.
@@ -404,13 +467,13 @@ impl Wiring {
         proposer: &Proposer,
         overlay: &channel::Receiver<OverlayStatus>,
         docker: &channel::Receiver<DockerStatus>,
-        bridges: channel::Sender<BTreeSet<ContainerBridge>>,
+        (tenants, served): (channel::Sender<BTreeSet<String>>, channel::Sender<Served>),
     ) -> channel::Receiver<Vec<String>> {
         let (names, service) = channel::channel(overlay_names::Service::default());
-        let (conditions, unheard) = channel::channel(overlay_names::Conditions::new());
+        let (tell_listening, listening) = channel::channel(overlay_names::Listening::default());
         let server = overlay_names::Server {
             service,
-            conditions,
+            listening: tell_listening,
             stop: self.stop.clone(),
         };
         self.track("names", server.run());
@@ -421,9 +484,10 @@ impl Wiring {
             members: proposer.members.clone(),
             overlay: overlay.clone(),
             docker: docker.clone(),
-            bridges,
+            tenants,
             names,
-            unheard,
+            listening,
+            served,
             status,
             stop: self.stop.clone(),
         };

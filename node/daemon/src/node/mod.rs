@@ -269,6 +269,27 @@ impl Node {
             .unwrap_or_default()
     }
 
+    /// Waits until this node was removed from its mesh and has taken itself off its host.
+    pub(crate) async fn departed(&self) {
+        let mut meshes = self.watch_mesh();
+        loop {
+            let mesh = meshes.borrow_and_update().clone();
+            let departed = async {
+                match mesh.as_ref().map(|mesh| mesh.departed.clone()) {
+                    Some(mut departed) => departed.wait_for(|gone| *gone).await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            // Both arms only wait.
+            tokio::select! {
+                gone = departed => if gone { return },
+                changed = meshes.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                },
+            }
+        }
+    }
+
     /// Ends the membership's tasks.
     pub(crate) async fn stop(&self) {
         if let Some(mesh) = self.mesh() {

@@ -1,6 +1,7 @@
 //! A holder and a peer: two network namespaces with one link, the stand-in of a daemon in each.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -36,12 +37,15 @@ pub(crate) fn may_run() -> bool {
     root
 }
 
+/// Whatever is waited for comes within a fraction of this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Waits until `met`, and fails naming what was waited for.
 #[track_caller]
 pub(crate) fn until(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while !met() {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -104,6 +108,7 @@ impl Namespace {
             input: process.stdin.take().unwrap(),
             output: BufReader::new(process.stdout.take().unwrap()),
             process,
+            heard: VecDeque::new(),
         }
     }
 }
@@ -130,6 +135,8 @@ pub(crate) struct StandIn {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// Events that were told and not waited for yet.
+    heard: VecDeque<String>,
 }
 
 impl StandIn {
@@ -158,17 +165,29 @@ impl StandIn {
         answer.split(' ').map(|it| it.parse().unwrap()).collect()
     }
 
-    /// Waits until an event is told that contains all of `words`; gives those up to it.
+    /// Waits until an event is told that contains all of `words`; gives those up to it. Later ones
+    /// are there for the next call.
     #[track_caller]
     pub(crate) fn await_event(&mut self, words: &[&str]) -> String {
-        let mut told = String::new();
-        until(&format!("an event with {words:?}"), || {
-            told.push_str(&self.ask("events"));
-            told.push(';');
-            told.split(';')
-                .any(|event| words.iter().all(|word| event.contains(word)))
-        });
-        told
+        let mut passed = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while let Some(event) = self.heard.pop_front() {
+                let found = words.iter().all(|word| event.contains(word));
+                passed.push(event);
+                if found {
+                    return passed.join(";");
+                }
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not within {PATIENCE:?}: an event with {words:?}; told were {passed:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+            let told = self.ask("events");
+            let told = told.split(';').filter(|event| !event.is_empty());
+            self.heard.extend(told.map(str::to_owned));
+        }
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -271,7 +290,12 @@ pub(crate) fn until_silent(observer: &mut StandIn, from_us: u64) -> Seen {
 }
 
 /// Cargo builds examples beside the tests when it tests the whole package, and only then.
-fn stand_in() -> PathBuf {
+pub(crate) fn stand_in() -> PathBuf {
+    // A guest has it beside the test, and no sources.
+    let in_guest = PathBuf::from("/stand-in");
+    if in_guest.exists() {
+        return in_guest;
+    }
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
     let program = folder.join("examples/gate-host");

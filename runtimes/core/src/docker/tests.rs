@@ -47,6 +47,18 @@ fn the_way_leads_through_every_phase_to_ready() {
 }
 
 #[test]
+fn a_host_that_was_at_rest_starts_dockerd_and_then_what_that_does_not() {
+    let observed = Observed {
+        daemon: Daemon::Absent,
+        waiting: true,
+        ..ready()
+    };
+    let mut host = Host::new(desired(), observed);
+    assert_eq!(host.run(), ["wants_config", "ready", "ready"]);
+    assert_eq!(host.steps, ["Start", "StartContainers"]);
+}
+
+#[test]
 fn a_foreign_dockerd_is_refused_and_never_touched() {
     let observed = Observed {
         daemon: Daemon::Foreign { pid: Some(7) },
@@ -375,6 +387,7 @@ fn bare() -> Observed {
         files: None,
         daemon: Daemon::Absent,
         leftovers: false,
+        waiting: false,
     }
 }
 
@@ -505,6 +518,15 @@ impl Host {
                 observed.leftovers = false;
                 observed.files = None;
                 "RemoveFiles"
+            }
+            Step::StopContainer(_) => "StopContainer",
+            Step::Rest => {
+                observed.daemon = Daemon::Absent;
+                "Rest"
+            }
+            Step::StartContainers => {
+                observed.waiting = false;
+                "StartContainers"
             }
         };
         self.steps.push(name);

@@ -25,6 +25,10 @@ use super::{DockerError, DockerHost, error::Subject};
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// Its MTU, and that of containers on it.
 const BRIDGE_MTU: &str = "com.docker.network.driver.mtu";
+/// The driver of networks that are a bridge of this host.
+const BRIDGE_DRIVER: &str = "bridge";
+/// Where nobody chose a name, the bridge has this one and so many digits of the network's id.
+const BRIDGE_DIGITS: usize = 12;
 /// From this version of the API on (Docker 28), dockerd drops what comes to a container from another
 /// host, unless the network is in this mode. Published ports and the way out are as before. The
 /// packet filter says who may come.
@@ -51,6 +55,8 @@ pub struct NetworkSurvey {
     pub networks: Vec<SeenNetwork>,
     /// The subnets of those that shoal did not make.
     pub others: BTreeSet<IpPrefix>,
+    /// The bridges of those that shoal did not make, as their interfaces are called.
+    pub other_bridges: BTreeSet<String>,
     /// The containers that run.
     pub running: Vec<AttachedContainer>,
 }
@@ -166,7 +172,7 @@ fn create_request(name: &str, network: &BridgeNetwork, unprotected: bool) -> Net
     };
     NetworkCreateRequest {
         name: name.to_owned(),
-        driver: Some("bridge".to_owned()),
+        driver: Some(BRIDGE_DRIVER.to_owned()),
         ipam: Some(Ipam {
             config: Some(vec![config]),
             ..Ipam::default()
@@ -215,6 +221,7 @@ fn survey(networks: Vec<Network>, containers: Vec<ContainerSummary>) -> NetworkS
             (network.labels.as_ref()).is_some_and(|labels| labels.contains_key(NETWORK_LABEL));
         if !ours {
             survey.others.extend(subnets(&network));
+            survey.other_bridges.extend(bridge_of(&network, &id));
         }
         let containers = [&id, &name].map(|key| members.get(key));
         survey.networks.push(SeenNetwork {
@@ -246,6 +253,17 @@ fn subnets(network: &Network) -> Vec<IpPrefix> {
     let subnets = config.into_iter().flatten();
     let subnets = subnets.filter_map(|config| config.subnet.as_ref()?.parse().ok());
     subnets.collect()
+}
+
+/// The interface of a network's bridge, if it has one.
+fn bridge_of(network: &Network, id: &str) -> Option<String> {
+    let is_bridge = network.driver.as_deref() == Some(BRIDGE_DRIVER);
+    let options = network.options.as_ref();
+    let chosen = options
+        .and_then(|options| options.get(BRIDGE_NAME))
+        .cloned();
+    let made_up = || id.get(..BRIDGE_DIGITS).map(|digits| format!("br-{digits}"));
+    chosen.or_else(made_up).filter(|_| is_bridge)
 }
 
 /// The parts that a network of shoal's was made of.
@@ -303,6 +321,25 @@ mod tests {
             assert!(!survey.networks[1].ours);
             assert_eq!(survey.others, [bridge().subnet].into());
         }
+    }
+
+    #[test]
+    fn the_bridges_of_foreign_networks_are_told_by_the_names_that_they_have() {
+        let text = r#"[
+            {"Name": "bridge", "Id": "a", "Driver": "bridge", "Options": {
+                "com.docker.network.bridge.name": "docker0"}},
+            {"Name": "plain", "Id": "0123456789abcdef", "Driver": "bridge", "Options": {}},
+            {"Name": "named", "Id": "b", "Driver": "bridge", "Options": {
+                "com.docker.network.bridge.name": "web-bridge"}},
+            {"Name": "vlan", "Id": "0123456789abcdef", "Driver": "macvlan", "Options": {
+                "parent": "eth0"}},
+            {"Name": "host", "Id": "0123456789abcdef", "Driver": "host"}
+        ]"#;
+        let mut networks: Vec<Network> = serde_json::from_str(text).unwrap();
+        networks.push(listed(create_request("shoal-default", &bridge(), false)));
+        let survey = survey(networks, Vec::new());
+        let expected = ["br-0123456789ab", "docker0", "web-bridge"];
+        assert_eq!(survey.other_bridges, expected.map(str::to_owned).into());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use bollard::{
     },
 };
 use bytes::Bytes;
-use runtimes_core::docker::Listen;
+use runtimes_core::docker::{Listen, Restarts};
 
 use super::DockerError;
 
@@ -359,6 +359,20 @@ fn restart_policy(policy: RestartPolicy) -> DockerRestartPolicy {
     DockerRestartPolicy {
         name: Some(name),
         maximum_retry_count: retries,
+    }
+}
+
+/// What Docker does about a container with this policy that has ended.
+pub(super) fn restarts(policy: Option<RestartPolicyNameEnum>) -> Restarts {
+    match policy {
+        Some(RestartPolicyNameEnum::ALWAYS) => Restarts::Always,
+        Some(RestartPolicyNameEnum::UNLESS_STOPPED) => Restarts::UnlessStopped,
+        Some(
+            RestartPolicyNameEnum::NO
+            | RestartPolicyNameEnum::ON_FAILURE
+            | RestartPolicyNameEnum::EMPTY,
+        )
+        | None => Restarts::Otherwise,
     }
 }
 

@@ -23,11 +23,11 @@ use std::{
 use consensus_core::{Agreed, Epoch, LogIndex, NodeId, Time, Unfit, VipId, VirtualIp};
 use consensus_lease::{
     Assignment, Assignments, Candidate, Coordinator, CoordinatorOutput, Holder, HolderOutput, Life,
-    Message, Timings, Unfit as Reason, Voter, VoterOutput, wire::v1,
+    Majority, Message, Timings, Unfit as Reason, Voter, VoterOutput, wire::v1,
 };
 use rand::Rng;
 use simulated_raft::{
-    Agreement, RaftStatus, Role,
+    Agreement, RaftStatus,
     simulation::{Process, clock},
 };
 use tokio::sync::{mpsc, watch};
@@ -44,6 +44,7 @@ use self::{
     records::{Records, Written},
 };
 use super::{ledger::Ledger, servers::patience, world::World};
+use crate::random::as_micros;
 
 /// Orders and confirmations on their way between the tasks of one process.
 const EVENTS: usize = 256;
@@ -232,11 +233,13 @@ impl Driver {
         self.stale = false;
         let at = self.now();
         let status = self.status.borrow_and_update().clone();
-        let leads = status.role == Role::Leader && status.failure.is_none();
+        // Without a majority nothing that it had closed could be given to anybody.
+        let leads = status.leads();
         self.coordinator.handle_leadership(leads, at);
         if !leads {
             return;
         }
+        self.coordinator.handle_majority(majority(&status, at));
         // A server that has not caught up would acknowledge nothing.
         let voting: BTreeSet<NodeId> = status.voters.values().cloned().collect();
         let wanted = self.agreed.lease_voters_wanted(&voting);
@@ -430,6 +433,17 @@ impl Driver {
     }
 }
 
+/// Up to when a leader hears a majority, on its host's clock.
+fn majority(status: &RaftStatus, now: Time) -> Majority {
+    match status.majority_ago() {
+        Some(ago) if !status.is_alone() => {
+            let sent = now.as_micros().saturating_sub(as_micros(ago));
+            Majority::Answered(Time::from_micros(sent))
+        }
+        Some(_) | None => Majority::Alone,
+    }
+}
+
 /// What the state says of every lease.
 fn assignments(agreed: &Agreed) -> Assignments {
     let rows = agreed.virtual_ips.iter();
@@ -471,6 +485,7 @@ const fn reason(unfit: &Unfit) -> Reason {
         Unfit::NoMember => Reason::Removed,
         Unfit::NoPeer => Reason::NotInNetwork,
         Unfit::Unheard => Reason::Suspect,
+        Unfit::Draining => Reason::Draining,
         Unfit::Untold | Unfit::NotReady(_) => Reason::NotReady,
     }
 }

@@ -9,6 +9,10 @@ use consensus_core::{
     Verdict, VipId, WallMs, apply, wire::v1 as wire,
 };
 use consensus_core::{
+    Assignment, BinaryOrigin, ClusterCommand, ClusterId, Cni, DrainCommand, DrainState, K3sBinary,
+    K3sPhase, K3sRole,
+};
+use consensus_core::{
     CertificateProfile, CertificateRecord, FoundingAuthority, Holder, LeafFingerprint,
     NewCertificate, NewIntermediate, NewRoot, RootFingerprint, SealedKey,
 };
@@ -44,6 +48,10 @@ pub(crate) fn seeds() -> BTreeMap<&'static str, Seeds> {
     }
     assert!(state.agreed.mesh.is_some(), "{answers:?}");
     assert_eq!(state.agreed.nodes.len(), 2, "{answers:?}");
+    let cluster = state.agreed.find_cluster("prod").expect("it was made").1;
+    let is_upgraded = cluster.rollout.is_some() && state.agreed.drains.contains_key(&id(2));
+    assert!(is_upgraded, "{answers:?}");
+    assert!(state.agreed.k3s_nodes[&id(2)].is_ready(), "{answers:?}");
     let vip = state.agreed.find_vip("web").expect("it was made").1;
     assert_eq!((vip.epoch, vip.moves.len()), (Epoch(2), 1), "{answers:?}");
     let events = state.events.iter().take(3).enumerate();
@@ -81,7 +89,127 @@ fn commands() -> Vec<(u32, Command)> {
     );
     commands.extend(commands_of_a_virtual_ip(vip));
     commands.extend(commands_of_a_firewall());
+    let next = LogIndex(1 + commands.len() as u64);
+    commands.extend(commands_of_a_cluster(next));
     commands
+}
+
+/// Node `n` is to be in the cluster `prod`.
+fn assign(role: K3sRole, n: u32) -> ClusterCommand {
+    ClusterCommand::Assign {
+        assignment: Assignment::to_node(role.module(), id(n)),
+        cluster: Some("prod".into()),
+        network: None,
+        cni: Some(Cni::Flannel),
+        binary: K3sBinary {
+            origin: Some(BinaryOrigin::Url {
+                url: "http://files/k3s".into(),
+                sha256: [3; 32],
+            }),
+            ..K3sBinary::INSTALLED
+        },
+    }
+}
+
+/// Of `prod`, two nodes at a time.
+fn upgrade() -> ClusterCommand {
+    ClusterCommand::Upgrade {
+        cluster: "prod".into(),
+        binary: K3sBinary {
+            origin: Some(BinaryOrigin::Path("/srv/k3s".into())),
+            version: Some("v1.32.0+k3s1".into()),
+            images: Some("/srv/images".into()),
+        },
+        batch: 2,
+    }
+}
+
+/// n2 is emptied, tells what it waits for, and an end that was not asked for.
+fn commands_of_a_drain(begun: LogIndex) -> [(u32, Command); 3] {
+    let waits = DrainState::Draining {
+        waits_for: "pod d/web: its budget".into(),
+    };
+    let begin = DrainCommand::Begin {
+        node: "n2".into(),
+        timeout_ms: 600_000,
+        cordon_only: false,
+        force: false,
+    };
+    let told = DrainCommand::Report {
+        begun,
+        state: waits,
+    };
+    let end = DrainCommand::End { node: "n1".into() };
+    let of_drains = [(1, begin), (2, told), (1, end)];
+    of_drains.map(|(by, command)| (by, Command::Drain(command)))
+}
+
+/// Founded by n1, joined by n2, which is emptied while an upgrade goes round; and words that are refused.
+fn commands_of_a_cluster(first: LogIndex) -> Vec<(u32, Command)> {
+    let at = |place: u64| LogIndex(first.0 + place);
+    let cluster = ClusterId::made_at(MeshId::from_bytes([2; 16]), at(1));
+    let says = |attempt, phase| ClusterCommand::Report {
+        attempt,
+        phase,
+        generation: at(1),
+        pods: BTreeSet::from(["10.42.1.0/24".parse().unwrap()]),
+    };
+    let version = || K3sPhase::Ready {
+        version: "v1.31.2+k3s1".into(),
+    };
+    let failed = K3sPhase::Failed {
+        reason: "no etcd".into(),
+        code: "K3sStartError".into(),
+        retry_at: START,
+    };
+    let token = SealedKey {
+        recipients: BTreeSet::from([recipient(2)]),
+        age: b"age-encryption.org/v1".to_vec(),
+    };
+    let attach = Command::AttachPeer {
+        node: "n2".into(),
+        network: "default".into(),
+        hub: false,
+        lan_subnets: BTreeSet::new(),
+    };
+    let of_clusters = [
+        (1, assign(K3sRole::Server, 1)),
+        (1, says(at(1), K3sPhase::Bootstrap)),
+        (1, says(at(1), version())),
+        (1, assign(K3sRole::Agent, 2)),
+        (2, says(at(4), K3sPhase::JoinRequest)),
+        (
+            1,
+            ClusterCommand::IssueToken {
+                node: id(2),
+                attempt: at(4),
+                token,
+            },
+        ),
+        (2, says(at(4), failed)),
+        (2, says(at(4), version())),
+        (1, upgrade()),
+        (
+            1,
+            ClusterCommand::ForgetNodes {
+                cluster,
+                names: BTreeMap::from([("n3".to_owned(), at(2))]),
+            },
+        ),
+        (
+            1,
+            ClusterCommand::Decommission {
+                cluster: "other".into(),
+            },
+        ),
+    ];
+    let of_clusters = of_clusters.map(|(by, command)| (by, Command::Cluster(command)));
+    let last = Command::UnassignModule(Assignment::to_node(K3sRole::Server.module(), id(1)));
+    let all = [(1, attach)]
+        .into_iter()
+        .chain(of_clusters)
+        .chain(commands_of_a_drain(at(12)));
+    all.chain([(1, last)]).collect()
 }
 
 /// Made and not ready, so that nobody lets go of it; closed, and given to the same node again.

@@ -3,14 +3,17 @@
 //! Three ways to say who one is: a certificate of the cluster's client CA (name and groups out of
 //! its subject), a password of the join token (supervisor only), a bootstrap token. Nobody is
 //! anonymous: K3s starts its API server with `--anonymous-auth=false`. Administrators
-//! (`system:masters`) may everything, nodes what kubelets need (with `NodeRestriction`), K3s's own
-//! controllers may read; nobody else may anything.
+//! (`system:masters`) may everything, K3s's own controllers may read; nobody else may anything but
+//! nodes, as their authorizer, their role and the admission plugin `NodeRestriction` have it
+//! (Kubernetes 1.32, `AuthorizeNodeWithSelectors`): their own pods, evictions of these, and their own
+//! node, which they may cordon, but neither taint nor delete.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{HeaderMap, Method, header::AUTHORIZATION};
+use serde_json::Value;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::kinds::Target;
+use super::{kinds::Target, objects::Query};
 use crate::{
     cli::token,
     etcd::state::{Refusal, State},
@@ -132,13 +135,19 @@ fn by_bootstrap_token(text: &str, state: &State) -> Option<User> {
 }
 
 /// Whether the user may do this to that; a 403 in Kubernetes' words if not.
-pub(crate) fn allow(user: &User, method: &Method, target: &Target) -> Result<(), Refusal> {
+pub(crate) fn allow(
+    user: &User,
+    method: &Method,
+    target: &Target,
+    query: &Query,
+    state: &State,
+) -> Result<(), Refusal> {
     if user.is_in(&[MASTERS]) {
         return Ok(());
     }
     let reads = *method == Method::GET;
     let allowed = match user.node() {
-        Some(node) => node_may(node, reads, target),
+        Some(node) => node_may(node, method, target, query, state),
         None => reads && user.name.starts_with("system:k"),
     };
     if allowed {
@@ -172,12 +181,41 @@ pub(crate) fn allow(user: &User, method: &Method, target: &Target) -> Result<(),
     ))
 }
 
-fn node_may(node: &str, reads: bool, target: &Target) -> bool {
+fn node_may(node: &str, method: &Method, target: &Target, query: &Query, state: &State) -> bool {
+    let reads = *method == Method::GET;
+    let own = target.name.as_deref().is_none_or(|name| name == node);
     match target.kind.kind {
-        "Node" => reads || target.name.as_deref().is_none_or(|name| name == node),
+        "Node" => reads || (own && *method != Method::DELETE),
         "Lease" => target.namespace.as_deref() == Some("kube-node-lease"),
-        "Pod" | "Event" => true,
+        "Event" => true,
+        "Pod" => match &target.name {
+            Some(name) => {
+                let namespace = target.namespace.as_deref().unwrap_or_default();
+                let pod = state.objects.get(&target.kind.key(namespace, name));
+                pod.is_none_or(|pod| pod["spec"]["nodeName"] == node)
+            }
+            None if reads => {
+                let selector = query.get("fieldSelector").map(String::as_str);
+                let wanted = format!("spec.nodeName={node}");
+                selector.is_some_and(|text| text.split(',').any(|field| field == wanted))
+            }
+            // A mirror of a file on the node.
+            None => *method == Method::POST,
+        },
         "Service" | "Endpoints" | "ConfigMap" | "Namespace" => reads,
         _ => false,
     }
+}
+
+/// What a node may change of itself.
+pub(crate) fn admit(user: &User, target: &Target, old: &Value, new: &Value) -> Result<(), Refusal> {
+    let Some(node) = user.node().filter(|_| target.kind.kind == "Node") else {
+        return Ok(());
+    };
+    if old["spec"]["taints"] == new["spec"]["taints"] {
+        return Ok(());
+    }
+    let words =
+        format!("nodes \"{node}\" is forbidden: node \"{node}\" is not allowed to modify taints");
+    Err(Refusal::new(403, "Forbidden", words))
 }

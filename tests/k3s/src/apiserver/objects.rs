@@ -9,7 +9,13 @@ use std::collections::BTreeMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{kinds::Target, patch, selector::Selector, table};
+use super::{
+    identity::{self, User},
+    kinds::Target,
+    patch,
+    selector::Selector,
+    table,
+};
 use crate::{
     clock,
     etcd::{
@@ -30,6 +36,7 @@ pub(crate) type Query = BTreeMap<String, String>;
 pub(crate) struct Objects<'a> {
     pub(crate) etcd: &'a Etcd,
     pub(crate) target: &'a Target,
+    pub(crate) by: &'a User,
     pub(crate) query: &'a Query,
 }
 
@@ -213,6 +220,7 @@ impl Objects<'_> {
         result["apiVersion"] = json!(kind.api_version());
         result["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         encode_secret(kind.kind, &mut result);
+        identity::admit(self.by, self.target, old, &result)?;
         if result == *old || self.dry() {
             return Ok(result);
         }

@@ -142,18 +142,21 @@ async fn api(server: &Server, request: &Read, user: &User) -> Result<Response<Bo
         let words = "the server could not find the requested resource";
         return Err(Refusal::new(404, "NotFound", words));
     };
-    identity::allow(user, &request.method, &target)?;
-    objects(server, request, &target).await
+    let state = server.etcd.local().state;
+    identity::allow(user, &request.method, &target, &request.query, &state)?;
+    objects(server, request, &target, user).await
 }
 
 async fn objects(
     server: &Server,
     request: &Read,
     target: &Target,
+    by: &User,
 ) -> Result<Response<Body>, Refusal> {
     let objects = Objects {
         etcd: &server.etcd,
         target,
+        by,
         query: &request.query,
     };
     let accept = request.header(ACCEPT.as_str());

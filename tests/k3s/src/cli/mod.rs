@@ -2,6 +2,8 @@
 
 pub(crate) mod configuration;
 pub(crate) mod flags;
+#[cfg(test)]
+mod from_shoal;
 pub(crate) mod settings;
 pub(crate) mod table;
 pub(crate) mod token;

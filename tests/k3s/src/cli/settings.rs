@@ -179,6 +179,16 @@ impl ServerSettings {
             let number = number.map_err(|_| Fatal::new(format!("invalid etcd-arg {key}")))?;
             Ok(Duration::from_millis(number))
         };
+        let heartbeat = milliseconds("heartbeat-interval", ETCD_HEARTBEAT_MS)?;
+        let election = milliseconds("election-timeout", ETCD_ELECTION_MS)?;
+        // etcd, `server/embed/config.go`.
+        if 5 * heartbeat > election {
+            return Err(Fatal::new(format!(
+                "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
+                election.as_millis(),
+                heartbeat.as_millis()
+            )));
+        }
         let grace = flags.component("kube-controller-manager-arg", "node-monitor-grace-period");
         let snapshot_dir = flags.text("etcd-snapshot-dir").map(PathBuf::from);
         Ok(Self {
@@ -196,8 +206,8 @@ impl ServerSettings {
             cluster_reset,
             restore,
             disabled: flags.list("disable"),
-            heartbeat: milliseconds("heartbeat-interval", ETCD_HEARTBEAT_MS)?,
-            election: milliseconds("election-timeout", ETCD_ELECTION_MS)?,
+            heartbeat,
+            election,
             monitor_grace: duration(grace.as_deref(), MONITOR_GRACE)?,
             snapshot_dir: snapshot_dir.unwrap_or_else(|| node.data_dir.join("server/db/snapshots")),
             node,
@@ -449,6 +459,10 @@ mod tests {
                 "cannot perform cluster-reset while server URL is set",
             ),
             (vec!["extra"], "unexpected argument extra"),
+            (
+                vec!["--etcd-arg=election-timeout=400"],
+                "should be at least as 5 times as --heartbeat-interval[500ms]",
+            ),
             (vec!["--docker"], "does nothing of the kind"),
             (
                 vec!["--node-label", "node-role.kubernetes.io/worker=true"],

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use super::{api::Api, flannel, interfaces, kubelet, pods, tunnels::Tunnels};
+use super::{api::Api, balancer, flannel, interfaces, kubelet, pods, tunnels::Tunnels};
 use crate::{
     Fatal,
     cli::{
@@ -71,6 +71,7 @@ pub(crate) async fn run(settings: NodeSettings, layout: Layout, role: Role) -> R
         ));
         node.api.learn(&addresses);
         write_load_balancer(&node, &addresses)?;
+        balancer::open(node.clone()).await?;
         tunnels.keep(&addresses);
         tunnels.until_connected().await;
     }

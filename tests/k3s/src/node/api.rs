@@ -56,7 +56,8 @@ impl Api {
         }
     }
 
-    fn candidates(&self) -> Vec<String> {
+    /// Servers in the order in which they are tried.
+    pub(crate) fn candidates(&self) -> Vec<String> {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = servers.clone();
         if !all.contains(&self.default) {
@@ -65,7 +66,8 @@ impl Api {
         all
     }
 
-    fn demote(&self, server: &str) {
+    /// Puts a server that failed behind the others.
+    pub(crate) fn demote(&self, server: &str) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = servers.iter().position(|other| other == server) {
             let last = servers.remove(place);

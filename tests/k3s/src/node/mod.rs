@@ -5,6 +5,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod api;
+mod balancer;
 pub(crate) mod flannel;
 pub(crate) mod interfaces;
 pub(crate) mod kubelet;

@@ -1,4 +1,4 @@
-//! Cordon, drain, disruption budgets.
+//! Cordon, drain, disruption budgets, and what a node may do of it to itself.
 
 use serde_json::json;
 use shoal_tests::wait_until;
@@ -124,4 +124,74 @@ fn a_pod_that_does_not_end_stalls_the_drain() {
     turn_back(&b, "stuck-pods");
     drain(&a, &[]).ok();
     assert!(!kubectl(&a, &["get", "pod", "lonely"]).success());
+}
+
+/// Asks by the agent's own way to the API, as its kubelet.
+fn as_kubelet(host: &shoal_tests::Host, method: &str, path: &str, body: &str) -> String {
+    let agent = "/var/lib/rancher/k3s/agent";
+    let kind = match method {
+        "PATCH" => "application/merge-patch+json",
+        _ => "application/json",
+    };
+    let answer = host.sh(&format!(
+        "curl -s -X {method} -H 'content-type: {kind}' -d '{body}' -w ' %{{http_code}}' \
+         --cacert {agent}/server-ca.crt --cert {agent}/client-kubelet.crt \
+         --key {agent}/client-kubelet.key 'https://127.0.0.1:6444{path}'"
+    ));
+    answer.ok().text().to_owned()
+}
+
+#[test]
+fn a_node_may_empty_itself_and_nobody_else() {
+    let Some(lab) = lab("stand-in-kubelet") else {
+        return;
+    };
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    server(&a, &[]);
+    agent(&b, &a, &token(&a));
+    wait_until(SOON, "b is ready", || is_ready(&a, "b"));
+    for node in ["a", "b"] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("on-{node}"), "namespace": "default"},
+            "spec": {"nodeName": node, "containers": [{"name": "x", "image": "none"}]},
+        });
+        apply(&a, &lab, &pod).ok();
+    }
+    let pods = "/api/v1/namespaces/default/pods";
+    let eviction = |name: &str| {
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}})
+            .to_string()
+    };
+    let cordon = json!({"spec": {"unschedulable": true}}).to_string();
+    let taint = json!({"spec": {"taints": [{"key": "x", "effect": "NoSchedule"}]}}).to_string();
+    let own = "/api/v1/pods?fieldSelector=spec.nodeName%3Db";
+    for (method, path, body, code) in [
+        ("PATCH", "/api/v1/nodes/b", cordon.as_str(), "200"),
+        ("PATCH", "/api/v1/nodes/a", &cordon, "403"),
+        ("PATCH", "/api/v1/nodes/b", &taint, "403"),
+        ("DELETE", "/api/v1/nodes/b", "", "403"),
+        ("GET", own, "", "200"),
+        ("GET", "/api/v1/pods", "", "403"),
+        ("GET", &format!("{pods}/on-a"), "", "403"),
+        (
+            "POST",
+            &format!("{pods}/on-a/eviction"),
+            &eviction("on-a"),
+            "403",
+        ),
+        (
+            "POST",
+            &format!("{pods}/on-b/eviction"),
+            &eviction("on-b"),
+            "201",
+        ),
+    ] {
+        let said = as_kubelet(&b, method, path, body);
+        assert!(said.ends_with(code), "{method} {path}: {said}");
+    }
+    assert_eq!(get(&a, &["node", "b"])["spec"]["unschedulable"], true);
+    wait_until(SOON, "the pod is gone", || {
+        !kubectl(&a, &["get", "pod", "on-b"]).success()
+    });
 }

@@ -3,7 +3,7 @@
 //! Each digest is the beginning of BLAKE3 over the encoding. A deliberate change is a new wire
 //! version, never a new digest of an old one.
 
-use super::{access_grants, firewalls, virtual_ips, wireguard_keys, world::*};
+use super::{access_grants, cluster_tables, firewalls, virtual_ips, wireguard_keys, world::*};
 use crate::{
     Applied, Command, DockerPhase, Done, Envelope, ExpiringCertificate, NodeState, OperatorRole,
     Refusal, RequestId, Revocation, Role, RotationStep, TokenId, WallMs, wire::v1,
@@ -11,9 +11,9 @@ use crate::{
 
 /// What each value was called and the digest of its bytes.
 const GOLDEN: &[(&str, &str)] = &[
-    ("state empty", "9e3a5cdeaf8d0c2f"),
-    ("state", "489d4490280502ce"),
-    ("agreed", "2899eecd48547b12"),
+    ("state empty", "f6969e70ac3c297d"),
+    ("state", "a65d6e9381ded6b1"),
+    ("agreed", "347a8951395f3347"),
     ("event", "b3d409198b9ba00f"),
     ("done", "396eab8ebe8b2247"),
     ("done admitted", "2c1b5b6e42a84fdf"),
@@ -85,6 +85,23 @@ const GOLDEN: &[(&str, &str)] = &[
     ("KeyInDevicesError", "0095bf7b6bf28bc5"),
     ("KeyNotAnnouncedError", "8e3dc6923c351f66"),
     ("FirewallRuleNotFoundError", "afaa46a21938e997"),
+    ("ClusterNotFoundError", "bc246fa142f5b01c"),
+    ("NoClusterError", "bdd3aea3ac09745b"),
+    ("ClusterAmbiguousError", "45323ae8d366340d"),
+    ("ClusterInErrorError", "112c7ab941a55256"),
+    ("ClusterFixedError", "319f2a84fc825a46"),
+    ("ClusterBusyError", "87e970d8dfa2db2f"),
+    ("ClusterLastServerError", "edc58dc5ea7ea383"),
+    ("ClusterMajorityAtRiskError", "08f4914bcf5971dc"),
+    ("ClusterUsesPeerError", "96a89277588f6a81"),
+    ("ClusterUsesVirtualIpError", "65c65490f482573b"),
+    ("CniProfileMismatchError", "7a59a60913cd5f19"),
+    ("K3sNodeNotFoundError", "e827a60737f01bea"),
+    ("K3sRoleTakenError", "42b1b1b6a02ff816"),
+    ("K3sRunsError", "bb7272b2dd6d122a"),
+    ("NotClusterServerError", "1d6fd9ebd5ff6fea"),
+    ("TokenSealedToOthersError", "ae8bd1164ab62249"),
+    ("NotDrainedError", "ee8c6b7086455011"),
     ("report_docker assigned", "a68be66f33e88309"),
     ("report_docker installing", "b3ee3c884c8d2fbd"),
     ("report_docker wants_cert", "66ca04e9c0b9f3eb"),
@@ -148,6 +165,31 @@ const GOLDEN: &[(&str, &str)] = &[
     ("take_wireguard_key", "4152c224f2820b8a"),
     ("add_firewall_rule", "ff83d46de82a3bb5"),
     ("remove_firewall_rule", "18755c7d47bf2319"),
+    ("assign_k3s", "911dc2f3c23bde9c"),
+    ("drain_node", "66f245f13433dae2"),
+    ("cluster assign_k3s", "911dc2f3c23bde9c"),
+    ("cluster report_k3s", "a5dc5c0d75fd1416"),
+    ("cluster issue_join_token", "68518ed8b5d3dd2f"),
+    ("cluster forget_cluster_nodes", "e50fdc9a06cb2939"),
+    ("cluster decommission_cluster", "e9b749b84c64f192"),
+    ("cluster upgrade_cluster", "cbe4298bcb188410"),
+    ("report_k3s assigned", "a05015bd8698e6cf"),
+    ("report_k3s installing", "492ee6d3e2588dab"),
+    ("report_k3s bootstrap", "a3b345fa799d9f14"),
+    ("report_k3s join_request", "f67c6030a6d60d81"),
+    ("report_k3s join_token_issued", "276a0092c9207969"),
+    ("report_k3s starting", "8db898b19d2bdd7d"),
+    ("report_k3s ready", "a5dc5c0d75fd1416"),
+    ("report_k3s leaving", "c0197a3f7ff3d58a"),
+    ("report_k3s stopped", "8f25885ee9f5d45d"),
+    ("report_k3s failed", "37f06a9c491e3fa8"),
+    ("report_k3s drained", "bd1c48fea90b1dba"),
+    ("drain drain_node", "66f245f13433dae2"),
+    ("drain report_drain", "0bddb2ee036df72e"),
+    ("drain uncordon_node", "a0e2983cf88c3cdf"),
+    ("report_drain draining", "0bddb2ee036df72e"),
+    ("report_drain drained", "7bbea38b07990b3b"),
+    ("report_drain failed", "a124796a4dd64b26"),
 ];
 
 #[test]
@@ -241,6 +283,7 @@ pub(super) fn full_state() -> World {
     world.ok(1, wireguard_keys::rotate(2));
     world.ok(2, wireguard_keys::announce(21));
     world.ok(1, firewalls::commands().swap_remove(0));
+    cluster_tables::fill(&mut world);
     world.begin_rotation(1);
     world
 }
@@ -293,6 +336,7 @@ fn golden_values() -> Vec<(String, Vec<u8>)> {
         let name = command.name().to_owned();
         (name, v1::encode(&envelope(command)))
     }));
+    values.extend(cluster_tables::values(envelope));
     values
 }
 
@@ -362,6 +406,12 @@ pub(super) fn commands() -> Vec<Command> {
     commands.extend(commands_of_access_grants());
     commands.extend(wireguard_keys::commands());
     commands.extend(firewalls::commands());
+    commands.push(Command::Cluster(
+        cluster_tables::cluster_commands().swap_remove(0),
+    ));
+    commands.push(Command::Drain(
+        cluster_tables::drain_commands().swap_remove(0),
+    ));
     commands
 }
 
@@ -545,6 +595,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
     refusals.extend(refusals_of_access_grants());
     refusals.extend(wireguard_keys::refusals());
     refusals.extend(firewalls::refusals());
+    refusals.extend(cluster_tables::refusals());
     refusals
 }
 

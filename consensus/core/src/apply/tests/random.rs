@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{golden, world::*};
+use super::{cluster_tables, clusters_random, golden, world::*};
 use crate::{
     Agreed, CertificateProfile, Command, DockerPhase, EVENTS_KEPT, Enrolment, Envelope,
     ExpiringCertificate, Holder, IssuedCertificate, LifecycleClass, NodeState, OperatorRole,
@@ -47,7 +47,9 @@ proptest! {
         founded in any::<bool>(),
     ) {
         let mut world = if founded { golden::full_state() } else { World::empty() };
-        let commands = golden::commands();
+        let mut commands = golden::commands();
+        commands.extend(cluster_tables::cluster_commands().into_iter().map(Command::Cluster));
+        commands.extend(cluster_tables::drain_commands().into_iter().map(Command::Drain));
         let envelope = world.envelope(1, commands[pick.index(commands.len())].clone());
         let mut bytes = v1::encode(&envelope);
         let at = at.index(bytes.len());
@@ -205,6 +207,7 @@ fn command_of((kind, a, b, c, e): Draw, world: &World, at: usize) -> (u32, Comma
         13 | 14 if b % 4 != 0 => network_command((b, c, e), n, world),
         13 => attach(n),
         14 => detach(n),
+        15..=20 if e % 4 == 1 => return clusters_random::command((b, a, c, e), world),
         15 | 16 => Command::AssignModule(assignment),
         17 => Command::UnassignModule(assignment),
         18..=20 => report_of(b, c, n),
@@ -380,6 +383,7 @@ fn open_request(world: &World, n: u32) -> Option<Vec<u8>> {
         | DockerPhase::Ready { .. }
         | DockerPhase::Stopping
         | DockerPhase::Stopped
+        | DockerPhase::Drained
         | DockerPhase::Failed { .. } => None,
     }
 }
@@ -499,6 +503,7 @@ fn check(state: &State) {
     check_networks(agreed);
     check_docker(agreed);
     check_certificates(agreed);
+    clusters_random::check(agreed);
     if agreed.mesh.is_some() {
         let servers = agreed.servers().count();
         assert!((1..=SERVERS_MAX).contains(&servers), "{servers} servers");

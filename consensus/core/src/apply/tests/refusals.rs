@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    access_grants, firewalls, golden,
+    access_grants, cluster_tables, firewalls, golden,
     virtual_ips::{create_vip, fail_over},
     wireguard_keys,
     world::*,
@@ -27,6 +27,7 @@ fn every_refusal_is_reached_and_changes_nothing() {
     reached.extend(access_grants::codes());
     reached.extend(wireguard_keys::codes());
     reached.extend(firewalls::codes());
+    reached.extend(cluster_tables::codes());
     reached.extend(BEFORE_APPLY);
     let all: BTreeSet<_> = golden::refusals().iter().map(Refusal::code).collect();
     assert_eq!(reached, all);

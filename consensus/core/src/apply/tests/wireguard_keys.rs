@@ -198,23 +198,61 @@ fn a_node_goes_on_where_it_was_whatever_it_forgets() {
 }
 
 #[test]
-fn a_node_that_lost_its_key_has_the_one_that_it_made_instead_agreed() {
+fn a_node_that_has_lost_its_key_announces_one_that_nobody_has_seen() {
     let mut world = World::of(1, 2);
-    let made = KeysAtHand {
-        current: [40; 32],
+    // As a lost file ends: the node has made another key when it started.
+    let step = |world: &World, next: Option<[u8; 32]>| {
+        let current = [40; 32];
+        wireguard_key_step(world.agreed(), &id(2), KeysAtHand { current, next })
+    };
+    assert_eq!(step(&world, None), Step::Announce(None));
+    world.ok(2, announce(41));
+    let since = world.state.applied;
+    let key = [41; 32];
+    assert_eq!(step(&world, Some(key)), Step::Switch { key, since });
+    assert_eq!(step(&world, None), Step::Announce(None), "lost once more");
+    world.ok(2, take(41));
+    assert_eq!(step(&world, Some(key)), Step::Rest, "the overlay takes it");
+    let at_hand = KeysAtHand {
+        current: key,
         next: None,
     };
-    let step = |world: &World| wireguard_key_step(world.agreed(), &id(2), made);
-    assert_eq!(step(&world), Step::Announce(Some([40; 32])));
-    world.ok(2, announce(40));
-    let since = world.state.applied;
-    let switch = Step::Switch {
-        key: [40; 32],
-        since,
-    };
-    assert_eq!(step(&world), switch);
-    world.ok(2, take(40));
-    assert_eq!(step(&world), Step::Rest);
-    let nobody = wireguard_key_step(world.agreed(), &id(9), made);
+    let nobody = wireguard_key_step(world.agreed(), &id(9), at_hand);
     assert_eq!(nobody, Step::Rest, "a machine that is no member");
+}
+
+#[test]
+fn a_node_whose_disk_was_put_back_announces_none_of_the_keys_that_it_had_then() {
+    let mut world = World::of(1, 2);
+    let first = key_of(&world, 2);
+    for key in [21, 22] {
+        world.ok(1, rotate(2));
+        world.ok(2, announce(key));
+        world.ok(2, take(key));
+    }
+    // Copied before, in the middle of, and after the first rotation.
+    let copies = [
+        (first, None),
+        (first, Some([21; 32])),
+        ([21; 32], None),
+        ([21; 32], Some([31; 32])),
+    ];
+    for under_way in [false, true] {
+        if under_way {
+            world.ok(1, rotate(2));
+        }
+        for (current, next) in copies {
+            let at_hand = KeysAtHand { current, next };
+            let step = wireguard_key_step(world.agreed(), &id(2), at_hand);
+            assert_eq!(step, Step::Announce(None), "{at_hand:?}");
+        }
+    }
+    world.ok(2, announce(23));
+    let (key, since) = ([23; 32], world.state.applied);
+    let at_hand = KeysAtHand {
+        current: first,
+        next: Some(key),
+    };
+    let step = wireguard_key_step(world.agreed(), &id(2), at_hand);
+    assert_eq!(step, Step::Switch { key, since });
 }

@@ -1,7 +1,8 @@
 //! What the agreed state and Docker's lists mean for this node's containers and their names.
 //!
-//! Decides: which networks Docker is to have, where names are served, and who else is to be asked for
-//! them: the other Docker hosts of the network that gossip does not believe dead.
+//! Decides: which networks Docker is to have, where names are served, whom dockerd's containers are to
+//! ask for them, and who else is to be asked: the other Docker hosts of the network that gossip does
+//! not believe dead.
 //! Never: asks anybody anything.
 
 use std::{
@@ -9,14 +10,30 @@ use std::{
     net::IpAddr,
 };
 
-use consensus_core::{Agreed, DockerPhase, IpPrefix, Network, NetworkId, NodeId, Peer};
+use consensus_core::{Agreed, DockerHost, DockerPhase, IpPrefix, Network, NetworkId, NodeId, Peer};
 use overlay_core::{
     mtu::BRIDGE_MTU,
     names::{Directory, Names, OtherHost},
 };
 use overlay_filter::{ContainerBridge, cidr};
+use overlay_names::Listening;
 use runtimes_core::networks::BridgeNetwork;
 use runtimes_docker::NetworkSurvey;
+
+/// Whether containers can ask this node for names at a bridge's address. An address that it was given
+/// a moment ago is not among them.
+pub(crate) type Served = BTreeMap<IpAddr, bool>;
+
+/// Whom dockerd's containers are to ask for names, before the host's own resolvers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NamesServer {
+    /// This node, there.
+    At(IpAddr),
+    /// Nobody.
+    Nobody,
+    /// That is known in a moment. dockerd would have to be restarted for another word.
+    Undecided,
+}
 
 /// A network in which this node's containers have addresses.
 #[derive(Debug, Clone)]
@@ -31,6 +48,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// This node's address on the bridge.
+    fn gateway(&self) -> Option<IpAddr> {
+        self.bridge.gateway().map(IpAddr::V4)
+    }
+
     /// Where names are served: for the containers, and for the other hosts.
     pub(super) fn listens_at(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let overlay = [IpAddr::from(self.own.ipv6), self.own.ipv4.into()];
@@ -38,8 +60,7 @@ impl Place {
             let is_up = self.is_up;
             move |_| is_up
         });
-        let gateway = self.bridge.gateway().map(IpAddr::V4);
-        gateway.into_iter().chain(overlay)
+        self.gateway().into_iter().chain(overlay)
     }
 }
 
@@ -75,15 +96,51 @@ pub(super) fn places(agreed: &Agreed, me: &NodeId, up: &BTreeSet<NetworkId>) -> 
 }
 
 fn is_docker_host(agreed: &Agreed, node: &NodeId) -> bool {
-    let host = agreed.docker_hosts.get(node);
-    host.is_some_and(|host| !matches!(host.phase, DockerPhase::Stopping | DockerPhase::Stopped))
+    agreed.docker_hosts.get(node).is_some_and(has_containers)
 }
 
-/// Whom dockerd's containers ask for names: this node, at the bridge of its oldest place. It is an
-/// address of the host itself, so containers of every network reach it.
-pub(crate) fn names_server(agreed: &Agreed, me: &NodeId) -> Option<IpAddr> {
-    let places = places(agreed, me, &BTreeSet::new());
-    places.first()?.bridge.gateway().map(IpAddr::V4)
+/// Whether a Docker host has containers of the mesh, or is about to.
+pub(crate) fn has_containers(host: &DockerHost) -> bool {
+    !matches!(host.phase, DockerPhase::Stopping | DockerPhase::Stopped)
+}
+
+/// Whether these may run: they are not where the host is at rest.
+fn runs_containers(agreed: &Agreed, node: &NodeId) -> bool {
+    let host = agreed.docker_hosts.get(node);
+    host.is_some_and(|host| has_containers(host) && host.phase != DockerPhase::Drained)
+}
+
+/// Whom dockerd's containers ask for names: this node, at the bridge of its oldest place where that can
+/// be. It is an address of the host itself, so containers of every network reach it.
+pub(crate) fn names_server(agreed: &Agreed, me: &NodeId, served: &Served) -> NamesServer {
+    for place in places(agreed, me, &BTreeSet::new()) {
+        if let Some(address) = place.gateway() {
+            match served.get(&address) {
+                Some(true) => return NamesServer::At(address),
+                Some(false) => {}
+                None => return NamesServer::Undecided,
+            }
+        }
+    }
+    NamesServer::Nobody
+}
+
+/// Where containers can ask: where the server listens, and the bridge is there or can be made.
+pub(super) fn served(
+    places: &[Place],
+    listening: &Listening,
+    can_be: impl Fn(&BridgeNetwork) -> bool,
+) -> Served {
+    let served = places.iter().filter_map(|place| {
+        let address = place.gateway()?;
+        let listens = listening.at.contains(&address);
+        let known = listens || listening.failed.contains_key(&address);
+        match can_be(&place.bridge) {
+            false => Some((address, false)),
+            true => known.then_some((address, listens)),
+        }
+    });
+    served.collect()
 }
 
 /// The networks that are to give this node's containers addresses, and have none left.
@@ -104,12 +161,12 @@ pub(super) fn without_subnet(agreed: &Agreed, me: &NodeId) -> impl Iterator<Item
     })
 }
 
-/// What the packet filter has to know.
-pub(super) fn bridges(places: &[Place]) -> BTreeSet<ContainerBridge> {
+/// The bridges of networks' containers on this node, whether or not Docker has made them.
+pub(crate) fn bridges(agreed: &Agreed, me: &NodeId) -> BTreeSet<ContainerBridge> {
+    let places = places(agreed, me, &BTreeSet::new()).into_iter();
     places
-        .iter()
         .map(|place| ContainerBridge {
-            interface: place.bridge.bridge.clone(),
+            interface: place.bridge.bridge,
             subnet: cidr(place.subnet),
             network: place.id,
         })
@@ -141,14 +198,17 @@ pub(super) fn directory(
                 cidr(place.network.ipv4.into()),
             ],
             subnet: Some(cidr(place.subnet)),
-            containers: containers(place, survey),
+            containers: match runs_containers(agreed, me) {
+                true => containers(place, survey),
+                false => BTreeMap::new(),
+            },
             ..Names::default()
         };
         for (node, peer) in agreed.peers_of(place.id) {
             let name = agreed.name_of(node);
             if let Some(subnet) = peer.container_subnet
                 && node != me
-                && is_docker_host(agreed, node)
+                && runs_containers(agreed, node)
                 && alive(node)
             {
                 let (address, subnet) = (peer.ipv4, cidr(subnet));

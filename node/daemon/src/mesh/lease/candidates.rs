@@ -59,6 +59,7 @@ fn reason(unfit: &Unfit) -> Reason {
         Unfit::NoMember => Reason::Removed,
         Unfit::NoPeer => Reason::NotInNetwork,
         Unfit::Unheard => Reason::Suspect,
+        Unfit::Draining => Reason::Draining,
         Unfit::Untold | Unfit::NotReady(_) => Reason::NotReady,
     }
 }

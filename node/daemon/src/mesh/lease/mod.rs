@@ -21,7 +21,7 @@ use std::{
 
 use consensus_core::{Epoch, NodeId, Time, VipId};
 use consensus_lease::{
-    Assignment, Assignments, Coordinator, Holder, Life, Message, Timings, Voter, wire::v1,
+    Assignment, Assignments, Coordinator, Holder, Life, Majority, Message, Timings, Voter, wire::v1,
 };
 use consensus_raft::RaftStatus;
 use overlay_net::{Channel, FrameStream, Inbox, Letters, Net};
@@ -298,13 +298,7 @@ impl Driver {
         if !self.leads {
             return;
         }
-        // Alone, it is its own majority.
-        let answered = match status.majority_heard {
-            Some(heard) if status.voters.len() > 1 => micros(heard.elapsed()),
-            Some(_) | None => 0,
-        };
-        let sent = at.as_micros().saturating_sub(answered);
-        self.coordinator.handle_majority(Time::from_micros(sent));
+        self.coordinator.handle_majority(majority(status, at));
         let agreed = self.view.agreed.clone();
         // A server that has not caught up would acknowledge nothing.
         let votes = |id: &NodeId| status.voters.values().any(|voter| voter == id);
@@ -373,6 +367,17 @@ impl Driver {
         ];
         let first = three.into_iter().flatten().min();
         first.map_or(LOOK_AGAIN, |due| due.since(now()).min(LOOK_AGAIN))
+    }
+}
+
+/// Up to when a leader hears a majority, on the leases' clock.
+fn majority(status: &RaftStatus, now: Time) -> Majority {
+    match status.majority_ago() {
+        Some(ago) if !status.is_alone() => {
+            let sent = now.as_micros().saturating_sub(micros(ago));
+            Majority::Answered(Time::from_micros(sent))
+        }
+        Some(_) | None => Majority::Alone,
     }
 }
 

@@ -32,6 +32,15 @@ pub struct FileError {
 }
 
 impl FileError {
+    /// The failure of something done to a file.
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// Stable text for programs.
     pub fn code(&self) -> &'static str {
         if self.source.kind() == io::ErrorKind::StorageFull {
@@ -55,17 +64,12 @@ impl FileError {
 }
 
 /// Names the action and the path that an I/O error belongs to.
-pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
-    let path = path.to_owned();
-    move |source| FileError {
-        action,
-        path,
-        source,
-    }
+pub fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    move |source| FileError::new(action, path, source)
 }
 
 /// The file's text; `None` if there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
+pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -73,31 +77,33 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// Everything that is on the host because of a runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Manifest {
+pub struct Manifest {
     files: BTreeSet<PathBuf>,
     directories: BTreeSet<PathBuf>,
 }
 
-/// The files that shoal wrote for dockerd.
+/// The files that shoal wrote for a runtime.
 #[derive(Debug, Clone)]
-pub(crate) struct HostFiles {
+pub struct HostFiles {
     manifest: PathBuf,
 }
 
 impl HostFiles {
-    pub(crate) fn listed_in(manifest: PathBuf) -> Self {
+    /// Those that this manifest lists.
+    pub fn listed_in(manifest: PathBuf) -> Self {
         Self { manifest }
     }
 
     /// Whether any are on the host.
-    pub(crate) fn any(&self) -> bool {
+    pub fn any(&self) -> bool {
         self.manifest.exists()
     }
 
     /// Puts a file in place as one step.
-    pub(crate) fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         let readable_by_all = mode & 0o004 != 0;
         let directories = if readable_by_all {
             OPEN_DIRECTORY_MODE
@@ -108,8 +114,31 @@ impl HostFiles {
         write_atomically(path, bytes, mode)
     }
 
-    /// Lists a file that another program (dockerd) will write, and makes its directory.
-    pub(crate) fn claim(&self, path: &Path) -> Result<(), FileError> {
+    /// Puts a copy of a large file in place as one step.
+    ///
+    /// # Errors
+    /// One of the two could not be read or written.
+    pub fn copy(&self, from: &Path, path: &Path, mode: u32) -> Result<(), FileError> {
+        self.enter(path, OPEN_DIRECTORY_MODE)?;
+        let mut source = fs::File::open(from).map_err(at("read", from))?;
+        put_atomically(path, mode, |file| io::copy(&mut source, file).map(drop))
+    }
+
+    /// Lists a directory that another program will fill. [`Self::remove_all`] removes it only once it
+    /// is empty.
+    ///
+    /// # Errors
+    /// The manifest could not be written.
+    pub fn claim_directory(&self, path: &Path) -> Result<(), FileError> {
+        let mut manifest = self.load()?;
+        if manifest.directories.insert(path.to_owned()) {
+            self.store(&mut manifest)?;
+        }
+        Ok(())
+    }
+
+    /// Lists a file that another program will write, and makes its directory.
+    pub fn claim(&self, path: &Path) -> Result<(), FileError> {
         self.enter(path, DIRECTORY_MODE)
     }
 
@@ -135,7 +164,7 @@ impl HostFiles {
     }
 
     /// Removes one file and forgets it.
-    pub(crate) fn remove(&self, path: &Path) -> Result<(), FileError> {
+    pub fn remove(&self, path: &Path) -> Result<(), FileError> {
         remove_file(path)?;
         let mut manifest = self.load()?;
         if manifest.files.remove(path) {
@@ -145,7 +174,7 @@ impl HostFiles {
     }
 
     /// Removes everything that is listed, then the list.
-    pub(crate) fn remove_all(&self) -> Result<(), FileError> {
+    pub fn remove_all(&self) -> Result<(), FileError> {
         let manifest = self.load()?;
         for path in &manifest.files {
             remove_file(path)?;
@@ -193,6 +222,14 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    put_atomically(path, mode, |file| file.write_all(bytes))
+}
+
+fn put_atomically(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> Result<(), FileError> {
     let new = unfinished(path);
     remove_file(&new)?;
     let written = fs::OpenOptions::new()
@@ -201,7 +238,7 @@ fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
         .mode(mode)
         .open(&new)
         .and_then(|mut file| {
-            file.write_all(bytes)?;
+            fill(&mut file)?;
             file.sync_all()
         })
         .and_then(|()| fs::rename(&new, path))

@@ -1,11 +1,11 @@
-//! What dockerd said, where systemd keeps it.
+//! What a unit's processes said, where systemd keeps it.
 //!
-//! Decides: which entries are dockerd's own words. systemd's remarks about the unit would pass for
-//! complaints of dockerd, and containers may log to the journal too.
+//! Decides: which entries are a daemon's own words. systemd's remarks about the unit would pass for
+//! its complaints, and containers may log to the journal too.
 
 use std::{path::Path, time::Duration};
 
-use crate::{exec, install};
+use crate::{exec, programs};
 
 /// Reading some hundred lines takes milliseconds; a journal of gigabytes on a slow disk, seconds.
 const JOURNALCTL_WITHIN: Duration = Duration::from_secs(10);
@@ -15,13 +15,13 @@ const LINES_MAX: &str = "200";
 const CURSOR: &str = "-- cursor: ";
 
 /// Where the journal ends now; `None` if it is empty or cannot be read.
-pub(crate) async fn end() -> Option<String> {
+pub async fn end() -> Option<String> {
     let answer = journalctl(&["--lines=1", "--show-cursor"]).await?;
     cursor(&answer)
 }
 
 /// What the unit's processes printed after that place; `None` if the journal cannot be read.
-pub(crate) async fn since(unit: &str, after: Option<&str>) -> Option<String> {
+pub async fn since(unit: &str, after: Option<&str>) -> Option<String> {
     let lines = format!("--lines={LINES_MAX}");
     let unit = format!("_SYSTEMD_UNIT={unit}");
     let after = after.map(|cursor| format!("--after-cursor={cursor}"));
@@ -30,13 +30,14 @@ pub(crate) async fn since(unit: &str, after: Option<&str>) -> Option<String> {
     journalctl(&arguments).await
 }
 
-pub(crate) fn cursor(shown: &str) -> Option<String> {
+/// The place that journalctl shows after the entries.
+pub fn cursor(shown: &str) -> Option<String> {
     let found = shown.lines().find_map(|line| line.strip_prefix(CURSOR));
     found.map(|cursor| cursor.trim().to_owned())
 }
 
 async fn journalctl(arguments: &[&str]) -> Option<String> {
-    let program = install::find("journalctl")?;
+    let program = programs::find("journalctl")?;
     let mut all = vec!["--quiet", "--no-pager", "--output=cat", "--boot"];
     all.extend(arguments);
     run(&program, &all).await

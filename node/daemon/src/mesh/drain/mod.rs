@@ -1,0 +1,223 @@
+//! Empties this node when the mesh has agreed to it, and tells how far it is.
+//!
+//! Decides nothing: `runtimes_core::drain::judge` says what goes next and when it is over. Virtual IPs
+//! move by themselves, as the lease protocol takes them from a node that is emptied; here it is only
+//! seen that they have. What the runtimes do is told to their own tasks by [`Orders`]; pods are
+//! [`pods`]'s. Nothing is remembered: what is agreed and what is found say where to go on.
+
+mod addresses;
+mod pods;
+
+use std::{sync::Arc, time::Duration};
+
+use consensus_core::{
+    Agreed, Command, DockerPhase, Drain, DrainCommand, DrainState, K3sPhase, K3sRole, LogIndex,
+};
+use runtimes_core::drain::{Left, Orders, Seen, Verdict, judge};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    addresses::held,
+    pods::{Pods, PodsSeen, Wanted},
+};
+use super::{
+    Host,
+    docker::DockerStatus,
+    k3s::K3sStatus,
+    lease::heard,
+    proposer::{Proposer, wall_now},
+    reports::{REPORTS_MAX, agree_in_order},
+};
+
+/// Time runs out, and members fall silent, also where nothing else changes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A report that is not in the view by then is repeated.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// How far a runtime is with coming to rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Resting {
+    /// The drain for which it is at rest.
+    pub(crate) done: Option<LogIndex>,
+    /// What it waits for, in words.
+    pub(crate) waits_for: String,
+}
+
+impl Resting {
+    /// What is left of it. It is at rest when the mesh knows so too: whoever is told that the node is
+    /// empty finds its rows so.
+    fn left(&self, drain: &Drain, known: bool, otherwise: &str) -> Left {
+        if known && self.done == Some(drain.begun) {
+            return Left::Nothing;
+        }
+        Left::Waits(match self.waits_for.as_str() {
+            "" => otherwise.to_owned(),
+            words => words.to_owned(),
+        })
+    }
+}
+
+/// The task's inputs.
+pub(crate) struct Draining {
+    pub(crate) host: Arc<Host>,
+    pub(crate) proposer: Proposer,
+    pub(crate) docker: watch::Receiver<DockerStatus>,
+    pub(crate) k3s: watch::Receiver<K3sStatus>,
+    /// What the runtimes follow.
+    pub(crate) orders: watch::Sender<Option<Orders>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What the task hears from others.
+struct Inputs {
+    docker: watch::Receiver<DockerStatus>,
+    k3s: watch::Receiver<K3sStatus>,
+    pods: watch::Receiver<PodsSeen>,
+}
+
+impl Draining {
+    /// Runs until cancelled.
+    pub(crate) async fn run(self) {
+        let (reports, queue) = mpsc::channel(REPORTS_MAX);
+        let reporter = tokio::spawn(agree_in_order(self.proposer.clone(), queue));
+        let (wanted, wanted_pods) = watch::channel(Wanted::Unknown);
+        let (seen_pods, pods) = watch::channel(PodsSeen::default());
+        let emptier = Pods {
+            host: self.host.clone(),
+            proposer: self.proposer.clone(),
+            wanted: wanted_pods,
+            seen: seen_pods,
+        };
+        let emptier = tokio::spawn(emptier.run());
+        let mut inputs = Inputs {
+            docker: self.docker.clone(),
+            k3s: self.k3s.clone(),
+            pods,
+        };
+        let mut view = self.proposer.views.watch();
+        let mut told: Option<(LogIndex, DrainState, Instant)> = None;
+        loop {
+            let agreed = view.borrow_and_update().agreed.clone();
+            let drain = agreed.drains.get(&self.proposer.me);
+            let verdict = drain.map(|drain| {
+                let known = with_its_end(drain, told.as_ref());
+                (drain, self.judge(&agreed, &known, &mut inputs))
+            });
+            let (orders, pods) = match &verdict {
+                None => (Orders::default(), Wanted::Free),
+                Some((drain, verdict)) => {
+                    let pods = Wanted::Ordered(drain.begun, verdict.pods);
+                    (verdict.orders, pods)
+                }
+            };
+            replace(&self.orders, Some(orders));
+            replace(&wanted, pods);
+            if let Some((drain, verdict)) = verdict {
+                tell(&reports, drain, verdict.state, &mut told);
+            }
+            // All arms only wait; everything is looked at anew above.
+            let goes_on = tokio::select! {
+                () = self.stop.cancelled() => false,
+                changed = view.changed() => changed.is_ok(),
+                changed = inputs.docker.changed() => changed.is_ok(),
+                changed = inputs.k3s.changed() => changed.is_ok(),
+                changed = inputs.pods.changed() => changed.is_ok(),
+                () = sleep(LOOK_EVERY), if drain.is_some() => true,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        reporter.abort();
+        emptier.abort();
+    }
+
+    fn judge(&self, agreed: &Agreed, drain: &Drain, inputs: &mut Inputs) -> Verdict {
+        let me = &self.proposer.me;
+        let heard = heard(agreed, &self.proposer.members.borrow().clone(), me);
+        let docker = agreed.docker_hosts.get(me).map(|row| &row.phase);
+        let k3s = agreed.k3s_nodes.get(me);
+        let rests = k3s.is_some_and(|row| row.phase == K3sPhase::Drained);
+        let docker_status = inputs.docker.borrow_and_update().resting.clone();
+        let k3s_status = inputs.k3s.borrow_and_update().resting.clone();
+        let pods = inputs.pods.borrow_and_update().clone();
+        // A server that is at rest has been emptied before.
+        let done = |resting: &Resting| resting.done == Some(drain.begun);
+        let emptied = rests && done(&k3s_status);
+        let seen = Seen {
+            now: wall_now(),
+            addresses: held(agreed, me, &heard),
+            docker: match docker {
+                None | Some(DockerPhase::Stopped) => Left::Nothing,
+                Some(phase) => {
+                    let known = *phase == DockerPhase::Drained;
+                    docker_status.left(drain, known, "Docker to come to rest")
+                }
+            },
+            docker_rests: docker == Some(&DockerPhase::Drained) || done(&docker_status),
+            pods: match k3s {
+                Some(row) if row.has_been_ready() && !emptied => pods.left(drain),
+                Some(_) | None => Left::Nothing,
+            },
+            k3s: match k3s {
+                Some(row) if row.role == K3sRole::Server && row.has_been_ready() => {
+                    k3s_status.left(drain, rests, "K3s to come to rest")
+                }
+                Some(_) | None => Left::Nothing,
+            },
+            k3s_rests: rests || done(&k3s_status),
+        };
+        judge(drain, &seen)
+    }
+}
+
+/// The drain as this node knows it. That it has ended is not in the view at once; until then its end
+/// is not judged anew, by what is seen of runtimes that nothing is asked of any more.
+fn with_its_end(drain: &Drain, told: Option<&(LogIndex, DrainState, Instant)>) -> Drain {
+    let mut drain = drain.clone();
+    if let Some((begun, state, _)) = told
+        && *begun == drain.begun
+        && !matches!(state, DrainState::Draining { .. })
+    {
+        drain.state = state.clone();
+    }
+    drain
+}
+
+/// Has the mesh told what it does not know yet.
+fn tell(
+    reports: &mpsc::Sender<Command>,
+    drain: &Drain,
+    state: DrainState,
+    told: &mut Option<(LogIndex, DrainState, Instant)>,
+) {
+    let (begun, lately) = (drain.begun, |at: &Instant| at.elapsed() < HEARTBEAT);
+    let known = drain.state == state
+        || told
+            .as_ref()
+            .is_some_and(|(of, last, at)| (*of, last) == (begun, &state) && lately(at));
+    if known {
+        return;
+    }
+    tracing::info!(state = state.as_str(), ?state, "this node is emptied");
+    let command = Command::Drain(DrainCommand::Report {
+        begun,
+        state: state.clone(),
+    });
+    // A full queue means that the mesh has no majority; the next look tries again.
+    if reports.try_send(command).is_ok() {
+        *told = Some((begun, state, Instant::now()));
+    }
+}
+
+fn replace<T: PartialEq>(watch: &watch::Sender<T>, value: T) {
+    watch.send_if_modified(|present| {
+        let differs = *present != value;
+        *present = value;
+        differs
+    });
+}

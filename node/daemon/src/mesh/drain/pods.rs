@@ -1,0 +1,202 @@
+//! The pods of a node that is emptied: none come any more, and those that are there go.
+//!
+//! Decides: when the cluster is asked again. Which pods go, and that their disruption budgets are
+//! kept, `runtimes_core::k3s::eviction` says.
+//! Never: lets pods come to a node that somebody else has cordoned: what was cordoned by a drain is
+//! written down before, and only that is undone after it.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use consensus_core::{Agreed, Drain, K3sNode, K3sPhase, K3sRole, LogIndex};
+use runtimes_core::drain::{Left, PodOrder};
+use runtimes_k3s::{ApiError, ClusterApi, K3sRuntime, Paths, evict_once};
+use tokio::{sync::watch, time::sleep};
+
+use crate::mesh::{Host, overlay::with_sources, proposer::Proposer};
+
+/// A pod's budget is asked again, and an API that did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Somebody may let pods come to a node that is empty.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Below the data directory; exists while the cluster knows the node as cordoned because of a drain.
+const MARK: &str = "cordoned";
+
+/// What is to become of the pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Not known yet.
+    Unknown,
+    /// They come and go.
+    Free,
+    /// As this drain wants it.
+    Ordered(LogIndex, PodOrder),
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct PodsSeen {
+    /// What is done.
+    done: Option<(LogIndex, PodOrder)>,
+    /// What is waited for, in words.
+    waits_for: String,
+}
+
+impl PodsSeen {
+    /// What is left for a drain.
+    pub(super) fn left(&self, drain: &Drain) -> Left {
+        let done = match (self.done, drain.cordon_only) {
+            (Some((of, PodOrder::Evict)), _) | (Some((of, PodOrder::Cordon)), true) => {
+                of == drain.begun
+            }
+            (Some((_, PodOrder::Cordon)), false) | (None, _) => false,
+        };
+        match (done, self.waits_for.as_str()) {
+            (true, _) => Left::Nothing,
+            (false, "") => Left::Waits("its pods to go".to_owned()),
+            (false, words) => Left::Waits(words.to_owned()),
+        }
+    }
+}
+
+/// The task's inputs.
+pub(super) struct Pods {
+    pub(super) host: Arc<Host>,
+    pub(super) proposer: Proposer,
+    pub(super) wanted: watch::Receiver<Wanted>,
+    pub(super) seen: watch::Sender<PodsSeen>,
+}
+
+impl Pods {
+    /// Runs until it is aborted, or nobody wants anything any more.
+    pub(super) async fn run(mut self) {
+        let runtime = K3sRuntime::new(Paths::under(self.host.data.root()));
+        let mut view = self.proposer.views.watch();
+        loop {
+            let wanted = *self.wanted.borrow_and_update();
+            let agreed = view.borrow_and_update().agreed.clone();
+            let outcome = match wanted {
+                Wanted::Unknown => Ok(None),
+                Wanted::Free => self.set_free(&runtime, &agreed).await.map(|()| None),
+                Wanted::Ordered(drain, order) => {
+                    self.carry_out(&runtime, &agreed, drain, order).await
+                }
+            };
+            let waits_for = match outcome {
+                Ok(waits_for) => waits_for,
+                Err(error) => Some(with_sources(&error)),
+            };
+            let pause = match waits_for {
+                Some(_) => ASK_AGAIN,
+                None => LOOK_AGAIN,
+            };
+            self.publish(wanted, waits_for);
+            // All arms only wait. Of views only those matter in which K3s comes or goes.
+            let open = tokio::select! {
+                changed = self.wanted.changed() => changed.is_ok(),
+                () = came_or_went(&mut view, &agreed, &self.proposer) => true,
+                () = sleep(pause) => true,
+            };
+            if !open {
+                return;
+            }
+        }
+    }
+
+    fn publish(&self, wanted: Wanted, waits_for: Option<String>) {
+        let done = match (wanted, &waits_for) {
+            (Wanted::Ordered(drain, order), None) => Some((drain, order)),
+            (Wanted::Ordered(..), Some(_)) | (Wanted::Unknown | Wanted::Free, _) => None,
+        };
+        let seen = PodsSeen {
+            done,
+            waits_for: waits_for.unwrap_or_default(),
+        };
+        self.seen.send_if_modified(|present| {
+            let differs = *present != seen;
+            *present = seen;
+            differs
+        });
+    }
+
+    fn row<'a>(&self, agreed: &'a Agreed) -> Option<&'a K3sNode> {
+        agreed.k3s_nodes.get(&self.proposer.me)
+    }
+
+    /// What is waited for; none once it is done, or where there is nothing to do.
+    async fn carry_out(
+        &self,
+        runtime: &K3sRuntime,
+        agreed: &Agreed,
+        drain: LogIndex,
+        order: PodOrder,
+    ) -> Result<Option<String>, ApiError> {
+        let Some(row) = self.row(agreed).filter(|row| row.has_been_ready()) else {
+            return Ok(None);
+        };
+        let emptied = self.seen.borrow().done == Some((drain, PodOrder::Evict));
+        if row.phase == K3sPhase::Drained || (emptied && row.role == K3sRole::Server) {
+            // A server stops once it is emptied, and answers nobody then.
+            return Ok(None);
+        }
+        let name = agreed.name_of(&self.proposer.me);
+        let api = runtime.api(row.role).await?;
+        self.cordon(&api, &name).await?;
+        match order {
+            PodOrder::Cordon => Ok(None),
+            PodOrder::Evict => evict_once(&api, &name).await,
+        }
+    }
+
+    async fn cordon(&self, api: &ClusterApi, name: &str) -> Result<(), ApiError> {
+        let node = api.node(name).await?;
+        if node.is_none_or(|node| node.cordoned) {
+            return Ok(());
+        }
+        if let Err(error) = self.host.data.replace(MARK, b"") {
+            tracing::warn!(%error, "that the node is cordoned is not written down");
+        }
+        api.cordon(name, true).await
+    }
+
+    /// Undoes what a drain did.
+    async fn set_free(&self, runtime: &K3sRuntime, agreed: &Agreed) -> Result<(), ApiError> {
+        if !self.mark().exists() {
+            return Ok(());
+        }
+        if let Some(row) = self.row(agreed) {
+            let name = agreed.name_of(&self.proposer.me);
+            let api = runtime.api(row.role).await?;
+            api.cordon(&name, false).await?;
+            tracing::info!("the cluster may give this node pods again");
+        }
+        if let Err(error) = fs::remove_file(self.mark()) {
+            tracing::warn!(%error, "that the node was cordoned is still written down");
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.host.data.root().join(MARK)
+    }
+}
+
+/// Waits until this node's K3s is in another phase.
+async fn came_or_went(
+    view: &mut crate::mesh::views::Following,
+    before: &Agreed,
+    proposer: &Proposer,
+) {
+    let phase = |agreed: &Agreed| {
+        let row = agreed.k3s_nodes.get(&proposer.me);
+        row.map(|row| row.phase.clone())
+    };
+    let before = phase(before);
+    loop {
+        if view.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        if phase(&view.borrow_and_update().agreed) != before {
+            return;
+        }
+    }
+}

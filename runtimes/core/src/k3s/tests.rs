@@ -1,0 +1,797 @@
+//! Claims about the way into a cluster and out of it, in the order of a stay.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use consensus_core::{Cni, NetworkProfile};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+const OLD: &str = "v1.31.2+k3s1";
+const NEW: &str = "v1.32.0+k3s1";
+
+fn files() -> SecretFiles {
+    SecretFiles {
+        server_token: "/server-token".into(),
+        agent_token: "/agent-token".into(),
+    }
+}
+
+fn binary(version: &str) -> K3sBinary {
+    K3sBinary {
+        version: Some(version.into()),
+        ..K3sBinary::INSTALLED
+    }
+}
+
+fn stay(role: K3sRole, entrance: Entrance) -> Stay {
+    Stay {
+        attempt: LogIndex(7),
+        role,
+        membership: Ok(Membership {
+            role,
+            node_name: "n1".into(),
+            place: Place {
+                ipv4: Ipv4Addr::new(100, 96, 0, 1),
+                ipv6: "fd00::1".parse().unwrap(),
+                interface: "shoal-default".into(),
+            },
+            vip: "fd00::f".parse().unwrap(),
+            entrance,
+            cni: Cni::Flannel,
+            pod_prefix: None,
+        }),
+        generation: LogIndex(7),
+        active: entrance == Entrance::Join,
+        binary: binary(OLD),
+        token: None,
+        turn: false,
+        holds_api: false,
+        begun: false,
+        settled: false,
+    }
+}
+
+fn founder() -> Stay {
+    stay(K3sRole::Server, Entrance::Found)
+}
+
+fn agent() -> Stay {
+    stay(K3sRole::Agent, Entrance::Join)
+}
+
+const TOKEN: TokenMark = TokenMark([5; 32]);
+
+fn bare() -> Observed {
+    Observed {
+        now: Time::ZERO,
+        program: None,
+        record: None,
+        data: false,
+        secrets: false,
+        settings: None,
+        vacated: false,
+        daemon: Daemon::Absent,
+        leftovers: false,
+    }
+}
+
+fn plan_of(stay: Option<&Stay>, observed: &Observed) -> Plan {
+    let desired = Desired {
+        stay: stay.cloned(),
+    };
+    plan(&desired, observed, &files(), &Retries::default())
+}
+
+fn code(plan: &Plan) -> Option<&'static str> {
+    match plan.phase {
+        Phase::Failed { code, .. } => Some(code),
+        Phase::Lost
+        | Phase::Installing
+        | Phase::Bootstrap
+        | Phase::JoinRequest
+        | Phase::Starting
+        | Phase::Ready { .. }
+        | Phase::Leaving
+        | Phase::Stopped => None,
+    }
+}
+
+/// A host that does what it is told.
+struct Host {
+    desired: Desired,
+    observed: Observed,
+    steps: Vec<String>,
+    /// How often a datastore was initialised here.
+    initialised: u32,
+}
+
+impl Host {
+    fn new(stay: Stay) -> Self {
+        Self {
+            desired: Desired { stay: Some(stay) },
+            observed: bare(),
+            steps: Vec::new(),
+            initialised: 0,
+        }
+    }
+
+    fn stay(&mut self) -> &mut Stay {
+        self.desired.stay.as_mut().unwrap()
+    }
+
+    fn plan(&self) -> Plan {
+        let retries = Retries::default();
+        plan(&self.desired, &self.observed, &files(), &retries)
+    }
+
+    /// Runs until nothing is left to do.
+    fn run(&mut self) -> Phase {
+        for _ in 0..40 {
+            let plan = self.plan();
+            let Some(step) = plan.step else {
+                return plan.phase;
+            };
+            if step == Step::RequestToken && self.stay().token.is_none() {
+                self.stay().token = Some(TOKEN);
+            }
+            self.perform(&step);
+        }
+        panic!("it never rests: {:?}", self.steps);
+    }
+
+    fn perform(&mut self, step: &Step) {
+        let text = format!("{step:?}");
+        let name = text.split([' ', '(', '{']).next().unwrap_or_default();
+        self.steps.push(name.to_owned());
+        let observed = &mut self.observed;
+        match step {
+            Step::Begin { attempt } => {
+                observed.record = Some(Record {
+                    attempt: *attempt,
+                    founded: false,
+                    token: None,
+                });
+            }
+            Step::Vacate => observed.vacated = true,
+            Step::Return => observed.vacated = false,
+            Step::Install { binary } => {
+                observed.leftovers = true;
+                observed.program = Some(Program {
+                    version: binary.version.clone().unwrap(),
+                    wanted: true,
+                });
+            }
+            Step::MakeSecrets => observed.secrets = true,
+            Step::RequestToken => {}
+            Step::WriteToken(mark) => observed.record.as_mut().unwrap().token = Some(*mark),
+            Step::WriteSettings(text) => observed.settings = Some(text.clone()),
+            Step::Start(with) | Step::Restart(with) => {
+                if with.settings.contains("cluster-init") {
+                    let record = observed.record.as_mut().unwrap();
+                    self.initialised += u32::from(!record.founded);
+                    record.founded = true;
+                }
+                observed.data = true;
+                observed.daemon = Daemon::Ours {
+                    started_with: Some(with.clone()),
+                    ready: false,
+                };
+            }
+            Step::Probe => {
+                if let Daemon::Ours { ready, .. } = &mut observed.daemon {
+                    *ready = true;
+                }
+            }
+            Step::Stop => observed.daemon = Daemon::Absent,
+            Step::Clean => {
+                let program = observed.program.take();
+                *observed = Observed {
+                    program,
+                    now: observed.now,
+                    ..bare()
+                };
+            }
+        }
+    }
+
+    /// The mesh has another K3s for it, and it is its turn.
+    fn upgraded(&mut self) {
+        let stay = self.stay();
+        (stay.binary, stay.generation) = (binary(NEW), LogIndex(9));
+        self.observed.program.as_mut().unwrap().wanted = false;
+    }
+}
+
+#[test]
+fn a_founder_makes_its_secrets_and_needs_nobody() {
+    let mut host = Host::new(founder());
+    let phase = host.run();
+    assert_eq!(
+        phase,
+        Phase::Ready {
+            version: OLD.into(),
+            generation: LogIndex(7)
+        }
+    );
+    assert_eq!(
+        host.steps,
+        [
+            "Begin",
+            "Install",
+            "MakeSecrets",
+            "WriteSettings",
+            "Start",
+            "Probe"
+        ]
+    );
+}
+
+#[test]
+fn a_founder_that_is_started_and_not_ready_bootstraps() {
+    let mut host = Host::new(founder());
+    while host.steps.last().is_none_or(|step| step != "Start") {
+        let step = host.plan().step.unwrap();
+        host.perform(&step);
+    }
+    assert_eq!(host.plan().phase, Phase::Bootstrap);
+}
+
+#[test]
+fn another_node_asks_for_a_token_once_the_cluster_is_active() {
+    let mut host = Host::new(Stay {
+        active: false,
+        ..agent()
+    });
+    assert_eq!(host.run(), Phase::Installing);
+    assert_eq!(host.steps, ["Begin", "Install"]);
+    host.stay().active = true;
+    let plan = host.plan();
+    assert_eq!(
+        (plan.phase, plan.step),
+        (Phase::JoinRequest, Some(Step::RequestToken))
+    );
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(
+        host.steps[2..],
+        [
+            "RequestToken",
+            "WriteToken",
+            "WriteSettings",
+            "Start",
+            "Probe"
+        ]
+    );
+    assert_eq!(host.initialised, 0);
+}
+
+#[test]
+fn a_founder_that_lost_its_disk_joins_and_does_not_found_again() {
+    let mut host = Host::new(founder());
+    host.run();
+    host.stay().active = true;
+    assert!(host.plan().step.is_none());
+    host.observed = bare();
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert!(host.steps.contains(&"RequestToken".to_owned()));
+    assert_eq!(host.initialised, 1);
+}
+
+#[test]
+fn a_node_that_lost_its_disk_waits_until_the_mesh_knows() {
+    let mut host = Host::new(agent());
+    host.run();
+    host.stay().begun = true;
+    host.observed = bare();
+    host.steps.clear();
+    assert_eq!(host.run(), Phase::Lost);
+    assert!(host.steps.is_empty());
+    let stay = host.stay();
+    (stay.attempt, stay.token, stay.begun) = (LogIndex(12), None, false);
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(host.steps[..3], ["Begin", "Install", "RequestToken"]);
+}
+
+#[test]
+fn a_founder_whose_data_are_gone_does_not_found_again_though_it_knows_that_it_did() {
+    let mut host = Host::new(founder());
+    host.run();
+    let stay = host.stay();
+    (stay.active, stay.begun, stay.settled) = (true, true, true);
+    host.observed.data = false;
+    host.observed.daemon = Daemon::Absent;
+    host.steps.clear();
+    assert_eq!(host.run(), Phase::Lost);
+    assert!(host.steps.is_empty());
+    // Before the cluster was active it goes on founding.
+    let stay = host.stay();
+    (stay.active, stay.settled) = (false, false);
+    host.run();
+    assert_eq!(host.steps, ["Start", "Probe"]);
+}
+
+#[test]
+fn a_founder_that_is_started_again_goes_on_with_what_it_founded() {
+    let mut host = Host::new(founder());
+    host.run();
+    host.stay().active = true;
+    host.observed.daemon = Daemon::Absent;
+    host.steps.clear();
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(host.steps, ["Start", "Probe"]);
+    assert_eq!(host.initialised, 1);
+}
+
+#[test]
+fn what_an_earlier_stay_left_goes_before_the_next_one_begins() {
+    let mut host = Host::new(agent());
+    host.run();
+    host.stay().attempt = LogIndex(12);
+    host.stay().token = None;
+    host.steps.clear();
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(host.steps[..3], ["Stop", "Clean", "Begin"]);
+}
+
+#[test]
+fn a_node_that_is_wanted_nowhere_is_as_it_was() {
+    let mut host = Host::new(founder());
+    host.run();
+    host.desired.stay = None;
+    host.steps.clear();
+    assert_eq!(host.run(), Phase::Stopped);
+    assert_eq!(host.steps, ["Stop", "Clean"]);
+}
+
+#[test]
+fn a_foreign_k3s_and_strange_data_are_refused_and_never_touched() {
+    let foreign = Observed {
+        daemon: Daemon::Foreign { pid: Some(3) },
+        ..bare()
+    };
+    let strange = Observed {
+        data: true,
+        ..bare()
+    };
+    let rows = [
+        (foreign, "K3sAlreadyRunningError"),
+        (strange, "K3sDataPresentError"),
+    ];
+    for (observed, expected) in rows {
+        let plan = plan_of(Some(&founder()), &observed);
+        assert_eq!((code(&plan), &plan.step), (Some(expected), &None));
+        let plan = plan_of(None, &observed);
+        assert_eq!((plan.phase, plan.step), (Phase::Stopped, None));
+    }
+}
+
+#[test]
+fn a_node_that_does_not_fit_says_why_and_installs_nothing() {
+    let rows = [
+        (
+            Misfit::NoPlace {
+                node: "n1".into(),
+                network: "blue".into(),
+            },
+            "MissingSdwanPeerError",
+        ),
+        (
+            Misfit::TooSmall {
+                node: "n1".into(),
+                cni: "ovn_kubernetes".into(),
+            },
+            "CniProfileMismatchError",
+        ),
+    ];
+    for (misfit, expected) in rows {
+        let stay = Stay {
+            membership: Err(misfit),
+            ..agent()
+        };
+        let plan = plan_of(Some(&stay), &bare());
+        assert_eq!((code(&plan), plan.step), (Some(expected), None));
+    }
+}
+
+/// How a machine comes to a cluster.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// It founds it; what was asked for, if anything, decides.
+    Founds,
+    /// It joins one as a server.
+    Serves,
+    /// It joins one as an agent.
+    Works,
+}
+
+/// What K3s on such a machine is told of pods' network, by way, asked CNI and network's prefix: the
+/// values of `flannel-backend`, `flannel-iface`, `cluster-cidr` and `disable-network-policy`. `None` if
+/// it is refused. `asked` of a node that joins is what its cluster has.
+fn told(
+    profile: NetworkProfile,
+    asked: Option<Cni>,
+    way: Way,
+    prefix: Option<&str>,
+) -> Option<[Value; 4]> {
+    let cni = asked.unwrap_or(Cni::of_profile(profile));
+    let mut stay = match way {
+        Way::Founds => founder(),
+        Way::Serves => stay(K3sRole::Server, Entrance::Join),
+        Way::Works => agent(),
+    };
+    stay.membership = match (cni.runs_on(profile), stay.membership) {
+        (true, Ok(membership)) => Ok(Membership {
+            cni,
+            pod_prefix: prefix.map(|prefix| prefix.parse().unwrap()),
+            ..membership
+        }),
+        (true, Err(_)) | (false, _) => Err(Misfit::TooSmall {
+            node: "n1".into(),
+            cni: cni.as_str().into(),
+        }),
+    };
+    let mut host = Host::new(stay);
+    let phase = host.run();
+    if let Phase::Failed { code, .. } = phase {
+        assert_eq!(code, "CniProfileMismatchError");
+        assert!(
+            host.steps.is_empty(),
+            "nothing is installed: {:?}",
+            host.steps
+        );
+        return None;
+    }
+    assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
+    let settings: Value = serde_json::from_str(&host.observed.settings.unwrap()).unwrap();
+    let keys = [
+        "flannel-backend",
+        "flannel-iface",
+        "cluster-cidr",
+        "disable-network-policy",
+    ];
+    Some(keys.map(|key| settings.get(key).cloned().unwrap_or(Value::Null)))
+}
+
+const HEAVY: NetworkProfile = NetworkProfile::Heavyweight;
+const LIGHT: NetworkProfile = NetworkProfile::Lightweight;
+const FLANNEL: Option<Cni> = Some(Cni::Flannel);
+const OVN: Option<Cni> = Some(Cni::OvnKubernetes);
+const PREFIX: Option<&str> = Some("10.42.0.0/16");
+
+/// A machine, what was asked for, its way in, the network's prefix, and what its settings say: `-` is a
+/// key that is not there, `refused` a whole row that is not.
+type Row = (
+    NetworkProfile,
+    Option<Cni>,
+    Way,
+    Option<&'static str>,
+    &'static str,
+);
+
+const ROWS: &[Row] = &[
+    (HEAVY, None, Way::Founds, None, "none - - true"),
+    (HEAVY, None, Way::Founds, PREFIX, "none - - true"),
+    (HEAVY, FLANNEL, Way::Founds, None, "vxlan wg - -"),
+    (
+        HEAVY,
+        FLANNEL,
+        Way::Founds,
+        PREFIX,
+        "host-gw wg 10.42.0.0/16 -",
+    ),
+    (HEAVY, OVN, Way::Founds, None, "none - - true"),
+    (HEAVY, OVN, Way::Founds, PREFIX, "none - - true"),
+    (LIGHT, None, Way::Founds, None, "vxlan wg - -"),
+    (
+        LIGHT,
+        None,
+        Way::Founds,
+        PREFIX,
+        "host-gw wg 10.42.0.0/16 -",
+    ),
+    (LIGHT, FLANNEL, Way::Founds, None, "vxlan wg - -"),
+    (
+        LIGHT,
+        FLANNEL,
+        Way::Founds,
+        PREFIX,
+        "host-gw wg 10.42.0.0/16 -",
+    ),
+    (LIGHT, OVN, Way::Founds, None, "refused"),
+    (LIGHT, OVN, Way::Founds, PREFIX, "refused"),
+    (HEAVY, FLANNEL, Way::Serves, None, "vxlan wg - -"),
+    (
+        HEAVY,
+        FLANNEL,
+        Way::Serves,
+        PREFIX,
+        "host-gw wg 10.42.0.0/16 -",
+    ),
+    (HEAVY, OVN, Way::Serves, None, "none - - true"),
+    (HEAVY, OVN, Way::Serves, PREFIX, "none - - true"),
+    (LIGHT, FLANNEL, Way::Serves, None, "vxlan wg - -"),
+    (
+        LIGHT,
+        FLANNEL,
+        Way::Serves,
+        PREFIX,
+        "host-gw wg 10.42.0.0/16 -",
+    ),
+    (LIGHT, OVN, Way::Serves, None, "refused"),
+    (LIGHT, OVN, Way::Serves, PREFIX, "refused"),
+    (HEAVY, FLANNEL, Way::Works, None, "- wg - -"),
+    (HEAVY, FLANNEL, Way::Works, PREFIX, "- wg - -"),
+    (HEAVY, OVN, Way::Works, None, "- - - -"),
+    (HEAVY, OVN, Way::Works, PREFIX, "- - - -"),
+    (LIGHT, FLANNEL, Way::Works, None, "- wg - -"),
+    (LIGHT, FLANNEL, Way::Works, PREFIX, "- wg - -"),
+    (LIGHT, OVN, Way::Works, None, "refused"),
+    (LIGHT, OVN, Way::Works, PREFIX, "refused"),
+];
+
+/// SPEC 5.6 and 5.7: every profile, choice, way in, with and without a prefix.
+#[test]
+fn what_pods_get_follows_from_profile_choice_way_and_prefix() {
+    for (profile, asked, way, prefix, expected) in ROWS.iter().copied() {
+        let word = |value: &Value| match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.replace("shoal-default", "wg"),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                value.to_string()
+            }
+        };
+        let got = told(profile, asked, way, prefix);
+        let got = got.map_or("refused".to_owned(), |values| {
+            values.each_ref().map(word).join(" ")
+        });
+        assert_eq!(got, expected, "{profile:?} {asked:?} {way:?} {prefix:?}");
+    }
+}
+
+/// SPEC 5.7: a prefix that comes later is put in place node by node.
+#[test]
+fn a_prefix_that_comes_later_is_taken_on_in_the_nodes_turn() {
+    let mut host = Host::new(founder());
+    host.run();
+    let stay = host.stay();
+    stay.active = true;
+    stay.generation = LogIndex(9);
+    let membership = stay.membership.as_mut().unwrap();
+    membership.pod_prefix = Some("10.42.0.0/16".parse().unwrap());
+    host.steps.clear();
+    host.run();
+    assert!(host.steps.is_empty(), "before its turn: {:?}", host.steps);
+    host.stay().turn = true;
+    let phase = host.run();
+    assert!(matches!(
+        phase,
+        Phase::Ready {
+            generation: LogIndex(9),
+            ..
+        }
+    ));
+    assert_eq!(
+        host.steps,
+        ["Vacate", "WriteSettings", "Restart", "Probe", "Return"]
+    );
+    assert!(host.observed.settings.unwrap().contains("host-gw"));
+    assert_eq!(host.initialised, 1);
+}
+
+#[test]
+fn a_k3s_that_is_ready_is_changed_in_its_turn_only() {
+    let mut host = Host::new(agent());
+    host.run();
+    host.upgraded();
+    host.steps.clear();
+    let phase = host.run();
+    assert!(matches!(
+        phase,
+        Phase::Ready {
+            generation: LogIndex(7),
+            ..
+        }
+    ));
+    assert!(host.steps.is_empty());
+    host.stay().turn = true;
+    let phase = host.run();
+    assert_eq!(
+        phase,
+        Phase::Ready {
+            version: NEW.into(),
+            generation: LogIndex(9)
+        }
+    );
+    assert_eq!(
+        host.steps,
+        ["Install", "Vacate", "Restart", "Probe", "Return"]
+    );
+}
+
+#[test]
+fn a_server_lets_the_api_address_go_before_it_is_changed() {
+    let mut host = Host::new(founder());
+    host.run();
+    host.upgraded();
+    host.stay().turn = true;
+    host.stay().holds_api = true;
+    host.steps.clear();
+    assert!(matches!(
+        host.run(),
+        Phase::Ready {
+            generation: LogIndex(7),
+            ..
+        }
+    ));
+    assert_eq!(host.steps, ["Install", "Vacate"]);
+    host.stay().holds_api = false;
+    host.run();
+    assert_eq!(host.steps[2..], ["Restart", "Probe", "Return"]);
+}
+
+#[test]
+fn a_turn_that_changes_nothing_empties_nothing() {
+    let mut host = Host::new(agent());
+    host.run();
+    host.stay().turn = true;
+    host.steps.clear();
+    host.run();
+    assert!(host.steps.is_empty());
+}
+
+#[test]
+fn a_token_that_was_replaced_is_put_in_place() {
+    let mut host = Host::new(agent());
+    host.run();
+    host.observed.daemon = Daemon::Absent;
+    host.stay().token = Some(TokenMark([6; 32]));
+    host.steps.clear();
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(host.steps, ["WriteToken", "Start", "Probe"]);
+}
+
+#[test]
+fn a_failure_pauses_every_step_but_those_that_end() {
+    let mut retries = Retries::default();
+    retries.handle_failure("K3sStartError", "no".into(), Time::ZERO);
+    let desired = Desired {
+        stay: Some(founder()),
+    };
+    let plan_at = |now, desired: &Desired, observed: Observed| {
+        plan(desired, &Observed { now, ..observed }, &files(), &retries)
+    };
+    let paused = plan_at(Time::ZERO, &desired, bare());
+    assert_eq!((code(&paused), paused.step), (Some("K3sStartError"), None));
+    let later = plan_at(Time::ZERO + Duration::from_secs(2), &desired, bare());
+    assert!(later.step.is_some());
+    let away = Desired { stay: None };
+    let left = Observed {
+        leftovers: true,
+        ..bare()
+    };
+    assert_eq!(plan_at(Time::ZERO, &away, left).step, Some(Step::Clean));
+}
+
+#[test]
+fn a_view_from_before_the_stay_that_is_here_says_nothing_about_it() {
+    let mut host = Host::new(agent());
+    let attempt = host.stay().attempt;
+    assert!(!is_behind(&host.observed, LogIndex(0)));
+    host.run();
+    assert!(is_behind(&host.observed, LogIndex(attempt.0 - 1)));
+    assert!(!is_behind(&host.observed, attempt));
+}
+
+#[test]
+fn a_k3s_that_answers_nobody_is_restarted_in_the_end() {
+    let mut host = Host::new(agent());
+    host.run();
+    if let Daemon::Ours { ready, .. } = &mut host.observed.daemon {
+        *ready = false;
+    }
+    let mut retries = Retries::default();
+    let mut step = |count| {
+        for _ in 0..count {
+            retries.handle_failure("K3sNotReadyError", "no".into(), Time::ZERO);
+        }
+        let observed = Observed {
+            now: Time::ZERO + Duration::from_secs(3600),
+            ..host.observed.clone()
+        };
+        plan(&host.desired, &observed, &files(), &retries).step
+    };
+    assert_eq!(step(1), Some(Step::Probe));
+    assert!(matches!(
+        step(UNANSWERED_PROBES_MAX),
+        Some(Step::Restart(_))
+    ));
+}
+
+/// What may happen to a host between two steps.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Dies,
+    LosesItsDisk,
+    ClusterIsActive,
+    Leaves,
+    ComesAgain,
+    Upgraded,
+    Turn,
+}
+
+fn fate() -> impl Strategy<Value = Option<Fate>> {
+    prop_oneof![
+        6 => Just(None),
+        1 => Just(Some(Fate::Dies)),
+        1 => Just(Some(Fate::LosesItsDisk)),
+        1 => Just(Some(Fate::ClusterIsActive)),
+        1 => Just(Some(Fate::Leaves)),
+        1 => Just(Some(Fate::ComesAgain)),
+        1 => Just(Some(Fate::Upgraded)),
+        1 => Just(Some(Fate::Turn)),
+    ]
+}
+
+proptest! {
+    /// Whatever befalls a host: it comes to rest ready, waiting or stopped, and a cluster that was
+    /// active is not initialised again by it.
+    #[test]
+    fn every_way_comes_to_rest(
+        founds in any::<bool>(),
+        fates in prop::collection::vec(fate(), 0..40),
+    ) {
+        let first = if founds { founder() } else { agent() };
+        let mut host = Host::new(first.clone());
+        let (mut attempt, mut before_active) = (7, 0);
+        for fate in fates {
+            match fate {
+                Some(Fate::Dies) => host.observed.daemon = Daemon::Absent,
+                Some(Fate::LosesItsDisk) => host.observed = bare(),
+                Some(Fate::ClusterIsActive) => {
+                    if let Some(stay) = host.desired.stay.as_mut().filter(|stay| !stay.active) {
+                        stay.active = true;
+                        before_active = host.initialised;
+                    }
+                }
+                Some(Fate::Leaves) => host.desired.stay = None,
+                Some(Fate::ComesAgain) => {
+                    attempt += 1;
+                    host.desired.stay = Some(Stay {
+                        attempt: LogIndex(attempt),
+                        active: true,
+                        ..agent()
+                    });
+                    before_active = host.initialised;
+                }
+                Some(Fate::Upgraded) if host.desired.stay.is_some() => {
+                    if host.observed.program.is_some() {
+                        host.upgraded();
+                    }
+                }
+                Some(Fate::Turn) => {
+                    if let Some(stay) = &mut host.desired.stay {
+                        stay.turn = true;
+                    }
+                }
+                Some(Fate::Upgraded) | None => {}
+            }
+            if let Some(step) = host.plan().step {
+                if step == Step::RequestToken {
+                    host.stay().token = Some(TOKEN);
+                }
+                host.perform(&step);
+            }
+            if host.desired.stay.as_ref().is_some_and(|stay| stay.active) {
+                prop_assert_eq!(host.initialised, before_active);
+            }
+        }
+        let phase = host.run();
+        let rests = match &host.desired.stay {
+            None => phase == Phase::Stopped,
+            Some(stay) if !stay.active && !founds => phase == Phase::Installing,
+            Some(_) => matches!(phase, Phase::Ready { .. }),
+        };
+        prop_assert!(rests, "{:?} after {:?}", phase, host.steps);
+    }
+}

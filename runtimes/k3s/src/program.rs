@@ -1,0 +1,385 @@
+//! The `k3s` program: from a file on the node or a file server, looked at before it is put in place.
+//!
+//! Decides: whether a program is the one that is wanted. Never: runs a script, takes a program whose
+//! sum or version is another than was said, looks for one anywhere that nobody named.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use consensus_core::{BinaryOrigin, K3sBinary};
+use runtimes_core::k3s::Program;
+use runtimes_host::{
+    exec::{self, ExecError},
+    files::{self, FileError, HostFiles},
+    programs,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    fetch::{self, FetchError},
+    paths::Paths,
+};
+
+/// Everybody may run it, as K3s's own installer leaves it.
+const PROGRAM_MODE: u32 = 0o755;
+/// For the owner alone, though it holds no secret.
+const RECORD_MODE: u32 = 0o600;
+/// K3s unpacks itself at its first run, some 200 MB on a slow disk.
+const VERSION_WITHIN: Duration = Duration::from_secs(120);
+
+/// What is in place, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InPlace {
+    program: PathBuf,
+    origin: Option<BinaryOrigin>,
+    version: String,
+    /// Tells whether somebody replaced it since.
+    bytes: u64,
+}
+
+/// The program cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// Nobody said where it comes from, and there is none.
+    #[error("there is no k3s on this node, and nobody said where to get one")]
+    Missing,
+    /// The file that was named is not there.
+    #[error("the k3s that was named, {path}, is not there")]
+    NotThere {
+        /// The file.
+        path: String,
+    },
+    /// Its sum is another.
+    #[error("the k3s from {url} has the SHA-256 {found}, not {wanted}")]
+    Sum {
+        /// Where it came from.
+        url: String,
+        /// Its sum.
+        found: String,
+        /// The one that was said.
+        wanted: String,
+    },
+    /// Its version is another.
+    #[error("the k3s from {origin} is {found}, not {wanted}")]
+    Version {
+        /// Where it came from.
+        origin: String,
+        /// Its version.
+        found: String,
+        /// The one that was said.
+        wanted: String,
+    },
+    /// It does not say its version as K3s does.
+    #[error("the k3s from {origin} does not say its version: {said}")]
+    NoVersion {
+        /// Where it came from.
+        origin: String,
+        /// What it said.
+        said: String,
+    },
+    /// It could not be run.
+    #[error("the k3s from {origin} cannot be run: {reason}")]
+    Exec {
+        /// Where it came from.
+        origin: String,
+        /// Why.
+        reason: String,
+    },
+    /// It could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A file on the host.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl ProgramError {
+    /// Stable text for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::NotThere { .. } => "K3sMissingError",
+            Self::Sum { .. } => "K3sChecksumError",
+            Self::Version { .. } => "K3sVersionMismatchError",
+            Self::NoVersion { .. } | Self::Exec { .. } => "K3sUnusableError",
+            Self::Fetch(error) => error.code(),
+            Self::File(error) => error.code(),
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Missing => {
+                "name one with `--k3s-binary PATH`, or `--k3s-url URL --sha256 SUM`".to_owned()
+            }
+            Self::NotThere { path } => format!("put it there: {path}"),
+            Self::Sum { .. } => "compare it with the list of sums that its release has".to_owned(),
+            Self::Version { .. } => {
+                "name a k3s of that version, or the version of that k3s".to_owned()
+            }
+            Self::NoVersion { .. } | Self::Exec { .. } => {
+                "run it with --version on the node: it may be for another processor".to_owned()
+            }
+            Self::Fetch(error) => error.hint(),
+            Self::File(error) => error.hint(),
+        }
+    }
+}
+
+/// The program in place, as far as it is known, and whether it is the one that is wanted.
+pub(crate) fn in_place(paths: &Paths, wanted: &K3sBinary) -> Result<Option<Program>, FileError> {
+    let Some(record) = recorded(paths)? else {
+        return Ok(None);
+    };
+    let bytes = fs::metadata(&record.program).map_or(0, |metadata| metadata.len());
+    if bytes != record.bytes {
+        return Ok(None);
+    }
+    let version_fits = wanted.version.as_ref().is_none_or(|v| *v == record.version);
+    Ok(Some(Program {
+        wanted: version_fits && record.origin == wanted.origin,
+        version: record.version,
+    }))
+}
+
+/// Where the program in place is.
+pub(crate) fn path(paths: &Paths) -> Result<PathBuf, ProgramError> {
+    Ok(recorded(paths)?.ok_or(ProgramError::Missing)?.program)
+}
+
+fn recorded(paths: &Paths) -> Result<Option<InPlace>, FileError> {
+    let text = files::read(&paths.program_record())?;
+    // One that cannot be read is as good as none: the program is looked at anew.
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// Puts the wanted program in place.
+pub(crate) async fn install(
+    paths: &Paths,
+    files: &HostFiles,
+    wanted: &K3sBinary,
+) -> Result<(), ProgramError> {
+    let found = match &wanted.origin {
+        None => installed(paths).ok_or(ProgramError::Missing)?,
+        Some(BinaryOrigin::Path(path)) => {
+            let path = PathBuf::from(path);
+            if !path.is_file() {
+                let path = path.display().to_string();
+                return Err(ProgramError::NotThere { path });
+            }
+            path
+        }
+        Some(BinaryOrigin::Url { url, sha256 }) => {
+            let download = paths.download();
+            files.claim(&download)?;
+            fetch::fetch(url, &download).await?;
+            check_sum(url, &download, sha256)?;
+            make_executable(&download)?;
+            download
+        }
+    };
+    let version = version_of(&found, wanted).await?;
+    let program = match wanted.origin {
+        None => found,
+        Some(_) => {
+            files.copy(&found, &paths.program, PROGRAM_MODE)?;
+            paths.program.clone()
+        }
+    };
+    files.remove(&paths.download())?;
+    let bytes = fs::metadata(&program).map_err(files::at("read", &program))?;
+    let record = InPlace {
+        program,
+        origin: wanted.origin.clone(),
+        version,
+        bytes: bytes.len(),
+    };
+    let path = paths.program_record();
+    let text = serde_json::to_vec_pretty(&record)
+        .map_err(|error| files::at("write", &path)(error.into()))?;
+    Ok(files.write(&path, &text, RECORD_MODE)?)
+}
+
+/// One that somebody put on this node.
+fn installed(paths: &Paths) -> Option<PathBuf> {
+    let usual = paths.program.is_file().then(|| paths.program.clone());
+    usual.or_else(|| programs::find("k3s"))
+}
+
+fn check_sum(url: &str, path: &Path, wanted: &[u8; 32]) -> Result<(), ProgramError> {
+    let found = sum_of(path).map_err(files::at("read", path))?;
+    if found == *wanted {
+        return Ok(());
+    }
+    let hexadecimal = |sum: &[u8]| sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    Err(ProgramError::Sum {
+        url: url.to_owned(),
+        found: hexadecimal(&found),
+        wanted: hexadecimal(wanted),
+    })
+}
+
+fn sum_of(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = fs::File::open(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+fn make_executable(path: &Path) -> Result<(), FileError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(PROGRAM_MODE))
+        .map_err(files::at("make executable", path))
+}
+
+/// What the program says its version is, if it is the one that is wanted.
+async fn version_of(program: &Path, wanted: &K3sBinary) -> Result<String, ProgramError> {
+    let origin = match &wanted.origin {
+        Some(BinaryOrigin::Url { url, .. }) => url.clone(),
+        Some(BinaryOrigin::Path(_)) | None => program.display().to_string(),
+    };
+    let answer = exec::run(program, &["--version"], &[], VERSION_WITHIN).await;
+    let answer = answer.map_err(|error| ProgramError::Exec {
+        origin: origin.clone(),
+        reason: match error {
+            ExecError::Spawn { source, .. } => source.to_string(),
+            late @ ExecError::Deadline { .. } => late.to_string(),
+        },
+    })?;
+    let Some(found) = version_in(&answer.stdout).filter(|_| answer.success) else {
+        return Err(ProgramError::NoVersion {
+            origin,
+            said: answer.tail,
+        });
+    };
+    match &wanted.version {
+        Some(wanted) if *wanted != found => Err(ProgramError::Version {
+            origin,
+            found,
+            wanted: wanted.clone(),
+        }),
+        Some(_) | None => Ok(found),
+    }
+}
+
+/// `k3s version v1.31.2+k3s1 (6da20424)`, first line.
+fn version_in(said: &str) -> Option<String> {
+    let first = said.lines().next()?;
+    let rest = first.trim().strip_prefix("k3s version ")?;
+    let version = rest.split(' ').next()?;
+    version.starts_with('v').then(|| version.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_as_k3s_says_it() {
+        let said = "k3s version v1.31.2+k3s1 (6da20424)\ngo version go1.22.8\n";
+        assert_eq!(version_in(said).as_deref(), Some("v1.31.2+k3s1"));
+        for strange in [
+            "",
+            "k3s version",
+            "k3s version 1.31",
+            "kubectl version v1.31",
+        ] {
+            assert_eq!(version_in(strange), None, "{strange}");
+        }
+    }
+
+    fn scene(script: &str) -> (tempfile::TempDir, Paths, HostFiles, K3sBinary) {
+        let root = tempfile::tempdir().unwrap();
+        let given = root.path().join("given");
+        fs::write(&given, script).unwrap();
+        make_executable(&given).unwrap();
+        let paths = Paths {
+            program: root.path().join("bin/k3s"),
+            ..Paths::under(root.path())
+        };
+        let files = HostFiles::listed_in(paths.manifest());
+        let binary = K3sBinary {
+            origin: Some(BinaryOrigin::Path(given.display().to_string())),
+            ..K3sBinary::INSTALLED
+        };
+        (root, paths, files, binary)
+    }
+
+    const GOOD: &str = "#!/bin/sh\necho 'k3s version v1.31.2+k3s1 (6da20424)'\n";
+
+    #[tokio::test]
+    async fn a_given_program_is_put_in_place_and_known_again() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        assert_eq!(in_place(&paths, &binary).unwrap(), None);
+        install(&paths, &files, &binary).await.unwrap();
+        let program = in_place(&paths, &binary).unwrap().unwrap();
+        assert_eq!(
+            (program.version.as_str(), program.wanted),
+            ("v1.31.2+k3s1", true)
+        );
+        assert_eq!(path(&paths).unwrap(), paths.program);
+        let other = K3sBinary {
+            version: Some("v1.32.0+k3s1".into()),
+            ..binary
+        };
+        assert!(!in_place(&paths, &other).unwrap().unwrap().wanted);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_somebody_replaced_is_looked_at_anew() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        install(&paths, &files, &binary).await.unwrap();
+        fs::write(&paths.program, "#!/bin/sh\nexit 3\n").unwrap();
+        assert_eq!(in_place(&paths, &binary).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_program_of_another_version_is_not_put_in_place() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        let other = K3sBinary {
+            version: Some("v1.32.0+k3s1".into()),
+            ..binary
+        };
+        let error = install(&paths, &files, &other).await.unwrap_err();
+        assert_eq!(error.code(), "K3sVersionMismatchError");
+        assert!(!paths.program.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_k3s_is_refused() {
+        for script in ["#!/bin/sh\necho 'git version 2'\n", "#!/bin/sh\nexit 1\n"] {
+            let (_root, paths, files, binary) = scene(script);
+            let error = install(&paths, &files, &binary).await.unwrap_err();
+            assert_eq!(error.code(), "K3sUnusableError");
+        }
+        let (_root, paths, files, _) = scene(GOOD);
+        let nowhere = K3sBinary {
+            origin: Some(BinaryOrigin::Path("/nowhere/k3s".into())),
+            ..K3sBinary::INSTALLED
+        };
+        let error = install(&paths, &files, &nowhere).await.unwrap_err();
+        assert_eq!(error.code(), "K3sMissingError");
+    }
+
+    #[test]
+    fn a_sum_that_is_another_is_refused_with_both() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("f");
+        fs::write(&file, "abc").unwrap();
+        // FIPS 180-4's example.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let error = check_sum("http://h/k3s", &file, &[0; 32]).unwrap_err();
+        assert_eq!(error.code(), "K3sChecksumError");
+        assert!(error.to_string().contains(abc));
+    }
+}

@@ -1,0 +1,513 @@
+//! The adapter between plans and the host.
+//!
+//! Decides nothing: what is the case is told to `runtimes_core::k3s::plan`, and the step that it
+//! gives is performed. One task owns the adapter; steps never run side by side.
+
+use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
+
+use consensus_core::{IpPrefix, K3sBinary, K3sRole, LogIndex, Time};
+use runtimes_core::k3s::{
+    Daemon, Observed, Record, StartedWith, Step, TokenMark, eviction::Evictions,
+};
+use runtimes_host::{
+    files::{self, FileError, HostFiles},
+    said::Said,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    api::{ApiError, ClusterApi, Eviction},
+    clean,
+    daemon::{DaemonError, Found, OurProcess, Supervision},
+    error::StepError,
+    paths::Paths,
+    program,
+    secrets::{self, JoinToken, TokenError},
+};
+
+/// One look at whether K3s is ready; more than that at a time would keep the node from being told
+/// something else.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
+/// A question to an API server on the same host costs a few milliseconds.
+const POLL_EVERY: Duration = Duration::from_millis(100);
+/// A first start unpacks, makes certificates and starts etcd: some 20 s, and minutes on a slow disk.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+/// A turn in a change that goes round: who cannot be moved within this keeps the node as it is.
+const VACATE_WITHIN: Duration = Duration::from_secs(600);
+/// A member that leaves etcd needs a round of its agreement, and of K3s's controllers.
+const DEPART_WITHIN: Duration = Duration::from_secs(15);
+/// A pod's budget is asked again.
+const EVICT_EVERY: Duration = Duration::from_secs(2);
+/// For the owner alone.
+const RECORD_MODE: u32 = 0o600;
+/// How much of a reason is told.
+const REASON_CHARS_MAX: usize = 500;
+
+/// What a step needs to know of the stay that it belongs to.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Server or agent.
+    pub role: K3sRole,
+    /// The node's name, in Kubernetes too.
+    pub node: &'a str,
+    /// Whether somebody else than K3s gives pods their network, in his own time: the node is not
+    /// waited for until then, since he needs its cluster to do it.
+    pub foreign_network: bool,
+    /// Whether it is to be in a cluster. One that is not is asked by nobody whether it is ready, and a
+    /// server that stops leaves its cluster for good.
+    pub wanted: bool,
+    /// The token, opened; only for the step that puts it in place.
+    pub token: Option<&'a JoinToken>,
+}
+
+/// What the node finds out about itself beside its plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sight {
+    /// Where its pods have their addresses.
+    pub pods: Vec<IpPrefix>,
+}
+
+/// The K3s of this host.
+#[derive(Debug)]
+pub struct K3sRuntime {
+    paths: Paths,
+    supervision: Supervision,
+    files: HostFiles,
+    /// Since when K3s is waited for to be ready: its start, or when it was missed.
+    awaited: Option<Instant>,
+    /// What it has said since.
+    said: Option<Said>,
+}
+
+impl K3sRuntime {
+    /// An adapter for these paths. Touches nothing yet.
+    pub fn new(paths: Paths) -> Self {
+        Self {
+            supervision: Supervision::detect(&paths),
+            files: HostFiles::listed_in(paths.manifest()),
+            paths,
+            awaited: None,
+            said: None,
+        }
+    }
+
+    /// Where everything is.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// What is the case on the host, as the planner needs it.
+    ///
+    /// # Errors
+    /// A file on the host could not be read.
+    pub async fn observe(
+        &mut self,
+        binary: &K3sBinary,
+        context: &Context<'_>,
+        now: Time,
+    ) -> Result<(Observed, Sight), StepError> {
+        let record = self.record()?;
+        let (daemon, sight) = match self.supervision.find(&self.paths).await {
+            Found::Absent => (Daemon::Absent, Sight::default()),
+            Found::Foreign { pid } => (Daemon::Foreign { pid }, Sight::default()),
+            Found::Ours(process) => {
+                let seen = match context.wanted {
+                    true => self.ready(context).await.ok(),
+                    false => None,
+                };
+                if seen.is_some() {
+                    self.awaited = None;
+                }
+                let daemon = Daemon::Ours {
+                    started_with: process.started_with,
+                    ready: seen.is_some(),
+                };
+                (daemon, seen.unwrap_or_default())
+            }
+        };
+        let observed = Observed {
+            now,
+            program: program::in_place(&self.paths, binary)?,
+            record,
+            data: has_entries(&self.paths.data_dir),
+            secrets: secrets::are_made(&self.paths),
+            settings: files::read(&self.paths.settings())?,
+            vacated: self.paths.emptied().exists(),
+            daemon,
+            leftovers: self.files.any(),
+        };
+        Ok((observed, sight))
+    }
+
+    /// Carries one step out. A step that fails leaves the host as it was, or in a state from which the
+    /// same step may be tried again.
+    ///
+    /// # Errors
+    /// It could not be done.
+    pub async fn perform(&mut self, step: Step, context: &Context<'_>) -> Result<(), StepError> {
+        match step {
+            Step::Begin { attempt } => self.begin(attempt),
+            Step::Vacate => self.vacate(context).await,
+            Step::Return => self.come_back(context).await,
+            Step::Install { binary } => self.install(&binary).await,
+            Step::MakeSecrets => Ok(secrets::make(&self.paths, &self.files)?),
+            // The mesh's part, not the host's.
+            Step::RequestToken => Ok(()),
+            Step::WriteToken(mark) => self.write_token(mark, context),
+            Step::WriteSettings(text) => {
+                let settings = self.paths.settings();
+                Ok(self.files.write(&settings, text.as_bytes(), RECORD_MODE)?)
+            }
+            Step::Start(with) => self.start(with, context).await,
+            Step::Restart(with) => {
+                self.stop_daemon(false).await?;
+                self.start(with, context).await
+            }
+            Step::Probe => self.probe(context).await,
+            Step::Stop => {
+                self.depart(context).await;
+                self.stop_daemon(true).await
+            }
+            Step::Clean => self.clean().await,
+        }
+    }
+
+    /// What nodes of that role join this server's cluster with.
+    ///
+    /// # Errors
+    /// K3s has not written it yet.
+    pub fn token_for(&self, role: K3sRole) -> Result<JoinToken, TokenError> {
+        secrets::for_role(&self.paths, role)
+    }
+
+    /// The cluster's API, by what this node may do there.
+    ///
+    /// # Errors
+    /// K3s has not written a kubeconfig yet.
+    pub async fn api(&self, role: K3sRole) -> Result<ClusterApi, ApiError> {
+        ClusterApi::open(&self.kubeconfig(role)).await
+    }
+
+    fn kubeconfig(&self, role: K3sRole) -> PathBuf {
+        match role {
+            K3sRole::Server => self.paths.kubeconfig(),
+            K3sRole::Agent => self.paths.kubelet_kubeconfig(),
+        }
+    }
+
+    fn record(&self) -> Result<Option<Record>, FileError> {
+        let path = self.paths.record();
+        let Some(text) = files::read(&path)? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_str(&text);
+        record
+            .map(Some)
+            .map_err(|error| files::at("read", &path)(error.into()))
+    }
+
+    fn keep(&self, record: &Record) -> Result<(), StepError> {
+        let path = self.paths.record();
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| files::at("write", &path)(error.into()))?;
+        Ok(self.files.write(&path, &text, RECORD_MODE)?)
+    }
+
+    fn begin(&self, attempt: LogIndex) -> Result<(), StepError> {
+        self.keep(&Record {
+            attempt,
+            founded: false,
+            token: None,
+        })
+    }
+
+    async fn install(&self, binary: &K3sBinary) -> Result<(), StepError> {
+        program::install(&self.paths, &self.files, binary).await?;
+        if let Some(images) = &binary.images {
+            self.link_images(images)?;
+        }
+        Ok(())
+    }
+
+    /// K3s takes images from a directory below its data before it pulls any (docs.k3s.io: air-gap
+    /// install).
+    fn link_images(&self, images: &str) -> Result<(), FileError> {
+        let link = self.paths.images();
+        if let Some(directory) = link.parent() {
+            fs::create_dir_all(directory).map_err(files::at("make directory", directory))?;
+        }
+        match symlink(images, &link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(files::at("link", &link)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_token(&self, mark: TokenMark, context: &Context<'_>) -> Result<(), StepError> {
+        let token = context.token.ok_or(TokenError::Malformed)?;
+        secrets::put(&self.paths, &self.files, context.role, token)?;
+        let mut record = self.record()?.ok_or(TokenError::Malformed)?;
+        record.token = Some(mark);
+        self.keep(&record)
+    }
+
+    async fn start(&mut self, with: StartedWith, context: &Context<'_>) -> Result<(), StepError> {
+        if let Found::Ours(_) = self.supervision.find(&self.paths).await {
+            return Ok(());
+        }
+        let program = program::path(&self.paths)?;
+        if with.founds
+            && let Some(mut record) = self.record()?
+            && !record.founded
+        {
+            record.founded = true;
+            self.keep(&record)?;
+        }
+        self.said = Some(
+            self.supervision
+                .said_from_now(context.role, &self.paths)
+                .await,
+        );
+        self.supervision
+            .start(&program, context.role, &self.paths, &self.files, with)
+            .await?;
+        self.awaited = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Waits until K3s is ready, but not for long: a start may take minutes, and the node may be told
+    /// otherwise meanwhile.
+    async fn probe(&mut self, context: &Context<'_>) -> Result<(), StepError> {
+        let awaited = *self.awaited.get_or_insert_with(Instant::now);
+        let deadline = Instant::now() + PROBE_WITHIN;
+        loop {
+            let why = match self.ready(context).await {
+                Ok(_) => return Ok(()),
+                Err(why) => why,
+            };
+            if !matches!(self.supervision.find(&self.paths).await, Found::Ours(_)) {
+                return Err(self.not_ready("ended".to_owned()).await.into());
+            }
+            if awaited.elapsed() > READY_WITHIN {
+                self.awaited = None;
+                let within = READY_WITHIN.as_secs();
+                let how = format!("is not ready after {within} s ({why})");
+                return Err(self.not_ready(how).await.into());
+            }
+            if Instant::now() >= deadline {
+                return Ok(());
+            }
+            sleep(POLL_EVERY).await;
+        }
+    }
+
+    async fn not_ready(&self, how: String) -> DaemonError {
+        let said = match &self.said {
+            Some(said) => said.text().await,
+            None => String::new(),
+        };
+        DaemonError::NotReady {
+            how,
+            reason: last_complaint(&said),
+        }
+    }
+
+    /// A server is ready when its API is and knows this node as ready; an agent, when the cluster
+    /// does.
+    async fn ready(&self, context: &Context<'_>) -> Result<Sight, ApiError> {
+        let api = self.api(context.role).await?;
+        if context.role == K3sRole::Server {
+            api.ready().await?;
+        }
+        let refused = |reason: String| ApiError::Refused { code: 0, reason };
+        match api.node(context.node).await? {
+            Some(node) if node.ready || (context.foreign_network && node.lacks_network) => {
+                Ok(Sight { pods: node.pods })
+            }
+            Some(node) => Err(refused(format!("the node is not ready: {}", node.reason))),
+            None => Err(refused("the cluster does not know the node yet".to_owned())),
+        }
+    }
+
+    async fn vacate(&self, context: &Context<'_>) -> Result<(), StepError> {
+        self.files.write(&self.paths.vacated(), b"", RECORD_MODE)?;
+        let api = self.api(context.role).await?;
+        api.cordon(context.node, true).await?;
+        let deadline = Instant::now() + VACATE_WITHIN;
+        while let Some(waits_for) = evict_once(&api, context.node).await? {
+            if Instant::now() >= deadline {
+                return Err(StepError::Stalled { waits_for });
+            }
+            sleep(EVICT_EVERY).await;
+        }
+        // Only now: one that could not be emptied is not changed either.
+        Ok(self.files.write(&self.paths.emptied(), b"", RECORD_MODE)?)
+    }
+
+    async fn come_back(&self, context: &Context<'_>) -> Result<(), StepError> {
+        let api = self.api(context.role).await?;
+        api.cordon(context.node, false).await?;
+        // In this order: a look between the two asks for the same once more.
+        self.files.remove(&self.paths.vacated())?;
+        Ok(self.files.remove(&self.paths.emptied())?)
+    }
+
+    /// A server that leaves for good has its cluster forget it before it stops: of two members the one
+    /// that stays has no majority to do that with. One that cannot say so any more leaves all the same.
+    async fn depart(&self, context: &Context<'_>) {
+        if context.wanted || context.role != K3sRole::Server {
+            return;
+        }
+        match timeout(DEPART_WITHIN, self.leave_etcd(context.node)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "it leaves without its cluster's knowledge"),
+            Err(_) => {
+                tracing::info!("it leaves without its cluster's knowledge: no answer in time")
+            }
+        }
+    }
+
+    async fn leave_etcd(&self, node: &str) -> Result<(), ApiError> {
+        let api = self.api(K3sRole::Server).await?;
+        if api.members().await? < 2 {
+            return Ok(());
+        }
+        api.forget(node).await?;
+        // The API of one that is no member any more ends with it.
+        while let Ok(Some(_)) = api.node(node).await {
+            sleep(POLL_EVERY).await;
+        }
+        Ok(())
+    }
+
+    async fn ours(&self) -> Result<Option<OurProcess>, StepError> {
+        match self.supervision.find(&self.paths).await {
+            Found::Ours(process) => Ok(Some(process)),
+            Found::Absent => Ok(None),
+            Found::Foreign { pid } => Err(StepError::Foreign { pid }),
+        }
+    }
+
+    async fn stop_daemon(&mut self, for_good: bool) -> Result<(), StepError> {
+        if let Some(process) = self.ours().await? {
+            let (paths, files) = (&self.paths, &self.files);
+            self.supervision
+                .stop(paths, files, &process, for_good)
+                .await?;
+        }
+        self.awaited = None;
+        Ok(())
+    }
+
+    async fn clean(&mut self) -> Result<(), StepError> {
+        clean::clean(&self.paths).await?;
+        self.files.remove_all()?;
+        Ok(self.supervision.forget_units().await?)
+    }
+}
+
+/// Whether this host's server may answer for its cluster: its API says that it is ready, and it is
+/// not being emptied.
+///
+/// # Errors
+/// Why not.
+pub async fn serving(paths: &Paths) -> Result<(), String> {
+    if paths.vacated().exists() {
+        return Err("it is being emptied".to_owned());
+    }
+    let api = ClusterApi::open(&paths.kubeconfig()).await;
+    let api = api.map_err(|error| error.to_string())?;
+    api.ready().await.map_err(|error| error.to_string())
+}
+
+/// Asks every pod that has to go once. What is waited for, unless the node is empty.
+pub async fn evict_once(api: &ClusterApi, node: &str) -> Result<Option<String>, ApiError> {
+    let evictions = Evictions::of(api.pods_on(node).await?);
+    let mut kept = Vec::new();
+    for pod in &evictions.ask {
+        if let Eviction::Forbidden { reason } = api.evict(pod).await? {
+            kept.push((pod.clone(), reason));
+        }
+    }
+    Ok(
+        (!evictions.is_empty()).then(|| match evictions.waits_for(&kept) {
+            waits_for if waits_for.is_empty() => "pods to end".to_owned(),
+            waits_for => waits_for,
+        }),
+    )
+}
+
+fn has_entries(directory: &std::path::Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The last line that K3s marks as an error, else its last one.
+fn last_complaint(said: &str) -> String {
+    let lines = || said.lines().rev().filter(|line| !line.trim().is_empty());
+    let grave = |line: &&str| line.contains("level=fatal") || line.contains("level=error");
+    let line = lines().find(grave).or_else(|| lines().next());
+    let line = line.unwrap_or("its log is empty").trim();
+    line.chars().take(REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_the_reason_of_an_end() {
+        let said = "time=\"x\" level=info msg=\"Starting k3s\"\ntime=\"x\" level=fatal msg=\"no token\"\nbye\n";
+        assert!(last_complaint(said).ends_with("msg=\"no token\""));
+        assert_eq!(last_complaint("a\nb\n"), "b");
+        assert_eq!(last_complaint(""), "its log is empty");
+    }
+
+    #[tokio::test]
+    async fn a_stay_is_written_down_and_taken_back_to_the_last_file() {
+        let root = tempfile::tempdir().unwrap();
+        let below = |path: &str| root.path().join(path);
+        let paths = Paths {
+            program: below("bin/k3s"),
+            config_dir: below("etc"),
+            node_dir: below("node"),
+            data_dir: below("data"),
+            kubelet_dir: below("kubelet"),
+            run_dirs: vec![below("run")],
+            units: below("units"),
+            systemd_marker: below("systemd"),
+            ..Paths::under(&below("shoal"))
+        };
+        let mut runtime = K3sRuntime::new(paths);
+        let context = Context {
+            role: K3sRole::Agent,
+            node: "n1",
+            foreign_network: false,
+            wanted: true,
+            token: None,
+        };
+        let binary = K3sBinary::INSTALLED;
+        let attempt = LogIndex(7);
+        runtime
+            .perform(Step::Begin { attempt }, &context)
+            .await
+            .unwrap();
+        runtime.perform(Step::MakeSecrets, &context).await.unwrap();
+        let settings = Step::WriteSettings("{}".into());
+        runtime.perform(settings, &context).await.unwrap();
+        let (seen, _) = runtime
+            .observe(&binary, &context, Time::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(seen.record.unwrap().attempt, attempt);
+        assert!(seen.secrets && seen.leftovers && seen.daemon == Daemon::Absent);
+        assert_eq!(seen.settings.as_deref(), Some("{}"));
+        runtime.perform(Step::Clean, &context).await.unwrap();
+        let (seen, _) = runtime
+            .observe(&binary, &context, Time::ZERO)
+            .await
+            .unwrap();
+        assert!(!seen.leftovers && seen.record.is_none());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+}

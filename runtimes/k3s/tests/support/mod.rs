@@ -1,0 +1,5 @@
+//! What the tests of this crate share.
+
+#[path = "../../../docker/tests/support/booted.rs"]
+pub(crate) mod booted;
+pub(crate) mod host;

@@ -1,0 +1,135 @@
+//! Claims about what shoal writes into K3s's settings: every key is one of K3s's, for that command, and
+//! means what shoal means by it.
+
+use std::{fs, path::Path, time::Duration};
+
+use consensus_core::{Cni, K3sRole};
+use runtimes_core::k3s::{Entrance, Membership, Place, SecretFiles, settings::render};
+
+use super::{
+    configuration,
+    flags::{Flag, Flags},
+    settings::{NodeSettings, ServerSettings},
+    table::{AGENT, LOGGING, NODE, SERVER},
+};
+
+fn membership(role: K3sRole, entrance: Entrance, cni: Cni, prefix: Option<&str>) -> Membership {
+    Membership {
+        role,
+        node_name: "n1".into(),
+        place: Place {
+            ipv4: [100, 96, 0, 1].into(),
+            ipv6: "fd00::1".parse().unwrap(),
+            interface: "shoal-default".into(),
+        },
+        vip: "fd00::f".parse().unwrap(),
+        entrance,
+        cni,
+        pod_prefix: prefix.map(|prefix| prefix.parse().unwrap()),
+    }
+}
+
+/// The settings as `k3s server` or `k3s agent` would read them from the directory.
+fn read(dir: &Path, membership: &Membership) -> (Flags, Vec<String>) {
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let files = SecretFiles {
+        server_token: file("server-token", "for-servers\n"),
+        agent_token: file("agent-token", "for-agents\n"),
+    };
+    fs::create_dir_all(dir.join("config.yaml.d")).unwrap();
+    file("config.yaml.d/50-shoal.yaml", &render(membership, &files));
+    let tables: &[&[Flag]] = match membership.role {
+        K3sRole::Server => &[LOGGING, NODE, SERVER],
+        K3sRole::Agent => &[LOGGING, NODE, AGENT],
+    };
+    let arguments = configuration::arguments(&dir.join("config.yaml"), false, tables).unwrap();
+    let flags = Flags::parse(tables, &arguments, |_| None).unwrap();
+    (flags, arguments)
+}
+
+#[test]
+fn every_server_starts_with_what_shoal_writes() {
+    let prefix = Some("10.52.0.0/16");
+    for (entrance, cni, given, backend, cidr) in [
+        (Entrance::Found, Cni::Flannel, None, "vxlan", "10.42.0.0/16"),
+        (
+            Entrance::Found,
+            Cni::Flannel,
+            prefix,
+            "host-gw",
+            "10.52.0.0/16",
+        ),
+        (
+            Entrance::Join,
+            Cni::Flannel,
+            prefix,
+            "host-gw",
+            "10.52.0.0/16",
+        ),
+        (
+            Entrance::Found,
+            Cni::OvnKubernetes,
+            prefix,
+            "none",
+            "10.42.0.0/16",
+        ),
+        (
+            Entrance::Join,
+            Cni::OvnKubernetes,
+            None,
+            "none",
+            "10.42.0.0/16",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let membership = membership(K3sRole::Server, entrance, cni, given);
+        let (flags, arguments) = read(dir.path(), &membership);
+        let settings = ServerSettings::read(&flags, &arguments).unwrap();
+        let row = format!("{entrance:?} {cni:?} {given:?}");
+        let founds = entrance == Entrance::Found;
+        assert_eq!(settings.cluster_init, founds, "{row}");
+        let vip = (!founds).then_some("https://[fd00::f]:6443");
+        assert_eq!(settings.node.server.as_deref(), vip, "{row}");
+        assert_eq!(settings.critical.flannel_backend, backend, "{row}");
+        assert_eq!(settings.critical.cluster_cidrs, [cidr], "{row}");
+        let policy = settings.critical.disable_network_policy;
+        assert_eq!(policy, cni == Cni::OvnKubernetes, "{row}");
+        let iface = settings.node.flannel_iface.as_deref();
+        let expected = (cni == Cni::Flannel).then_some("shoal-default");
+        assert_eq!(iface, expected, "{row}");
+        // What is the same for all of them.
+        assert_eq!(settings.node.ip().to_string(), "100.96.0.1");
+        assert_eq!(settings.advertise.to_string(), "100.96.0.1");
+        assert_eq!(settings.sans, ["fd00::f", "fd00::1", "100.96.0.1", "n1"]);
+        assert_eq!(settings.kubeconfig_mode.as_deref(), Some("0600"));
+        assert_eq!(settings.node.token.as_deref(), Some("for-servers"));
+        assert_eq!(settings.agent_token.as_deref(), Some("for-agents"));
+        assert!(settings.election < Duration::from_secs(1));
+        let shown = settings.node.arguments.join(" ");
+        assert!(!shown.contains("for-"), "a secret is an argument: {shown}");
+    }
+}
+
+#[test]
+fn every_agent_starts_with_what_shoal_writes() {
+    for (cni, iface) in [
+        (Cni::Flannel, Some("shoal-default")),
+        (Cni::OvnKubernetes, None),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = Some("10.42.0.0/16");
+        let membership = membership(K3sRole::Agent, Entrance::Join, cni, prefix);
+        let (flags, arguments) = read(dir.path(), &membership);
+        let settings = NodeSettings::read(&flags, &arguments).unwrap();
+        assert_eq!(settings.name, "n1");
+        assert_eq!(settings.ip().to_string(), "100.96.0.1");
+        let url = settings.server.as_deref();
+        assert_eq!(url, Some("https://[fd00::f]:6443"));
+        assert_eq!(settings.token.as_deref(), Some("for-agents"));
+        assert_eq!(settings.flannel_iface.as_deref(), iface);
+    }
+}

@@ -1,0 +1,414 @@
+//! A node founds a K3s cluster, others join it: in order, once, and whatever becomes of their daemons
+//! meanwhile.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use shoal_tests::{Host, K3S, Lab, Mesh, text, wait_until};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What a cluster is called whose founder was told no name.
+const CLUSTER: &str = "default";
+/// With which machines that could carry more get what K3s brings along.
+const FLANNEL: [&str; 2] = ["--cni", "flannel"];
+
+/// Events of K3s as this host's daemon pushes them, from now on.
+struct Told {
+    host: Host,
+}
+
+const TOLD: &str = "/tmp/k3s.events";
+
+impl Told {
+    #[track_caller]
+    fn from_now(host: &Host) -> Self {
+        let script = format!("exec shoal events --follow --json --kind-prefix system.k3s. >{TOLD}");
+        host.spawn(&["bash", "-c", &script]);
+        Self { host: host.clone() }
+    }
+
+    /// The kinds that were told of a node, in the order in which they came, without what they share.
+    fn of(&self, node: &str) -> Vec<String> {
+        let told = std::fs::read_to_string(self.host.disk(TOLD)).unwrap_or_default();
+        let rows = told
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let own = rows.filter(|row| row["node"] == node);
+        own.map(|row| text(&row, "kind").replace("system.k3s.", ""))
+            .collect()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, node: &str, kinds: &[&str]) {
+        wait_until(SOON, &format!("{kinds:?} is told of {node}"), || {
+            self.of(node).len() >= kinds.len()
+        });
+        assert_eq!(self.of(node), kinds, "{node}");
+    }
+}
+
+const FOUNDED: [&str; 5] = [
+    "module.assigned",
+    "runtime.installing",
+    "handshake.bootstrap",
+    "handshake.ready",
+    "cluster.bootstrapped",
+];
+const JOINED: [&str; 5] = [
+    "module.assigned",
+    "runtime.installing",
+    "handshake.join_request",
+    "handshake.join_token_issued",
+    "handshake.ready",
+];
+
+#[test]
+fn a_server_founds_a_cluster_others_join_and_kubectl_works_through_the_virtual_ip() {
+    let Some(lab) = Lab::for_test("k3s") else {
+        return;
+    };
+    let mesh = Mesh::new(&lab, 1, 2);
+    let host = |name: &str| mesh.node(name).host.clone();
+    let (server, agent, other) = (host("s1"), host("a1"), host("a2"));
+    let told = Told::from_now(&other);
+    server.provision_k3s(&server, "server", &FLANNEL);
+    server.wait_for_k3s(CLUSTER, "s1", "ready");
+    server.provision_k3s(&agent, "agent", &[]);
+    server.wait_for_k3s(CLUSTER, "a1", "ready");
+
+    let rows = other.shoal(&["cluster", "ls", "--json"]).ok().json_rows();
+    let [row] = rows.as_slice() else {
+        panic!("one cluster: {rows:?}");
+    };
+    assert_eq!(row["name"], CLUSTER, "{row}");
+    assert_eq!(row["status"], "active", "{row}");
+    assert_eq!(row["node_count"], 2, "{row}");
+    let vip = other.shoal_json(&["vip", "show", "k3s-default"]);
+    let endpoint = format!("https://[{}]:6443", text(&vip, "address"));
+    assert_eq!(row["api_endpoint"], endpoint, "{row}");
+
+    other.keep_kubeconfig(CLUSTER);
+    let config = other.sh("cat /tmp/default.kubeconfig").ok();
+    assert!(
+        config.stdout.contains(&format!("server: {endpoint}\n")),
+        "it leads to the virtual IP"
+    );
+    for node in ["s1", "a1"] {
+        wait_until(SOON, "kubectl sees the node", || {
+            other.sees_ready(CLUSTER, node)
+        });
+    }
+    told.wait_for("s1", &FOUNDED);
+    told.wait_for("a1", &JOINED);
+}
+
+/// Kills the daemon of a node and starts it again.
+#[track_caller]
+fn kill(mesh: &mut Mesh, node: &str) {
+    mesh.node(node).daemon.kill9();
+    mesh.node_mut(node).restart_daemon();
+}
+
+/// What was put on a host, told apart from the same put there again.
+#[track_caller]
+fn installed(host: &Host) -> String {
+    let shown = host.sh("stat -c '%i %y' /usr/local/bin/k3s").ok();
+    shown.text().to_owned()
+}
+
+/// One K3s runs on the host, the very one.
+#[track_caller]
+fn runs_on(host: &Host, process: &str) {
+    assert!(!process.is_empty() && !process.contains('\n'), "{process}");
+    assert_eq!(host.k3s_process(), process, "{}", host.name());
+}
+
+#[test]
+fn a_founder_goes_on_where_it_was_when_its_daemon_is_killed() {
+    let Some(lab) = Lab::for_test("k3s-founder") else {
+        return;
+    };
+    let mut mesh = Mesh::new(&lab, 1, 1);
+    let host = |mesh: &Mesh, name: &str| mesh.node(name).host.clone();
+    let (server, founder) = (host(&mesh, "s1"), host(&mesh, "a1"));
+    let told = Told::from_now(&server);
+    let files = FileServer::start(&server, "slow");
+    founder.hasten_k3s("server");
+    let source = files.source(&server);
+    let source: Vec<&str> = source.iter().map(String::as_str).collect();
+    let provision = ["k3s", "provision", "a1", "--role", "server"];
+    server
+        .shoal(&[provision.as_slice(), &FLANNEL, &source].concat())
+        .ok();
+    // In the middle of the file.
+    server.wait_for_k3s(CLUSTER, "a1", "installing");
+    wait_until(SOON, "half of the file is there", || files.asked() == 1);
+    kill(&mut mesh, "a1");
+    wait_until(SOON, "it is asked for again", || files.asked() == 2);
+    founder.turn_knob("start-delay-ms", "3000");
+    files.go_on();
+
+    // Started, not ready.
+    server.wait_for_k3s(CLUSTER, "a1", "bootstrap");
+    wait_until(SOON, "K3s runs", || !founder.k3s_process().is_empty());
+    let (program, process) = (installed(&founder), founder.k3s_process());
+    kill(&mut mesh, "a1");
+    server.wait_for_k3s(CLUSTER, "a1", "ready");
+    runs_on(&founder, &process);
+
+    // As if it had been killed before it could write down what it had started.
+    mesh.node("a1").daemon.kill9();
+    founder
+        .sh("sed -i 's/\"pid\": [0-9]*/\"pid\": 0/' /var/lib/shoal/k3s/process.json")
+        .ok();
+    mesh.node_mut("a1").restart_daemon();
+    wait_until(SOON, "the mesh is whole", || {
+        server.shoal_json(&["status"])["reachable"] == 2
+    });
+    server.keep_kubeconfig(CLUSTER);
+    assert!(server.sees_ready(CLUSTER, "a1"));
+    runs_on(&founder, &process);
+    assert_eq!(installed(&founder), program);
+    assert_eq!(files.asked(), 2);
+    told.wait_for("a1", &FOUNDED);
+}
+
+#[test]
+fn a_node_goes_on_where_it_was_when_its_daemon_is_killed() {
+    let Some(lab) = Lab::for_test("k3s-joiner") else {
+        return;
+    };
+    let mut mesh = Mesh::new(&lab, 1, 2);
+    let host = |mesh: &Mesh, name: &str| mesh.node(name).host.clone();
+    let (server, founder, agent) = (host(&mesh, "s1"), host(&mesh, "a1"), host(&mesh, "a2"));
+    let told = Told::from_now(&server);
+    server.provision_k3s(&founder, "server", &FLANNEL);
+    server.wait_for_k3s(CLUSTER, "a1", "ready");
+    // Nobody is there to give a token.
+    mesh.node("a1").daemon.kill9();
+    server.provision_k3s(&agent, "agent", &[]);
+    server.wait_for_k3s(CLUSTER, "a2", "join_request");
+    kill(&mut mesh, "a2");
+    assert_eq!(
+        text(&server.k3s_row(CLUSTER, "a2").expect("it is in"), "phase"),
+        "join_request"
+    );
+    // Nobody is there to take it.
+    mesh.node("a2").daemon.kill9();
+    mesh.node_mut("a1").restart_daemon();
+    server.wait_for_k3s(CLUSTER, "a2", "join_token_issued");
+    agent.turn_knob("not-ready", "the test says so");
+    mesh.node_mut("a2").restart_daemon();
+    server.wait_for_k3s(CLUSTER, "a2", "starting");
+    wait_until(SOON, "K3s runs", || !agent.k3s_process().is_empty());
+    let (program, process) = (installed(&agent), agent.k3s_process());
+    kill(&mut mesh, "a2");
+    agent.turn_back("not-ready");
+    server.wait_for_k3s(CLUSTER, "a2", "ready");
+    runs_on(&agent, &process);
+    kill(&mut mesh, "a2");
+    server.keep_kubeconfig(CLUSTER);
+    assert!(server.sees_ready(CLUSTER, "a2"));
+    runs_on(&agent, &process);
+    assert_eq!(installed(&agent), program);
+    told.wait_for("a2", &JOINED);
+
+    // On the way out: K3s does not end when it is asked, as it hangs.
+    agent.sh(&format!("kill -STOP {process}")).ok();
+    server
+        .shoal(&["module", "unassign", "a2", "k3s-agent"])
+        .ok();
+    server.wait_for_k3s(CLUSTER, "a2", "leaving");
+    kill(&mut mesh, "a2");
+    agent.sh(&format!("kill -CONT {process}")).ok();
+    server.wait_until_not_in(CLUSTER, "a2");
+    assert_eq!(agent.k3s_process(), "");
+    let left = "ls -d /usr/local/bin/k3s /var/lib/shoal/k3s /var/lib/rancher/k3s /etc/rancher/k3s \
+                /run/k3s 2>/dev/null";
+    assert_eq!(agent.sh(left).text(), "");
+    wait_until(SOON, "the cluster has forgotten it", || {
+        let nodes = server.kubectl(CLUSTER, &["get", "nodes", "-o", "name"]);
+        nodes.success() && nodes.text() == "node/a1"
+    });
+}
+
+/// Hands a `k3s` out over HTTP; one that is slow stops in the middle until it is told to go on.
+struct FileServer {
+    host: Host,
+}
+
+const FILE_SERVER: &str = "
+import http.server, os, sys, time
+data = open(sys.argv[1], 'rb').read()
+held = sys.argv[2] == 'slow'
+class Files(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with open('/tmp/asked', 'a') as asked:
+            asked.write(self.path + '\\n')
+        self.send_response(200)
+        self.send_header('content-length', str(len(data)))
+        self.end_headers()
+        half = len(data) // 2
+        self.wfile.write(data[:half])
+        self.wfile.flush()
+        while held and not os.path.exists('/tmp/go-on'):
+            time.sleep(0.02)
+        self.wfile.write(data[half:])
+http.server.ThreadingHTTPServer(('0.0.0.0', 8000), Files).serve_forever()
+";
+
+impl FileServer {
+    #[track_caller]
+    fn start(host: &Host, pace: &str) -> Self {
+        host.require_program("k3s");
+        host.spawn(&["python3", "-c", FILE_SERVER, K3S, pace]);
+        wait_until(SOON, "the file server listens", || {
+            !host.sh("ss -Hltn sport = :8000").stdout.is_empty()
+        });
+        Self { host: host.clone() }
+    }
+
+    /// The flags that name the file.
+    #[track_caller]
+    fn source(&self, at: &Host) -> [String; 4] {
+        let sum = self.host.run(&["sha256sum", K3S]).ok();
+        let sum = sum.text().split(' ').next().unwrap_or_default().to_owned();
+        let url = format!("http://{}:8000/k3s", at.ipv4());
+        ["--k3s-url".into(), url, "--sha256".into(), sum]
+    }
+
+    /// How often the file was asked for.
+    fn asked(&self) -> usize {
+        let asked = std::fs::read_to_string(self.host.disk("/tmp/asked")).unwrap_or_default();
+        asked.lines().count()
+    }
+
+    #[track_caller]
+    fn go_on(&self) {
+        self.host.sh("touch /tmp/go-on").ok();
+    }
+}
+
+#[test]
+fn a_k3s_from_a_file_server_is_taken_for_its_sum_alone_and_a_missing_one_is_named() {
+    let Some(lab) = Lab::for_test("k3s-install") else {
+        return;
+    };
+    let mesh = Mesh::new(&lab, 1, 2);
+    let host = |name: &str| mesh.node(name).host.clone();
+    let (server, one, other) = (host("s1"), host("a1"), host("a2"));
+    let files = FileServer::start(&server, "quick");
+    let [url, address, sum, right] = files.source(&server);
+    let wrong = "0".repeat(64);
+    one.hasten_k3s("server");
+    let provision = |node: &str, role: &str, more: &[&str]| {
+        let command = ["k3s", "provision", node, "--role", role];
+        server.shoal(&[command.as_slice(), more].concat())
+    };
+    let from = |sum_is| [FLANNEL[0], FLANNEL[1], &url, &address, &sum, sum_is];
+    provision("a1", "server", &from(&wrong)).ok();
+    let said = fails_with(&server, "a1", "K3sChecksumError");
+    assert!(said.contains(&wrong) && said.contains(&right), "{said}");
+    assert!(!one.sh("test -e /usr/local/bin/k3s").success());
+    // What was never ready is changed by saying it anew.
+    provision("a1", "server", &from(&right)).ok();
+    server.wait_for_k3s(CLUSTER, "a1", "ready");
+
+    // Somebody else's is left alone, and so are its data.
+    let ipv4 = other.ipv4();
+    let own = ["k3s", "server", "--node-ip", &ipv4, "--flannel-iface=eth0"];
+    let foreign = other.spawn(&own);
+    wait_until(SOON, "somebody else's K3s has data", || {
+        other
+            .sh("test -e /var/lib/rancher/k3s/server/token")
+            .success()
+    });
+    provision("a2", "agent", &["--k3s-binary", K3S]).ok();
+    fails_with(&server, "a2", "K3sAlreadyRunningError");
+    assert!(foreign.is_running());
+    foreign.kill9();
+    fails_with(&server, "a2", "K3sDataPresentError");
+
+    // There is one beside the programs under test, where no host of an operator has any.
+    other.sh(&format!("mount --bind /dev/null {K3S}")).ok();
+    provision("a2", "agent", &[]).ok();
+    other.sh("rm -r /var/lib/rancher /etc/rancher").ok();
+    let said = fails_with(&server, "a2", "K3sMissingError");
+    assert!(said.contains("nobody said where to get one"), "{said}");
+    let status = other.wait_for_condition(SOON);
+    assert!(status.contains("--k3s-binary"), "{status}");
+    provision("a2", "agent", &["--k3s-binary", "/nowhere/k3s"]).ok();
+    let said = fails_with(&server, "a2", "/nowhere/k3s");
+    assert!(said.contains("K3sMissingError"), "{said}");
+    let other_version = [
+        url.as_str(),
+        &address,
+        &sum,
+        &right,
+        "--k3s-version",
+        "v1.0.0+k3s1",
+    ];
+    provision("a2", "agent", &other_version).ok();
+    let said = fails_with(&server, "a2", "K3sVersionMismatchError");
+    assert!(said.contains("v1.0.0+k3s1"), "{said}");
+    provision("a2", "agent", &[&url, &address, &sum, &right]).ok();
+    server.wait_for_k3s(CLUSTER, "a2", "ready");
+    secrets_stay_in_their_files(&mesh);
+}
+
+/// Waits until the row of a node says why it failed.
+#[track_caller]
+fn fails_with(from: &Host, node: &str, expected: &str) -> String {
+    let mut said = String::new();
+    wait_until(SOON, &format!("{node} fails with {expected}"), || {
+        let row = from.k3s_row(CLUSTER, node).unwrap_or_default();
+        said = row["reason"].as_str().unwrap_or_default().to_owned();
+        row["status"] == "failed" && said.contains(expected)
+    });
+    said
+}
+
+/// Tokens and keys are nowhere but in files of their own, which are root's alone.
+#[track_caller]
+fn secrets_stay_in_their_files(mesh: &Mesh) {
+    let keep = "/var/lib/shoal/k3s";
+    let founder = &mesh.node("a1").host;
+    let read = |file: &str| {
+        let text = founder.sh(&format!("cat {keep}/{file}")).ok();
+        text.text().to_owned()
+    };
+    let config = founder.sh("grep client-key-data: /etc/rancher/k3s/k3s.yaml");
+    let key = config
+        .text()
+        .rsplit(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let secrets = [read("server-token"), read("agent-token"), key];
+    for secret in &secrets {
+        assert!(secret.len() >= 32, "{}", secret.len());
+    }
+    let modes = "find /var/lib/shoal/k3s /etc/rancher -type f ! -perm 0600 -printf '%p %m\\n'";
+    for node in &mesh.nodes {
+        let host = &node.host;
+        let open = host.sh(modes).stdout;
+        let open: Vec<&str> = open
+            .lines()
+            .filter(|line| !line.starts_with("/etc/rancher/k3s/config.yaml "))
+            .collect();
+        assert!(open.is_empty(), "{}: {open:?}", host.name());
+        for secret in &secrets {
+            // Not as an argument: it would be found there.
+            std::fs::write(host.disk("/tmp/secret"), secret).expect("the host's disk is writable");
+            let found = host.sh(&format!(
+                "tail -n +1 /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | grep -aqF -f /tmp/secret && echo processes
+                 grep -rlaF -f /tmp/secret /var/lib/shoal --exclude-dir=k3s
+                 grep -laF -f /tmp/secret {keep}/*.log {keep}/*.json /etc/rancher/k3s/config.yaml.d/*
+                 true"
+            ));
+            assert_eq!(found.text(), "", "{}", host.name());
+            assert!(!host.log("shoald").contains(secret.as_str()));
+        }
+    }
+}
