@@ -83,9 +83,7 @@ impl CleanError {
 
 /// Takes everything off that K3s left; it has been stopped.
 pub(crate) async fn clean(paths: &Paths) -> Result<(), CleanError> {
-    for shim in shims(&paths.data_dir) {
-        ending::end(shim, SHIMS_WITHIN).await?;
-    }
+    end_shims(paths).await?;
     unmount_below(paths)?;
     remove_network_namespaces()?;
     remove_routes(paths).await;
@@ -97,6 +95,8 @@ pub(crate) async fn clean(paths: &Paths) -> Result<(), CleanError> {
     for directory in directories {
         remove_tree(directory)?;
     }
+    // One that K3s had just begun to start when it was stopped was not to be seen as a shim before.
+    end_shims(paths).await?;
     // Rancher's other things live there too: they go only if they are empty.
     let above = [&paths.config_dir, &paths.data_dir].map(|directory| directory.parent());
     for directory in above.into_iter().flatten() {
@@ -105,6 +105,19 @@ pub(crate) async fn clean(paths: &Paths) -> Result<(), CleanError> {
         }
     }
     Ok(())
+}
+
+/// Ends shims until there are none: a pod's may come up while others are ended.
+async fn end_shims(paths: &Paths) -> Result<(), CleanError> {
+    loop {
+        let shims = shims(&paths.data_dir);
+        if shims.is_empty() {
+            return Ok(());
+        }
+        for shim in shims {
+            ending::end(shim, SHIMS_WITHIN).await?;
+        }
+    }
 }
 
 /// The shims of K3s's own containerd and all that runs below them.
