@@ -1,9 +1,9 @@
 # The things that are done here. Each sets up what it needs first.
 
-.PHONY: demo test test-kernel bench bench-overlay bench-vip lint build setup
+.PHONY: demo test test-kernel bench bench-overlay bench-vip bench-k3s lint build setup
 
 # KEEP=1 leaves the demo's mesh up and says how to use and how to end it. K3S=/path is a K3s binary for
-# its second act.
+# its second act, and for bench-k3s.
 KEEP ?=
 K3S ?=
 
@@ -29,6 +29,9 @@ bench-overlay: setup
 
 bench-vip: setup
 	scripts/bench vip
+
+bench-k3s: setup
+	K3S=$(K3S) scripts/bench k3s
 
 lint:
 	scripts/lint

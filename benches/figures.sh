@@ -1,4 +1,4 @@
-# Numbers and the table made of them: sourced by run.
+# Numbers and the table made of them: sourced by run, overlay.sh, vip.sh and k3s.sh.
 
 # Microseconds since the epoch, without starting a process.
 now_us() { echo "${EPOCHREALTIME/[.,]/}"; }
@@ -13,6 +13,11 @@ median() {
 }
 least() { printf '%s\n' "$@" | sort -g | head -1; }
 most() { printf '%s\n' "$@" | sort -g | tail -1; }
+# p99 FIGURE...: of less than a hundred the most.
+p99() { printf '%s\n' "$@" | sort -g | awk '{v[NR] = $1} END {print v[int((NR * 99 + 99) / 100)]}'; }
+
+# random_part_of SECONDS
+random_part_of() { awk -v p="$1" -v r="$RANDOM" 'BEGIN {print p * r / 32768}'; }
 
 # row WHAT GOAL UNIT FIGURE...
 row() {

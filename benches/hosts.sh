@@ -1,4 +1,4 @@
-# Machines for a measurement, out of namespaces: sourced by run.
+# Machines for a measurement, out of namespaces: sourced by run, overlay.sh, vip.sh and k3s.sh.
 #
 # Each has its own network, mounts, process ids and disk, and a cable to one switch. A host's first
 # process holds it; ending that one ends, in the kernel, everything that runs there. So nothing is
@@ -113,6 +113,37 @@ processes_of() {
     line="${words[*]} "
     [[ ! $line =~ $2 ]] || echo "${entry#/proc/}"
   done
+}
+
+# everything_on HOST: all processes but those that hold the namespaces, which are the first one and
+# what it waits for.
+everything_on() {
+  local pid holding
+  holding=" ${INIT[$1]} $(cat "/proc/${INIT[$1]}/task/${INIT[$1]}/children") "
+  for pid in $(processes_of "$1" .); do
+    [[ $holding == *" $pid "* ]] || echo "$pid"
+  done
+}
+
+# vanish HOST PID...: its cable is out, and nothing of it runs any more.
+vanish() {
+  in_switch "ip link set port${NUMBER[$1]} down"
+  shift
+  kill -9 "$@" 2>/dev/null || true
+}
+
+# forgets HOST DIRECTORY...: what a machine has lost when it starts again: interfaces, rules and
+# what is in these directories of /run. The disk stays.
+forgets() {
+  local host=$1
+  shift
+  # shellcheck disable=SC2016
+  on "$host" sh -c '
+    nft flush ruleset
+    for name in $(ls /sys/class/net); do
+      case $name in lo | eth0) ;; *) ip link del "$name" 2>/dev/null ;; esac
+    done
+    rm -rf "$@"' sh "$@"
 }
 
 # host_off NAME: the power is gone, and so is the disk.

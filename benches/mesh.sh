@@ -1,5 +1,6 @@
-# Daemons and their mesh on hosts: sourced by run and vip.sh, which set RAFT_TIMERS and FOUNDER, the
-# node that makes the mesh; and DAEMON_LOG, where daemons are to log more than they do by themselves.
+# Daemons and their mesh on hosts: sourced by run, vip.sh and k3s.sh, which set RAFT_TIMERS and
+# FOUNDER, the node that makes the mesh; HOSTS, its nodes, where these are not four; and DAEMON_LOG,
+# where daemons are to log more than they do by themselves.
 
 start_daemon() {
   start_on "$1" shoald shoald run --name "$1" --listen "$(underlay "$1"):7440" \
@@ -35,6 +36,19 @@ settled() {
   local status
   status=$(on "$1" shoal status --json 2>/dev/null) || return 1
   [ "$(field reachable <<<"$status")" = "$(mesh_size)" ] && [ "$(field leader <<<"$status")" != null ]
+}
+
+# all_see_the_mesh: asked of all HOSTS at the same time, for one after the other takes longer than
+# what is measured.
+all_see_the_mesh() {
+  local host asked=()
+  for host in "${HOSTS[@]}"; do
+    until_true "$host sees the mesh" settled "$host" &
+    asked+=($!)
+  done
+  for host in "${asked[@]}"; do
+    wait "$host" || fail 'not every host sees the mesh'
+  done
 }
 
 mesh_size() { if [ -n "${HOSTS[*]:-}" ]; then echo ${#HOSTS[@]}; else echo 4; fi; }

@@ -33,18 +33,6 @@ make_vip_mesh() {
   done
   all_see_the_mesh
 }
-# all_see_the_mesh: asked of all hosts at the same time, for one after the other takes longer than
-# what is measured.
-all_see_the_mesh() {
-  local host asked=()
-  for host in "${HOSTS[@]}"; do
-    until_true "$host sees the mesh" settled "$host" &
-    asked+=($!)
-  done
-  for host in "${asked[@]}"; do
-    wait "$host" || fail 'not every host sees the mesh'
-  done
-}
 # create_vip NAME PROFILE
 create_vip() {
   local candidates
@@ -56,15 +44,7 @@ create_vip() {
 # The daemon runs already when its mesh has just been made.
 shoal_start() { [ -n "$(daemon_of "$2")" ] || start_daemon "$2"; }
 
-# Interfaces, rules and what is in /run. The disk stays.
-shoal_forget() {
-  on "$2" sh -c '
-    nft flush ruleset
-    for name in $(ls /sys/class/net); do
-      case $name in lo | eth0) ;; *) ip link del "$name" 2>/dev/null ;; esac
-    done
-    rm -rf /run/shoal'
-}
+shoal_forget() { forgets "$2" /run/shoal; }
 
 # Clients reach it as before: their packets are the overlay's.
 shoal_cut() {

@@ -69,8 +69,6 @@ source benches/vip-shoal.sh
 source benches/vip-reach.sh
 
 now() { "$BIN/vip-watch" now; }
-# random_part_of SECONDS
-random_part_of() { awk -v p="$1" -v r="$RANDOM" 'BEGIN {print p * r / 32768}'; }
 
 # --- What differs from system to system -------------------------------------------------------
 
@@ -110,22 +108,6 @@ programs_on() {
   [ "$host" = "$OBSERVER" ] || until_true "$host can answer" can_answer "$host"
 }
 can_answer() { on "$1" ss -Hlun "sport = :$PORT" | grep -q .; }
-
-# everything_on HOST: all processes but those that hold the namespaces, which are the first one and
-# what it waits for.
-everything_on() {
-  local pid holding
-  holding=" ${INIT[$1]} $(cat "/proc/${INIT[$1]}/task/${INIT[$1]}/children") "
-  for pid in $(processes_of "$1" .); do
-    [[ $holding == *" $pid "* ]] || echo "$pid"
-  done
-}
-# vanish HOST PID...: its cable is out, and nothing of it runs any more.
-vanish() {
-  in_switch "ip link set port${NUMBER[$1]} down"
-  shift
-  kill -9 "$@" 2>/dev/null || true
-}
 
 # revive SYSTEM HOST
 revive() {
@@ -308,7 +290,6 @@ report() {
   } >"$TABLE"
   cat "$TABLE"
 }
-p99() { printf '%s\n' "$@" | sort -g | awk '{v[NR] = $1} END {print v[int((NR * 99 + 99) / 100)]}'; }
 
 if [ "${1:-}" = report ]; then
   report

@@ -38,6 +38,11 @@ impl Explained for ConsentError {
 }
 
 impl Yes {
+    /// Whether there is consent to anything, without a question.
+    pub(crate) fn is_given(&self) -> bool {
+        self.yes
+    }
+
     /// Goes on if there is consent to `what`, such as `removing a node`.
     pub(crate) fn or_ask(
         &self,

@@ -18,6 +18,7 @@ mod failure;
 pub mod fuzzing;
 mod identity_file;
 mod key_request;
+mod looking_on;
 mod progress;
 mod secret_file;
 mod shell_word;

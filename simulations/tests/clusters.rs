@@ -122,6 +122,7 @@ fn every_planted_bug_in_clusters_is_caught() {
             PlantedBug::SecretsMadeAnew => ("clusters_shoald_killed", &["installs_once"]),
             PlantedBug::NamesNotForgotten => ("clusters_disk_lost", &["ends"]),
             PlantedBug::NothingCleaned => ("clusters_calm", &["leaves_first", "ends"]),
+            PlantedBug::ChangedOutOfTurn => ("clusters_upgrades", &["turns"]),
             PlantedBug::ReportsOfEarlierStays => (
                 "clusters_quick_changes",
                 &["ends", "leaves_first", "right_token", "one_bootstrap"],

@@ -35,6 +35,8 @@ pub(crate) const CLOCK_FILE: &str = "clock";
 
 /// No single command of a test takes longer.
 const RUN_DEADLINE: Duration = Duration::from_secs(90);
+/// But for those that wait for the end of what they ask for: a drain, a round of upgrades.
+const PATIENT_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What programs find as PATH: the programs under test first.
 const PATH: &str = "/run/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -60,6 +62,8 @@ pub(crate) struct Plan {
 #[derive(Clone)]
 pub struct Host {
     shared: Arc<Shared>,
+    /// How long a command may take.
+    deadline: Duration,
 }
 
 struct Shared {
@@ -88,6 +92,7 @@ impl Host {
             fs::create_dir_all(dir.join(part)).expect("the lab's directory is writable");
         }
         let host = Self {
+            deadline: RUN_DEADLINE,
             shared: Arc::new(Shared {
                 plan,
                 dir,
@@ -103,6 +108,14 @@ impl Host {
     /// The host's name, in the lab and to itself.
     pub fn name(&self) -> &str {
         &self.shared.plan.name
+    }
+
+    /// The same machine, for commands that wait for the end of what they ask for.
+    pub fn patient(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            deadline: PATIENT_DEADLINE,
+        }
     }
 
     /// Its underlay address.
@@ -197,7 +210,7 @@ impl Host {
         self.start(args, &[], file, errors)
     }
 
-    /// Runs a program to its end. It has an empty standard input and 90 s.
+    /// Runs a program to its end. It has an empty standard input and 90 s, or as [`Self::patient`] says.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Output {
         self.run_with(args, &[])
@@ -216,7 +229,7 @@ impl Host {
         let stderr = self.scratch_file();
         let clone = |file: &File| file.try_clone().expect("a descriptor can be doubled");
         let process = self.start(args, environment, clone(&stdout), clone(&stderr));
-        let output = process.finish(RUN_DEADLINE, stdout, stderr);
+        let output = process.finish(self.deadline, stdout, stderr);
         lock(&self.shared.processes).retain(Process::is_running);
         output
     }

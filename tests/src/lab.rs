@@ -20,7 +20,7 @@ use std::{
 use crate::{
     holder::Holder,
     host::{CLOCK_FILE, Host, Plan},
-    turn::Turn,
+    turn::{self, Turn},
     wait::poll,
 };
 
@@ -62,7 +62,7 @@ pub struct Lab {
     hosts: Mutex<Vec<Host>>,
     kept: bool,
     clock: Option<PathBuf>,
-    _turn: Turn,
+    turn: Turn,
 }
 
 impl Lab {
@@ -70,8 +70,13 @@ impl Lab {
     ///
     /// With `SHOAL_NO_SKIP` set (CI) that is a failure instead.
     pub fn for_test(name: &str) -> Option<Self> {
+        Self::for_large_test(name, turn::HOSTS)
+    }
+
+    /// The same for a test that has many hosts: fewer other labs are up meanwhile.
+    pub fn for_large_test(name: &str, hosts: usize) -> Option<Self> {
         let Some(reason) = missing_privilege() else {
-            return Some(Self::new(name));
+            return Some(Self::build(name, hosts, false));
         };
         Self::skip(name, &reason);
         None
@@ -114,16 +119,16 @@ impl Lab {
 
     /// A lab that vanishes when it is dropped.
     pub fn new(name: &str) -> Self {
-        Self::build(name, false)
+        Self::build(name, turn::HOSTS, false)
     }
 
     /// A lab that stays up after this process; [`Self::teardown_command`] ends it.
     pub fn kept(name: &str) -> Self {
-        Self::build(name, true)
+        Self::build(name, turn::HOSTS, true)
     }
 
-    fn build(name: &str, kept: bool) -> Self {
-        let turn = Turn::wait();
+    fn build(name: &str, hosts: usize, kept: bool) -> Self {
+        let turn = Turn::wait(hosts);
         let bin_dir = bin_dir();
         let root = lab_root(&bin_dir);
         sweep(&root);
@@ -142,7 +147,7 @@ impl Lab {
             hosts: Mutex::default(),
             kept,
             clock: None,
-            _turn: turn,
+            turn,
         }
     }
 
@@ -167,6 +172,7 @@ impl Lab {
             clock: self.clock.clone(),
         });
         hosts.push(host.clone());
+        self.turn.has(hosts.len());
         host
     }
 

@@ -8,7 +8,9 @@ use node_api::{
     types::{AssignRequest, ModuleView},
 };
 
+use super::k3s::consent::{self, Whom};
 use crate::{
+    consent::Yes,
     context::Context,
     failure::{Exit, Failure},
     table::{pairs, table},
@@ -23,8 +25,7 @@ pub(crate) enum Module {
     Ls,
     /// Assign a module to a node, or to every node with certain labels
     Assign(Assign),
-    /// Take an assignment back
-    Unassign(Assignment),
+    Unassign(Unassign),
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,9 +53,24 @@ pub(crate) struct Assign {
     assignment: Assignment,
     /// Of k3s-server and k3s-agent: the cluster's name or id [default: the only one]
     ///
-    /// `shoal k3s provision` can also say which K3s a node gets, and where.
+    /// `shoal k3s provision` can also say which K3s a node gets, and where. A node that is in another
+    /// cluster leaves that one first, and loses all that K3s has there.
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     cluster: Option<String>,
+    #[command(flatten)]
+    yes: Yes,
+}
+
+/// Take an assignment back
+///
+/// A node that loses k3s-server or k3s-agent loses all that K3s has there; a server leaves etcd first.
+#[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct Unassign {
+    #[command(flatten)]
+    assignment: Assignment,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Module {
@@ -64,12 +80,16 @@ impl Module {
             Self::Assign(Assign {
                 assignment,
                 cluster,
+                yes,
             }) => {
+                consent::to_moving(context, &yes, &assignment.whom(), cluster.as_deref()).await?;
                 assignment
                     .run(context, "assign", "assigned to", cluster)
                     .await
             }
-            Self::Unassign(assignment) => {
+            Self::Unassign(Unassign { assignment, yes }) => {
+                let (module, whom) = (&assignment.module, assignment.whom());
+                consent::to_taking(context, &yes, module, &whom).await?;
                 assignment
                     .run(context, "unassign", "no longer assigned to", None)
                     .await
@@ -79,6 +99,24 @@ impl Module {
 }
 
 impl Assignment {
+    fn target(&self) -> String {
+        match (&self.node, &self.selector) {
+            (Some(node), _) => node.clone(),
+            (None, selector) => {
+                let labels = selector.as_ref().map(pairs).unwrap_or_default();
+                format!("nodes with {labels}")
+            }
+        }
+    }
+
+    fn whom(&self) -> Whom<'_> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        match &self.node {
+            Some(node) => Whom::Node(node),
+            None => Whom::With(self.selector.as_ref().unwrap_or(NONE)),
+        }
+    }
+
     async fn run(
         self,
         context: &Context<'_>,
@@ -86,16 +124,7 @@ impl Assignment {
         said: &str,
         cluster: Option<String>,
     ) -> Result<Exit, Failure> {
-        let target = match (&self.node, &self.selector) {
-            (Some(node), _) => node.clone(),
-            (None, selector) => {
-                format!(
-                    "nodes with {}",
-                    selector.as_ref().map(pairs).unwrap_or_default()
-                )
-            }
-        };
-        let said = format!("{} is {said} {target}", self.module);
+        let said = format!("{} is {said} {}", self.module, self.target());
         let request = AssignRequest {
             module: self.module,
             node: self.node,

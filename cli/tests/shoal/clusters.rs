@@ -33,21 +33,65 @@ fn rollout(turn: &[&str], done: u64, failed: Option<(&str, &str)>) -> Value {
     })
 }
 
-/// Takes an upgrade, and then tells one after another of what it is like.
-fn upgrading(told: Vec<Value>) -> Server {
+/// Takes a change, and then tells one after another of what it is like.
+fn going_on(told: Vec<(u16, String)>) -> Server {
     let next = Arc::new(AtomicUsize::new(0));
     Server::answering(move |request, body| {
         if request.starts_with("POST") {
             return changed(request, body);
         }
         let at = next.fetch_add(1, Ordering::Relaxed).min(told.len() - 1);
-        (200, told[at].to_string())
+        told[at].clone()
     })
+}
+
+fn upgrading(told: Vec<Value>) -> Server {
+    going_on(told.iter().map(|told| (200, told.to_string())).collect())
+}
+
+fn drain(state: &str, reason: Option<&str>, heard: bool) -> (u16, String) {
+    let told = json!({
+        "node": "n4", "state": state, "cordon_only": false, "reason": reason, "heard": heard,
+    });
+    (200, told.to_string())
+}
+
+/// A mesh with the clusters `prod`, that `n1` serves and `n2` works in, and `lab`, which is empty.
+fn two_clusters(request: &str, body: &[u8]) -> (u16, String) {
+    let cluster = |id: &str, name: &str| {
+        json!({
+            "id": id, "name": name, "status": "active", "api_endpoint": null,
+            "network": "default", "cni": "flannel", "node_count": 2,
+        })
+    };
+    let node = |name: &str, zone: &str| {
+        json!({
+            "id": format!("id-{name}"), "name": name, "role": "agent", "state": "running",
+            "silent": false, "labels": {"zone": zone}, "overlay_ipv6": null, "overlay_ipv4": null,
+            "last_seen_ms": 0, "rtt_us": null, "path": null, "lifecycle_class": "persistent",
+            "network_profile": "heavyweight", "tmpfs_store": false, "metadata": {}, "addresses": [],
+            "modules": [], "key_rotation": null,
+        })
+    };
+    let member = |name: &str, role: &str| {
+        json!({
+            "node": name, "role": role, "status": "active", "phase": "ready", "version": "v1",
+            "pod_subnets": [], "reason": null,
+        })
+    };
+    let rows = match request {
+        "GET /v1/clusters" => json!([cluster("0f", "prod"), cluster("1e", "lab")]),
+        "GET /v1/clusters/0f/nodes" => json!([member("n1", "server"), member("n2", "agent")]),
+        "GET /v1/clusters/1e/nodes" => json!([]),
+        "GET /v1/nodes" => json!([node("n1", "a"), node("n2", "b"), node("n3", "b")]),
+        _ => return changed(request, body),
+    };
+    (200, rows.to_string())
 }
 
 #[test]
 fn what_is_asked_for_is_sent_as_it_was_written() {
-    let server = Server::answering(changed);
+    let server = Server::answering(two_clusters);
     let sum = "0f".repeat(32);
     let url = format!(
         "k3s provision n2 --role agent --cluster prod --k3s-url http://f/k3s --sha256 {sum}"
@@ -56,17 +100,17 @@ fn what_is_asked_for_is_sent_as_it_was_written() {
         concat!(
             r#"POST /v1/k3s/n2/provision {{"role":"agent","cluster":"prod","network":null,"#,
             r#""cni":null,"binary":{{"path":null,"url":"http://f/k3s","sha256":"{sum}","#,
-            r#""version":null,"images":null}}}}"#
+            r#""version":null,"images":null}},"vip_profile":null}}"#
         ),
         sum = sum
     );
     for (line, asked) in [
         (
-            "k3s provision n1 --role server --cluster prod --network blue --cni flannel --k3s-binary /srv/k3s",
+            "k3s provision n1 --role server --cluster prod --network blue --cni flannel --vip-profile safe --k3s-binary /srv/k3s",
             concat!(
                 r#"POST /v1/k3s/n1/provision {"role":"server","cluster":"prod","network":"blue","#,
                 r#""cni":"flannel","binary":{"path":"/srv/k3s","url":null,"sha256":null,"#,
-                r#""version":null,"images":null}}"#
+                r#""version":null,"images":null},"vip_profile":"safe"}"#
             ),
         ),
         (url.as_str(), asked_url.as_str()),
@@ -100,6 +144,7 @@ fn a_binary_comes_from_one_place_and_with_its_sum() {
     for line in [
         "k3s provision n1",
         "k3s provision n1 --role king",
+        "k3s provision n1 --role server --vip-profile fast",
         "k3s provision n1 --role server --k3s-url http://f/k3s",
         "k3s provision n1 --role server --sha256 00",
         "k3s provision n1 --role server --k3s-binary /k --k3s-url http://f/k3s --sha256 00",
@@ -182,4 +227,110 @@ fn an_upgrade_that_stops_is_a_failure_that_says_where_and_why() {
     let lost = upgrading(vec![cluster(&Value::Null, "v1")]);
     let lost = lost.run(&[&args[..], &["--json"]].concat());
     assert_eq!(lost.json()["code"], "ClusterUpgradeAbandonedError");
+}
+
+#[test]
+fn what_wipes_k3s_off_a_node_needs_consent() {
+    let server = Server::answering(two_clusters);
+    for line in [
+        "module unassign n1 k3s-server",
+        "module unassign n2 k3s-agent",
+        "module unassign --selector zone=b k3s-agent",
+        "k3s provision n1 --role server --cluster lab",
+        "k3s provision id-n1 --role server --cluster 1e",
+        "k3s provision n2 --role server --cluster new",
+        "module assign n2 k3s-agent --cluster lab",
+        "module assign --selector zone=b k3s-agent --cluster lab",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let refused = server.run(&[&args[..], &["--json"]].concat());
+        let code = refused.json()["code"].clone();
+        assert_eq!(code, "ConfirmationRequiredError", "{line}: {refused}");
+        let sent = |asked: &[String]| asked.iter().any(|one| one.starts_with("POST"));
+        assert!(!sent(&server.asked()), "{line}");
+    }
+    let before = server.asked().len();
+    for line in [
+        "module unassign n1 k3s-server --yes",
+        "k3s provision n1 --role server --cluster lab --yes",
+        "module assign --selector zone=b k3s-agent --cluster lab -y",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        assert_eq!(server.run(&args).code, 0, "{line}");
+    }
+    // Nothing is looked up of what there is consent to.
+    assert_eq!(server.asked().len(), before + 3);
+}
+
+#[test]
+fn what_wipes_nothing_is_not_asked_about() {
+    let server = Server::answering(two_clusters);
+    for line in [
+        "module unassign n1 docker-engine",
+        "module unassign n1 k3s-agent",
+        "module unassign n3 k3s-server",
+        "module unassign --selector zone=a k3s-agent",
+        "k3s provision n1 --role server --cluster prod",
+        "k3s provision n1 --role server --cluster 0f",
+        "k3s provision n3 --role agent --cluster lab",
+        "k3s provision n3 --role server",
+        "module assign --selector zone=c k3s-agent --cluster lab",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let done = server.run(&args);
+        assert_eq!(done.code, 0, "{line}: {done}");
+    }
+}
+
+#[test]
+fn a_drain_is_followed_in_plain_lines_through_an_election() {
+    let election = (503, refusal("NoMajorityError"));
+    let server = going_on(vec![
+        drain("draining", None, true),
+        election.clone(),
+        drain("draining", Some("container db to stop"), true),
+        drain("draining", Some("container db to stop"), true),
+        election,
+        drain("draining", Some("n4 is not heard of"), false),
+        drain("drained", None, true),
+    ]);
+    let human = server.run(&["node", "drain", "n4", "--stale"]);
+    assert_eq!(human.code, 0, "{human}");
+    assert_eq!(
+        human.out,
+        concat!(
+            "n4 waits for its runtimes\n",
+            "n4 waits for container db to stop\n",
+            "n4 is not heard of\n",
+            "n4 is empty\n"
+        )
+    );
+    assert!(!human.err.contains('\x1b'), "{human}");
+    // An earlier drain's end is not taken for this one's.
+    let asked = server.asked();
+    assert!(asked[0].starts_with("POST /v1/nodes/n4/drain"), "{asked:?}");
+    assert!(
+        asked[1..]
+            .iter()
+            .all(|one| one == "GET /v1/nodes/n4/drain "),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn a_drain_that_fails_says_what_is_left_and_one_that_somebody_ended_is_over() {
+    let server = going_on(vec![
+        drain("draining", None, true),
+        drain("failed", Some("after 60 s it still waits for a pod"), true),
+    ]);
+    let human = server.run(&["node", "drain", "n4"]);
+    let told = "\nError: n4 could not be emptied: after 60 s it still waits for a pod\nHint: ";
+    assert!(human.err.contains(told), "{human}");
+    assert_eq!(human.code, 1);
+    let ended = going_on(vec![
+        drain("draining", None, true),
+        (409, refusal("NotDrainedError")),
+    ]);
+    let ended = ended.run(&["node", "drain", "n4", "--json"]);
+    assert_eq!(ended.json()["code"], "NotDrainedError");
 }

@@ -1,7 +1,8 @@
 //! K3s clusters and their nodes as the mesh agrees on them (SPEC 5).
 //!
-//! Decides: what a phase is called, which cluster a node is to be in, who may take part with which
-//! CNI, and whose turn it is while a change goes round. Which phase follows which is `apply`'s.
+//! Decides: what a phase is called, and who may take part with which CNI. Which phase follows which is
+//! `apply`'s; which cluster a node is to be in: [`crate::WantedK3s`]; a change that goes round:
+//! [`crate::Rollout`].
 //! Never: knows a token. It is sealed to the node that asked for it before it comes here.
 //!
 //! Invariants, kept by `apply`: a cluster has one founder, named in the entry that makes it, and
@@ -20,8 +21,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agreed, Assignment, InvalidId, IpPrefix, LogIndex, MeshId, Module, NetworkId, NetworkProfile,
-    NodeId, SealedKey, VipId, WallMs, ids::random_id,
+    Agreed, InvalidId, IpPrefix, LogIndex, MeshId, Module, NetworkId, NetworkProfile, NodeId,
+    Rollout, SealedKey, VipId, WallMs, ids::random_id,
 };
 
 random_id!(
@@ -157,6 +158,15 @@ impl K3sBinary {
         version: None,
         images: None,
     };
+
+    /// This one in the place of another. Images that were named for that one stay, unless others are.
+    #[must_use]
+    pub fn instead_of(&self, other: &Self) -> Self {
+        Self {
+            images: self.images.clone().or_else(|| other.images.clone()),
+            ..self.clone()
+        }
+    }
 }
 
 /// What an assignment of a K3s module says beside its target.
@@ -232,33 +242,6 @@ impl Cluster {
     pub fn is_founded_by(&self, node: &NodeId, stay: &K3sNode) -> bool {
         self.founder == *node && self.founded == stay.attempt
     }
-}
-
-/// What is done to every node, one after another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RolloutKind {
-    /// Installed anew with the network's pod prefix.
-    PodSubnet,
-    /// Another K3s.
-    Upgrade {
-        /// Which.
-        binary: K3sBinary,
-    },
-}
-
-/// A change that goes round: servers first and one at a time, then agents in batches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rollout {
-    /// What.
-    pub kind: RolloutKind,
-    /// Whose turn it is.
-    pub turn: BTreeSet<NodeId>,
-    /// So many agents at once.
-    pub batch: u16,
-    /// Where it stopped, and why.
-    pub failed: Option<(NodeId, String)>,
-    /// Since when.
-    pub since: WallMs,
 }
 
 /// How far a node of a cluster is (SPEC 5.1 to 5.3).
@@ -389,17 +372,6 @@ impl K3sNode {
     }
 }
 
-/// The role, the cluster and the K3s that a node's assignments give it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WantedK3s {
-    /// As what.
-    pub role: K3sRole,
-    /// Where.
-    pub cluster: ClusterId,
-    /// With which K3s.
-    pub binary: K3sBinary,
-}
-
 impl Agreed {
     /// The cluster called so, by name or id.
     pub fn find_cluster(&self, name_or_id: &str) -> Option<(ClusterId, &Cluster)> {
@@ -427,42 +399,6 @@ impl Agreed {
     pub fn api_endpoint(&self, cluster: &Cluster) -> Option<String> {
         let vip = self.virtual_ips.get(&cluster.vip)?;
         Some(format!("https://[{}]:{K3S_API_PORT}", vip.address))
-    }
-
-    /// What a node's assignments make of it. What is said of the node itself counts before what a
-    /// selector says of many, and a server's place before an agent's. A wish for a cluster that is
-    /// no more asks for nothing.
-    pub fn wanted_k3s(&self, id: &NodeId) -> Option<WantedK3s> {
-        self.wanted_k3s_without(id, None)
-    }
-
-    /// The same if one of them were not.
-    pub(crate) fn wanted_k3s_without(
-        &self,
-        id: &NodeId,
-        but: Option<&Assignment>,
-    ) -> Option<WantedK3s> {
-        let covering = self.k3s_wishes.iter().filter(|(assignment, wish)| {
-            Some(*assignment) != but
-                && self.clusters.contains_key(&wish.cluster)
-                && self.covers(&assignment.target, id)
-        });
-        let wanted = covering.filter_map(|(assignment, wish)| {
-            let role = match assignment.module {
-                Module::K3sServer => K3sRole::Server,
-                Module::K3sAgent => K3sRole::Agent,
-                Module::DockerEngine => return None,
-            };
-            let direct = matches!(assignment.target, crate::Target::Node(_));
-            Some(((!direct, role), wish))
-        });
-        wanted
-            .min_by_key(|(rank, _)| *rank)
-            .map(|((_, role), wish)| WantedK3s {
-                role,
-                cluster: wish.cluster,
-                binary: wish.binary.clone(),
-            })
     }
 
     /// Who is to seal the token for a node that asks: of the cluster's ready servers the first one

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Assignment, ClusterId, Cni, IpPrefix, K3sBinary, K3sPhase, LogIndex, NodeId, SealedKey,
+    Assignment, ClusterId, Cni, IpPrefix, K3sBinary, K3sPhase, LeaseProfile, LogIndex, NodeId,
+    SealedKey,
 };
 
 /// About a K3s cluster, or a node of one.
@@ -26,6 +27,12 @@ pub enum ClusterCommand {
         cni: Option<Cni>,
         /// With which K3s.
         binary: K3sBinary,
+        /// The durations of the lease of a new cluster's address; unless given, those for machines that
+        /// are milliseconds apart.
+        profile: Option<LeaseProfile>,
+        /// The servers that were heard when this was asked: a cluster that a server is taken from keeps
+        /// a majority of those that stay.
+        reachable: BTreeSet<NodeId>,
     },
     /// A node tells how far its K3s is.
     Report {
@@ -68,6 +75,13 @@ pub enum ClusterCommand {
         /// So many agents at once.
         batch: u16,
     },
+    /// Take a K3s module back.
+    Unassign {
+        /// The module and where it went.
+        assignment: Assignment,
+        /// As for [`ClusterCommand::Assign`].
+        reachable: BTreeSet<NodeId>,
+    },
 }
 
 impl ClusterCommand {
@@ -80,6 +94,7 @@ impl ClusterCommand {
             Self::ForgetNodes { .. } => "forget_cluster_nodes",
             Self::Decommission { .. } => "decommission_cluster",
             Self::Upgrade { .. } => "upgrade_cluster",
+            Self::Unassign { .. } => "unassign_k3s",
         }
     }
 }

@@ -82,6 +82,8 @@ pub enum Command {
         set: BTreeMap<String, String>,
         /// Labels to remove.
         unset: Vec<String>,
+        /// As for [`ClusterCommand::Assign`]: a selector may give a node its place in a cluster.
+        reachable: BTreeSet<NodeId>,
     },
     /// Promote or demote.
     SetRole {
@@ -104,7 +106,7 @@ pub enum Command {
         /// Whether somebody else may have its keys. If it is a server, everything it signed is
         /// revoked as well, and the root is to be replaced.
         compromised: bool,
-        /// As for [`Command::SetRole`].
+        /// As for [`Command::SetRole`], and for [`ClusterCommand::Assign`].
         reachable: BTreeSet<NodeId>,
         /// As for [`Command::SetRole`].
         force: bool,

@@ -3,9 +3,11 @@
 //! Decides nothing: which runtime does what, the node finds out; what follows for virtual IPs is
 //! said in [`crate::Unfit`].
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{LogIndex, WallMs};
+use crate::{LogIndex, NodeId, WallMs};
 
 /// How far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub struct Drain {
     pub cordon_only: bool,
     /// How far it is.
     pub state: DrainState,
+    /// Whether somebody insisted: a K3s server then stops also where the others are no majority.
+    pub forced: bool,
 }
 
 /// About a node that is emptied.
@@ -61,8 +65,11 @@ pub enum DrainCommand {
         timeout_ms: u64,
         /// Whether only nothing new comes to it.
         cordon_only: bool,
-        /// Whether to do it although it is its cluster's only server.
+        /// Whether to do it although its cluster cannot do without it now.
         force: bool,
+        /// The servers that were heard when this was asked: a server is emptied only if enough of its
+        /// cluster's others serve.
+        reachable: BTreeSet<NodeId>,
     },
     /// A node tells how far it is emptied.
     Report {
@@ -76,6 +83,25 @@ pub enum DrainCommand {
         /// The node, by name or id.
         node: String,
     },
+    /// A server says of a node that is not heard that its time is over: it tells nothing of itself.
+    GiveUp {
+        /// The node.
+        node: NodeId,
+        /// The drain that is meant.
+        begun: LogIndex,
+    },
+}
+
+/// After its time a node that lives has this long to say how its drain ended: its last step, a stopping
+/// K3s, takes seconds.
+const LAST_WORD_MS: u64 = 60_000;
+
+impl Drain {
+    /// Whether the node should have told by now how it ended.
+    pub const fn is_overdue(&self, now: WallMs) -> bool {
+        let by = self.at.0.saturating_add(self.timeout_ms);
+        matches!(self.state, DrainState::Draining { .. }) && now.0 > by.saturating_add(LAST_WORD_MS)
+    }
 }
 
 impl DrainCommand {
@@ -85,6 +111,7 @@ impl DrainCommand {
             Self::Begin { .. } => "drain_node",
             Self::Report { .. } => "report_drain",
             Self::End { .. } => "uncordon_node",
+            Self::GiveUp { .. } => "give_up_drain",
         }
     }
 }

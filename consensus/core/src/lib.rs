@@ -15,9 +15,11 @@ mod docker_host;
 mod drain;
 mod enrolment;
 mod envelope;
+mod etcd;
 mod event;
 mod firewall;
 mod ids;
+mod k3s_wishes;
 mod lease;
 mod lifecycle;
 pub mod limits;
@@ -29,6 +31,7 @@ mod recent;
 mod refusal;
 mod refusal_hints;
 mod renewal;
+mod rollout;
 mod rotation;
 mod shared;
 mod state;
@@ -51,7 +54,7 @@ pub use authority::{
 };
 pub use cluster::{
     BinaryOrigin, Cluster, ClusterId, ClusterStatus, Cni, K3S_API_PORT, K3sBinary, K3sNode,
-    K3sPhase, K3sRole, K3sWish, Rollout, RolloutKind, WantedK3s,
+    K3sPhase, K3sRole, K3sWish,
 };
 pub use cluster_command::ClusterCommand;
 pub use command::Command;
@@ -61,6 +64,7 @@ pub use enrolment::{
     Enrolment, FoundingAuthority, NewCertificate, NewIntermediate, NewRoot, Revocation,
 };
 pub use envelope::Envelope;
+pub use etcd::Etcd;
 pub use event::{EVENTS_KEPT, Event, EventKind};
 pub use firewall::{
     Firewall, FirewallRule, NewRule, PortRange, RuleEnd, RuleNumber, RulePlace, RuleProtocol,
@@ -69,6 +73,7 @@ pub use firewall::{
 pub use ids::{
     InvalidId, LogIndex, MeshId, NetworkId, NodeId, RaftId, RequestId, Time, TokenId, WallMs,
 };
+pub use k3s_wishes::WantedK3s;
 pub use lease::{
     CLOCK_DRIFT_PPM, Epoch, LeaseProfile, LeaseTiming, LeaseVoters, QUARANTINE_US, RENEWALS_LOST,
     RENEWALS_MISSED, VipId, drifted,
@@ -88,6 +93,7 @@ pub use renewal::{
     ExpiryWarning, IntermediateReason, RenewalReason, certificates_due, expiry_warnings,
     intermediate_due, renewal_reason,
 };
+pub use rollout::{Rollout, RolloutKind};
 pub use rotation::{
     NodeFacts, RotationFacts, RotationHold, RotationWaits, rotation_holds, rotation_step,
 };

@@ -260,6 +260,8 @@ pub enum Refusal {
     TokenSealedToOthers { node: String },
     #[error("{node} is not drained")]
     NotDrained { node: String },
+    #[error("{node} is drained, or is being drained")]
+    NodeDrained { node: String },
 }
 
 impl Refusal {
@@ -343,6 +345,7 @@ impl Refusal {
             Self::NotClusterServer { .. } => "NotClusterServerError",
             Self::TokenSealedToOthers { .. } => "TokenSealedToOthersError",
             Self::NotDrained { .. } => "NotDrainedError",
+            Self::NodeDrained { .. } => "NodeDrainedError",
             Self::GrantUnknown { .. } => "AccessGrantNotFoundError",
             Self::GrantExists { .. } => "AccessGrantExistsError",
             Self::GrantCollision { .. } => "AccessGrantCollisionError",

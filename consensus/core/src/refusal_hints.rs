@@ -148,8 +148,8 @@ impl Refusal {
             Self::ClusterLastServer { cluster, .. } => format!(
                 "add another server first: `shoal k3s provision NODE --role server --cluster {cluster}`; or give the cluster up with `shoal cluster decommission {cluster}`"
             ),
-            Self::ClusterMajorityAtRisk { cluster, .. } => format!(
-                "let a drained server work again (`shoal node uncordon`), or add one: `shoal k3s provision NODE --role server --cluster {cluster}`; `--force` does it all the same, and the cluster's API then stands still"
+            Self::ClusterMajorityAtRisk { node, cluster, .. } => format!(
+                "bring a silent server back or take that one out first, let a drained one work again (`shoal node uncordon`), or add one: `shoal k3s provision NODE --role server --cluster {cluster}`; one that is to be removed leaves its cluster in peace with `shoal module unassign {node} k3s-server`; `--force` of `node drain` and `node remove` does it all the same, and the cluster's API then stands still"
             ),
             Self::ClusterUsesPeer { node, .. } => {
                 format!("take the node out of it first: `shoal module unassign {node} k3s-server`, or k3s-agent")
@@ -174,6 +174,9 @@ impl Refusal {
             }
             Self::TokenSealedToOthers { .. } => "seal it to the node's own recipient".into(),
             Self::NotDrained { .. } => "nothing to do; `shoal node ls` shows the nodes".into(),
+            Self::NodeDrained { node } => {
+                format!("let it work again first: `shoal node uncordon {node}`")
+            }
             Self::GrantUnknown { .. } => "`shoal access ls` lists the access grants".into(),
             Self::GrantExists { .. } => {
                 "choose another name, or revoke that one with `shoal access revoke`".into()

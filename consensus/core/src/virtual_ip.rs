@@ -217,7 +217,10 @@ impl Agreed {
             return Some(Unfit::Unheard);
         }
         // What a node has it keeps, where only nothing new is to come to it.
-        let keeps = |drain: &Drain| drain.cordon_only && vip.is_holder(node);
+        let keeps = |drain: &Drain| {
+            let may = || vip.is_holder(node) || self.is_last_resort(vip, node, reachable);
+            drain.cordon_only && may()
+        };
         if self.drains.get(node).is_some_and(|drain| !keeps(drain)) {
             return Some(Unfit::Draining);
         }
@@ -226,6 +229,22 @@ impl Agreed {
             Some(said) if !said.ready => Some(Unfit::NotReady(said.reason.clone())),
             None | Some(_) => None,
         }
+    }
+
+    /// Whether a cluster's API would be reached by nobody unless this node takes its address, though
+    /// nothing new is to come to it: its server works on.
+    fn is_last_resort(&self, vip: &VirtualIp, node: &NodeId, reachable: &BTreeSet<NodeId>) -> bool {
+        let mut clusters = self.clusters.values();
+        let is_own = |id: &VipId| {
+            let own = self.virtual_ips.get(id);
+            own.is_some_and(|own| (own.network, own.address) == (vip.network, vip.address))
+        };
+        if !clusters.any(|cluster| is_own(&cluster.vip)) {
+            return false;
+        }
+        let others = vip.candidates.iter();
+        let mut others = others.filter(|id| *id != node && !self.drains.contains_key(*id));
+        others.all(|id| self.unfit(vip, id, reachable).is_some())
     }
 
     /// The first fit candidate that does not hold it, or why each is not fit.

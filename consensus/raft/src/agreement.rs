@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    again::Again,
     answering::PIECES_MAX,
     carrier::Carrier,
     clock::timeout,
@@ -232,10 +233,11 @@ impl<M: Machine> Agreement<M> {
         let permits = self.shared.bounds.proposal(bytes);
         let permits = permits.ok_or(ProposeError::Busy)?;
         self.shared.written.add(bytes);
-        let raft = self.raft();
+        let (raft, again) = (self.raft(), self.again());
         let write = async move {
             let _permits = permits;
-            raft.client_write(Entry(entry)).await
+            let write = || raft.client_write(Entry(entry.clone()));
+            again.asked(write).await
         };
         let written = self.on_raft(self.in_commit_time(write)).await;
         match written.ok_or_else(|| ProposeError::Stopped(self.failure()))? {
@@ -287,9 +289,11 @@ impl<M: Machine> Agreement<M> {
         let permit = Arc::clone(&self.shared.bounds.reads).try_acquire_owned();
         let permit = permit.map_err(|_| ReadError::Busy)?;
         let raft = self.raft();
+        let again = self.again();
         let read = async move {
             let _permit = permit;
-            raft.ensure_linearizable(ReadPolicy::ReadIndex).await
+            let read = || raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            again.asked(read).await
         };
         let confirmed = self.on_raft(self.in_commit_time(read)).await;
         match confirmed.ok_or_else(|| ReadError::Stopped(self.failure()))? {
@@ -363,6 +367,14 @@ impl<M: Machine> Agreement<M> {
         drop(self);
         // The thread never sends: an error means that it has dropped its end.
         while closed.changed().await.is_ok() {}
+    }
+
+    /// For what Raft may refuse only because answers come late.
+    pub(crate) fn again(&self) -> Again {
+        Again {
+            status: self.status(),
+            timers: self.settings().timers,
+        }
     }
 
     pub(crate) fn raft(&self) -> Group<M> {

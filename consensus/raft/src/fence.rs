@@ -71,9 +71,10 @@ impl Listening {
     }
 }
 
-/// Remembers what was told, then passes it on: whoever hears of it may rely on it.
-fn learn(told: &watch::Sender<Option<Era>>, dir: &Path, by: &NodeId, era: Era) {
-    if *told.borrow() >= Some(era) {
+/// Remembers what was told, then passes it on: whoever hears of it may rely on it. Only a later era
+/// than the own ends a server's part, whatever it is told.
+fn learn(told: &watch::Sender<Option<Era>>, dir: &Path, by: &NodeId, own: Option<Era>, era: Era) {
+    if own.is_none_or(|own| era <= own) || *told.borrow() >= Some(era) {
         return;
     }
     tracing::error!(%by, %era, "the group was recovered without this server");
@@ -91,14 +92,38 @@ impl Carrier for Listening {
         body: Vec<u8>,
         ttl: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>, CarrierError>> {
+        let own = v1::asking_era(&body);
         let exchange = self.carrier.call(to, lane, body, ttl);
         let (told, dir, by) = (self.told.clone(), self.dir.clone(), to.clone());
         Box::pin(async move {
             let reply = exchange.await?;
             if let Some(era) = v1::fencing_era(&reply).map(Era) {
-                learn(&told, &dir, &by, era);
+                learn(&told, &dir, &by, own, era);
             }
             Ok(reply)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_later_era_than_the_own_ends_a_servers_part() {
+        let by = "12D3KooWGRUVLJpQ8sJtbTNGXJFvBVnEKdGBAcQnzHqPVKqGNfcm"
+            .parse()
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (told, heard) = watch::channel(None);
+        for (own, era) in [(Some(2), 1), (Some(2), 2), (None, 3)] {
+            learn(&told, dir.path(), &by, own.map(Era), Era(era));
+            assert_eq!(*heard.borrow(), None, "{own:?} {era}");
+            assert!(check(dir.path()).is_ok());
+        }
+        learn(&told, dir.path(), &by, Some(Era(2)), Era(3));
+        assert_eq!(*heard.borrow(), Some(Era(3)));
+        let refused = check(dir.path());
+        assert!(matches!(refused, Err(OpenError::Fenced { era: Era(3) })));
     }
 }

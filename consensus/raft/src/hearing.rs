@@ -1,7 +1,8 @@
 //! Whether a leader still hears a majority, and what follows if it does not.
 //!
-//! Decides: when a leader that nobody answers counts as deaf, when it then is silent, so that those
-//! who hear it stop following and elect another, and when it speaks again. Never: ends a term by
+//! Decides: when a leader sends its heartbeats, when one that nobody answers counts as deaf, when it
+//! then is silent, so that those who hear it stop following and elect another, and when it speaks
+//! again. Never: ends a term by
 //! itself; it goes on leading as far as Raft is concerned, until it hears of the next leader or a
 //! majority answers.
 //!
@@ -69,6 +70,13 @@ impl Answers {
         let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = answers.entry(server).or_insert((term, sent));
         *last = (term, sent).max(*last);
+    }
+
+    /// When that was sent which a server last answered in this term.
+    pub(crate) fn of(&self, server: u64, term: u64) -> Option<Instant> {
+        let answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = answers.get(&server).filter(|(of, _)| *of == term);
+        last.map(|(_, sent)| *sent)
     }
 
     /// Since when a majority of each of these sets has answered in this term, `own` always included.
@@ -150,6 +158,8 @@ impl<T: PartialEq> Listener<T> {
 /// What is heard at one moment, by Raft's own account and by answers.
 struct Heard {
     leads: bool,
+    /// Whether it leads anybody, be it learners only.
+    speaks: bool,
     on_time: Option<Instant>,
     /// As far as Raft leads.
     answered: Option<Instant>,
@@ -167,6 +177,7 @@ impl Heard {
         let answered = answers.majority(own, term, sets, now);
         Self {
             leads,
+            speaks: is_leader(metrics) && membership.nodes().count() > 1,
             on_time: metrics.last_quorum_acked.map(|at| scale.at(*at)),
             answered: answered.filter(|_| leads),
             probed: probes.answered(own, term, sets, now),
@@ -182,7 +193,9 @@ impl Heard {
     }
 }
 
-/// Listens for as long as Raft runs.
+/// Sends heartbeats, if this server leads, and listens for as long as Raft runs.
+///
+/// openraft would send them itself, and give an answer no longer than until the next one.
 pub(crate) fn listen<M: Machine>(
     raft: &Group<M>,
     timers: &Timers,
@@ -190,7 +203,7 @@ pub(crate) fn listen<M: Machine>(
     probes: Probes,
     told: watch::Sender<Hearing>,
 ) {
-    let metrics = raft.metrics();
+    let (raft, metrics) = (raft.clone(), raft.metrics());
     let heartbeat: Duration = timers.heartbeat;
     let mut listener = Listener::new(timers);
     Runtime::spawn(async move {
@@ -206,6 +219,10 @@ pub(crate) fn listen<M: Machine>(
                 .then(|| silent_since.unwrap_or_else(Instant::now));
             if beat.silent {
                 probes.ask(&heard.question);
+            } else if heard.speaks {
+                // Where Raft is too busy to be told, the next one will do. Where it has ended there
+                // is nothing left to do, and whoever is told of what is heard ends as well.
+                drop(clock::timeout(heartbeat, raft.trigger().heartbeat()).await);
             }
             let answered = heard.late(heartbeat);
             let hearing = Hearing { answered, ..beat };
@@ -223,7 +240,11 @@ pub(crate) fn listen<M: Machine>(
 
 fn leads_others(metrics: &Metrics) -> bool {
     let voters = metrics.membership_config.membership().voter_ids().count();
-    crate::status::role(metrics.state, metrics.running_state.is_err()) == Role::Leader && voters > 1
+    is_leader(metrics) && voters > 1
+}
+
+fn is_leader(metrics: &Metrics) -> bool {
+    crate::status::role(metrics.state, metrics.running_state.is_err()) == Role::Leader
 }
 
 #[cfg(test)]
@@ -292,6 +313,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let heard = |on_time, answered| Heard {
             leads: true,
+            speaks: true,
             on_time,
             answered,
             probed: None,

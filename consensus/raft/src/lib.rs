@@ -16,6 +16,7 @@
 //! Follows Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014),
 //! with pre-vote and ReadIndex from Ongaro's dissertation (2014), as implemented by openraft.
 
+mod again;
 mod agreement;
 mod answering;
 mod carrier;

@@ -59,9 +59,12 @@ impl<M: Machine> Agreement<M> {
         if owner.is_some_and(|owner| *owner != node) {
             return Err(ChangeError::IdTaken(id));
         }
-        let raft = self.raft();
+        let (raft, again) = (self.raft(), self.again());
         let member = Member(Some(node));
-        let add = async move { raft.add_learner(id.0, member, false).await.map(drop) };
+        let add = async move {
+            let add = || raft.add_learner(id.0, member.clone(), false);
+            again.asked(add).await.map(drop)
+        };
         self.outcome(self.on_raft(self.in_commit_time(add)).await)?;
         let leader = self.settings().raft_id;
         let level = move |status: &RaftStatus| id == leader || has_caught_up(status, id);
@@ -146,8 +149,12 @@ impl<M: Machine> Agreement<M> {
         changes: ChangeMembers<u64, Member>,
         retain: bool,
     ) -> Result<(), ChangeError> {
-        let raft = self.raft();
-        let change = async move { raft.change_membership(changes, retain).await.map(drop) };
+        let (raft, again) = (self.raft(), self.again());
+        // What an earlier attempt has begun, the next one finishes.
+        let change = async move {
+            let change = || raft.change_membership(changes.clone(), retain);
+            again.asked(change).await.map(drop)
+        };
         self.outcome(self.on_raft(self.in_commit_time(change)).await)
     }
 

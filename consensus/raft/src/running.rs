@@ -190,8 +190,8 @@ async fn assemble<M: Machine>(
     let published = applied.published();
     let raft = Raft::new(own, config, links, store.log.clone(), applied).await;
     let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-    hearing::listen(&raft, &settings.timers, answers, probes, hears);
-    let status = follow(&raft, hearing);
+    hearing::listen(&raft, &settings.timers, answers.clone(), probes, hears);
+    let status = follow(&raft, hearing, answers);
     Ok(Running {
         raft,
         home,
@@ -205,11 +205,13 @@ async fn assemble<M: Machine>(
 fn follow<M: Machine>(
     raft: &Group<M>,
     mut hearing: watch::Receiver<Hearing>,
+    answers: Answers,
 ) -> watch::Receiver<RaftStatus> {
     let mut metrics = raft.metrics();
     let scale = Scale::new();
-    let translate =
-        move |metrics: &Metrics, hearing| RaftStatus::from_metrics(metrics, hearing, &scale);
+    let translate = move |metrics: &Metrics, hearing| {
+        RaftStatus::from_metrics(metrics, hearing, &answers, &scale)
+    };
     let first = Hearing::default();
     let (told, status) = watch::channel(translate(&metrics.borrow_watched(), first));
     Runtime::spawn(async move {

@@ -13,7 +13,7 @@ use openraft::ServerState;
 use crate::{
     clock::{self, Scale},
     era::{self, Era},
-    hearing::Hearing,
+    hearing::{Answers, Hearing},
     raft_types::Metrics,
 };
 
@@ -116,12 +116,14 @@ impl RaftStatus {
         differs
     }
 
-    pub(crate) fn from_metrics(metrics: &Metrics, hearing: Hearing, scale: &Scale) -> Self {
+    pub(crate) fn from_metrics(
+        metrics: &Metrics,
+        hearing: Hearing,
+        answers: &Answers,
+        scale: &Scale,
+    ) -> Self {
         let membership = metrics.membership_config.membership();
         let named = |id: u64| Some((RaftId(id), membership.get_node(&id)?.0.clone()?));
-        let heard = metrics.heartbeat.iter().flatten();
-        let heard =
-            heard.filter_map(|(id, at)| Some((RaftId(*id), scale.at(**at.as_ref()?).into_std())));
         let matched = metrics.replication.iter().flatten();
         let matched =
             matched.filter_map(|(id, at)| Some((RaftId(*id), LogIndex(at.as_ref()?.index))));
@@ -141,7 +143,7 @@ impl RaftStatus {
             needed: needed(membership.get_joint_config()),
             changing: membership.get_joint_config().len() > 1
                 || metrics.membership_config != metrics.committed_membership_config,
-            heard: heard.collect(),
+            heard: heard(metrics, answers, scale),
             matched: matched.collect(),
             majority_heard: majority_heard(metrics, hearing, scale),
             deaf: hearing.deaf,
@@ -159,6 +161,21 @@ pub(crate) fn role(state: ServerState, failed: bool) -> Role {
         ServerState::Leader => Role::Leader,
         ServerState::Shutdown => Role::Stopped,
     }
+}
+
+/// When that was sent which each server last answered, in time for Raft or too late. Nothing on a
+/// server that does not lead.
+fn heard(metrics: &Metrics, answers: &Answers, scale: &Scale) -> BTreeMap<RaftId, Instant> {
+    let Some(on_time) = &metrics.heartbeat else {
+        return BTreeMap::new();
+    };
+    let on_time = on_time.iter().map(|(id, at)| {
+        let at = at.as_ref().map(|at| scale.at(**at));
+        (*id, at.max(answers.of(*id, metrics.current_term)))
+    });
+    on_time
+        .filter_map(|(id, at)| Some((RaftId(id), at?.into_std())))
+        .collect()
 }
 
 fn needed(sets: &[std::collections::BTreeSet<u64>]) -> usize {

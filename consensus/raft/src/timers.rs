@@ -23,6 +23,11 @@ const MACHINE_COMMANDS_MAX: u64 = 256;
 /// A commit is waited for as many times as long as the longest election timeout: enough for
 /// one failed and one successful election with the disk in a bad mood.
 pub(crate) const COMMIT_WAIT_ELECTIONS: u32 = 10;
+/// A heartbeat's answer may take as long as so many heartbeats at most: with every profile two such
+/// answers, one after the other, come within the leader's lease.
+const ANSWER_HEARTBEATS: u32 = 3;
+/// openraft wants the shortest election timeout to be longer: by this part of a heartbeat.
+const ANSWER_MARGIN: u32 = 5;
 
 /// How often a leader speaks and how long a follower bears silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,15 @@ impl Timers {
         self.election_max * COMMIT_WAIT_ELECTIONS
     }
 
+    /// How long a heartbeat's answer is waited for so that it counts for the leader's lease.
+    ///
+    /// Longer than the time between two: where every answer takes longer than that, a leader that
+    /// everybody answers would otherwise have no lease, and without one it may write nothing.
+    pub(crate) fn heartbeat_answer(&self) -> Duration {
+        let longest = (self.heartbeat * ANSWER_HEARTBEATS).min(self.election_min);
+        longest - self.heartbeat / ANSWER_MARGIN
+    }
+
     /// The openraft configuration for these timers.
     pub(crate) fn config(&self) -> Result<Arc<Config>, OpenError> {
         if self.heartbeat * 2 > self.election_min {
@@ -75,7 +89,10 @@ impl Timers {
         }
         let config = Config {
             cluster_name: "shoal".to_owned(),
-            heartbeat_interval: millis(self.heartbeat),
+            // What openraft makes of it is how long an answer may take, and its tick. The heartbeats
+            // themselves come from `hearing`.
+            heartbeat_interval: millis(self.heartbeat_answer()),
+            enable_heartbeat: false,
             election_timeout_min: millis(self.election_min),
             election_timeout_max: millis(self.election_max),
             install_snapshot_timeout: millis(self.snapshot_ttl),
@@ -120,6 +137,20 @@ mod tests {
         for timers in [Timers::SAFE, Timers::LAN, Timers::WAN] {
             let config = timers.config().unwrap();
             assert_eq!(config.enable_pre_vote, Some(true));
+        }
+    }
+
+    #[test]
+    fn two_answers_fit_into_a_lease_and_each_may_take_longer_than_a_heartbeat() {
+        let tightest = Timers {
+            heartbeat: Duration::from_millis(75),
+            ..Timers::SAFE
+        };
+        for timers in [Timers::SAFE, Timers::LAN, Timers::WAN, tightest] {
+            let answer = timers.heartbeat_answer();
+            assert!(answer * 2 <= timers.election_max, "{timers:?}");
+            assert!(answer > timers.heartbeat, "{timers:?}");
+            assert!(timers.config().is_ok(), "{timers:?}");
         }
     }
 

@@ -239,6 +239,17 @@ impl DataDir {
         let path = self.root.join(name);
         replace_file(&path, bytes).map_err(|source| DataDirError::Unusable { path, source })
     }
+
+    /// Takes a file below the directory away, if there is one.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), DataDirError> {
+        let path = self.root.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(DataDirError::Unusable { path, source })
+            }
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
 }
 
 /// Writes aside, syncs, renames, syncs the directory. The file is readable by its owner only.

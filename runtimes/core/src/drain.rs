@@ -11,11 +11,60 @@
 //! - What has come to rest stays so until an operator ends the drain, also when the rest failed.
 //! - A drain that only keeps new work away stops nothing.
 //! - When its time is up nothing more is stopped.
+//! - Its time is counted by the node's own clock that nobody sets.
+//! - A K3s server stops only while the others are a majority, unless somebody insisted.
 
-use consensus_core::{Drain, DrainState, LogIndex, WallMs};
+use consensus_core::{Drain, DrainState, LogIndex, Time, WallMs};
 
 /// How much of what is waited for is told: with four bytes each, within the limit on reasons.
 const WORDS_CHARS_MAX: usize = 1000;
+
+/// What a drain has left of its time at least when a daemon finds it that an earlier one may have begun:
+/// enough to see what is left. Half of its time, where that is less.
+const LEFT_MS_MIN: u64 = 60_000;
+
+/// Since when a node counts a drain's time. Two machines' wall clocks differ, and each may be set; so it
+/// begins when the node hears of the drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    begun: LogIndex,
+    at: Time,
+    /// What had gone by before.
+    before_ms: u64,
+}
+
+impl Heard {
+    /// A drain that began while the daemon ran.
+    pub const fn of(drain: &Drain, now: Time) -> Self {
+        Self {
+            begun: drain.begun,
+            at: now,
+            before_ms: 0,
+        }
+    }
+
+    /// One that was there when the daemon began: an earlier daemon may have been at it. How long, only the
+    /// wall clock tells, which is believed as far as the drain has some time left by it.
+    pub fn before_this_daemon(drain: &Drain, now: Time, wall: WallMs) -> Self {
+        let left = LEFT_MS_MIN.min(drain.timeout_ms / 2);
+        let gone = wall.0.saturating_sub(drain.at.0);
+        Self {
+            before_ms: gone.min(drain.timeout_ms - left),
+            ..Self::of(drain, now)
+        }
+    }
+
+    /// Whether it is this drain's.
+    pub fn is_of(&self, drain: &Drain) -> bool {
+        self.begun == drain.begun
+    }
+
+    /// How long the drain has been going on, in milliseconds.
+    pub fn waited_ms(&self, now: Time) -> u64 {
+        let since = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
+        self.before_ms.saturating_add(since)
+    }
+}
 
 /// How far something is that has to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +91,8 @@ impl Left {
 /// What is the case on a node that is emptied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// This moment, on the wall.
-    pub now: WallMs,
+    /// How long the drain has been going on ([`Heard::waited_ms`]).
+    pub waited_ms: u64,
     /// The virtual IPs that it holds and has to let go, each with what keeps it.
     pub addresses: Vec<String>,
     /// Docker's containers, and dockerd.
@@ -56,6 +105,9 @@ pub struct Seen {
     pub k3s: Left,
     /// Whether K3s is at rest, be it by an earlier daemon's doing.
     pub k3s_rests: bool,
+    /// What the other servers of its cluster lack to go on without it, as something that is waited for;
+    /// none if they would.
+    pub others_lack: Option<String>,
 }
 
 /// Which runtimes are to come to rest and stay so, and by the drain that began with which entry.
@@ -93,10 +145,11 @@ pub fn judge(drain: &Drain, seen: &Seen) -> Verdict {
         return Verdict {
             orders: Orders::default(),
             pods: PodOrder::Cordon,
-            state: outcome(drain, seen.now, seen.pods.words().map(str::to_owned)),
+            state: outcome(drain, seen, seen.pods.words().map(str::to_owned)),
         };
     }
-    let state = outcome(drain, seen.now, remaining(seen));
+    let kept = kept(drain, seen);
+    let state = outcome(drain, seen, remaining(seen, kept));
     let goes_on = matches!(state, DrainState::Draining { .. });
     let over = state == DrainState::Drained;
     let free = goes_on && seen.addresses.is_empty();
@@ -104,7 +157,10 @@ pub fn judge(drain: &Drain, seen: &Seen) -> Verdict {
     Verdict {
         orders: Orders {
             docker: order(free, seen.docker_rests || seen.docker.is_nothing()),
-            k3s: order(free && seen.pods.is_nothing(), seen.k3s_rests),
+            k3s: order(
+                free && seen.pods.is_nothing() && kept.is_none(),
+                seen.k3s_rests,
+            ),
         },
         pods: match free {
             true => PodOrder::Evict,
@@ -114,10 +170,17 @@ pub fn judge(drain: &Drain, seen: &Seen) -> Verdict {
     }
 }
 
+/// Why a K3s server goes on although its pods have gone. Others may have fallen silent meanwhile; what
+/// is at rest already is not started for them.
+fn kept<'a>(drain: &Drain, seen: &'a Seen) -> Option<&'a str> {
+    let insisted = drain.forced || seen.k3s_rests || seen.k3s.is_nothing();
+    seen.others_lack.as_deref().filter(|_| !insisted)
+}
+
 /// What is in the way, in the order in which it goes; none if nothing is.
-fn remaining(seen: &Seen) -> Option<String> {
+fn remaining(seen: &Seen, kept: Option<&str>) -> Option<String> {
     let server = match seen.pods {
-        Left::Nothing => seen.k3s.words(),
+        Left::Nothing => kept.or(seen.k3s.words()),
         // It goes after them.
         Left::Waits(_) => None,
     };
@@ -130,14 +193,13 @@ fn remaining(seen: &Seen) -> Option<String> {
 }
 
 /// How far the drain is. One that has ended stays so.
-fn outcome(drain: &Drain, now: WallMs, remaining: Option<String>) -> DrainState {
+fn outcome(drain: &Drain, seen: &Seen, remaining: Option<String>) -> DrainState {
     if !matches!(drain.state, DrainState::Draining { .. }) {
         return drain.state.clone();
     }
-    let waited_ms = now.0.saturating_sub(drain.at.0);
     match remaining {
         None => DrainState::Drained,
-        Some(waits_for) if waited_ms >= drain.timeout_ms => {
+        Some(waits_for) if seen.waited_ms >= drain.timeout_ms => {
             let seconds = drain.timeout_ms / 1000;
             let reason = cut(&format!("after {seconds} s it still waits for {waits_for}"));
             DrainState::Failed { reason }
@@ -167,6 +229,7 @@ mod tests {
             state: DrainState::Draining {
                 waits_for: String::new(),
             },
+            forced: false,
         }
     }
 
@@ -177,13 +240,14 @@ mod tests {
     /// A node with everything on it.
     fn busy() -> Seen {
         Seen {
-            now: WallMs(2_000),
+            waited_ms: 1_000,
             addresses: vec!["virtual IP web to move to n2".into()],
             docker: waits("container db to stop"),
             docker_rests: false,
             pods: waits("pod d/web to end"),
             k3s: waits("its API server to stop"),
             k3s_rests: false,
+            others_lack: None,
         }
     }
 
@@ -246,17 +310,73 @@ mod tests {
     fn a_drain_whose_time_is_up_says_what_is_left_and_stops_nothing_more() {
         let (drain, mut seen) = (drain(false), busy());
         seen.addresses.clear();
-        seen.now = WallMs(61_000);
+        seen.waited_ms = 60_000;
         let verdict = judge(&drain, &seen);
         let reason = "after 60 s it still waits for container db to stop; pod d/web to end".into();
         assert_eq!(verdict.state, DrainState::Failed { reason });
         assert_eq!(verdict.orders, Orders::default());
         assert_eq!(verdict.pods, PodOrder::Cordon);
-        // A moment before it went on, and a clock that is behind is no reason to give up.
-        for now in [60_999, 0] {
-            seen.now = WallMs(now);
-            assert_eq!(judge(&drain, &seen).orders.docker, Some(BEGUN));
-        }
+        // A moment before it went on.
+        seen.waited_ms = 59_999;
+        assert_eq!(judge(&drain, &seen).orders.docker, Some(BEGUN));
+    }
+
+    const fn seconds(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn a_drains_time_begins_when_its_node_hears_of_it_whatever_the_wall_clocks_say() {
+        let mut drain = drain(false);
+        let heard = Heard::of(&drain, seconds(100));
+        assert!(heard.is_of(&drain));
+        assert_eq!(heard.waited_ms(seconds(100)), 0);
+        assert_eq!(heard.waited_ms(seconds(130)), 30_000);
+        drain.begun = LogIndex(8);
+        assert!(!heard.is_of(&drain));
+    }
+
+    #[test]
+    fn across_a_restart_the_wall_clock_counts_and_leaves_some_time_however_wrong_it_is() {
+        let mut drain = drain(false);
+        let waited = |drain: &Drain, wall: u64, now: u64| {
+            let heard = Heard::before_this_daemon(drain, seconds(5), WallMs(wall));
+            heard.waited_ms(seconds(now))
+        };
+        assert_eq!(waited(&drain, 11_000, 5), 10_000);
+        assert_eq!(waited(&drain, 11_000, 6), 11_000);
+        // Ten minutes ahead, and behind.
+        assert_eq!(waited(&drain, 601_000, 5), 30_000);
+        assert_eq!(waited(&drain, 0, 5), 0);
+        drain.timeout_ms = 600_000;
+        assert_eq!(waited(&drain, 601_000, 5), 540_000);
+    }
+
+    #[test]
+    fn a_server_goes_on_while_the_others_are_no_majority_unless_somebody_insisted() {
+        let (mut drain, mut seen) = (drain(false), busy());
+        seen.addresses.clear();
+        (seen.docker, seen.pods) = (Left::Nothing, Left::Nothing);
+        let lack = "the other servers of prod to be a majority: n3 is not heard of";
+        seen.others_lack = Some(lack.into());
+        let verdict = judge(&drain, &seen);
+        assert_eq!(verdict.orders.k3s, None);
+        assert_eq!(is_waiting_for(&verdict), lack);
+        seen.waited_ms = 60_000;
+        let reason = format!("after 60 s it still waits for {lack}");
+        assert_eq!(judge(&drain, &seen).state, DrainState::Failed { reason });
+
+        // One that rests is not started for them, nor is it waited for without a server here.
+        seen.waited_ms = 1_000;
+        seen.k3s_rests = true;
+        assert_eq!(judge(&drain, &seen).orders.k3s, Some(BEGUN));
+        (seen.k3s_rests, seen.k3s) = (false, Left::Nothing);
+        assert_eq!(judge(&drain, &seen).state, DrainState::Drained);
+        seen.k3s = waits("its API server to stop");
+        drain.forced = true;
+        let verdict = judge(&drain, &seen);
+        assert_eq!(verdict.orders.k3s, Some(BEGUN));
+        assert_eq!(is_waiting_for(&verdict), "its API server to stop");
     }
 
     #[test]
@@ -264,7 +384,7 @@ mod tests {
         let (mut drain, mut seen) = (drain(false), busy());
         seen.addresses.clear();
         seen.docker_rests = true;
-        seen.now = WallMs(61_000);
+        seen.waited_ms = 60_000;
         let failed = judge(&drain, &seen);
         let docker = Some(BEGUN);
         assert_eq!(failed.orders, Orders { docker, k3s: None });

@@ -4,27 +4,35 @@
 //! Never: performs a step, knows a token, remembers anything between calls.
 //!
 //! Invariants, each a test below:
-//! - At most one step at a time; none while a failure's pause runs, except to stop.
+//! - At most one step at a time; none while a failure's pause runs. Who wants something else of it than
+//!   before has the failure forgotten, so that the first try to stop waits for nothing.
 //! - A K3s that shoal did not start, and data that it did not make, are never touched.
 //! - A cluster is initialised by its founder alone, in the stay that founded it, and not again once
 //!   the cluster was active.
 //! - What an earlier stay left is taken off before the next one begins.
 //! - Who lost what it had begun does not go on as if nothing had happened: the mesh is told, and gives
 //!   it another stay.
-//! - A K3s that is ready changes its settings or its program only in its turn.
-//! - A step performed with success leads to an observation that asks for a later step.
+//! - A K3s that was ready in its stay changes its settings or its program only in its turn, also while
+//!   it is not ready for a moment. In its turn one that is not is changed only once it is down.
+//! - A step performed with success leads to an observation that asks for a later step; those that wait
+//!   for others, to become ready or empty, are asked for again until these are.
 
 pub mod eviction;
+mod observed;
 mod obstacles;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod wish;
+
+use std::time::Duration;
 
 use consensus_core::{K3sBinary, K3sRole, LogIndex, Time};
 use serde::{Deserialize, Serialize};
 
-use self::obstacles::{foreign, misfits, strange_data};
+use self::obstacles::{disk_away, foreign, misfits, strange_data};
 pub use self::{
+    observed::{Daemon, Observed, Program, Record, StartedWith},
     obstacles::Misfit,
     settings::{Entrance, Membership, Place, SecretFiles},
 };
@@ -33,6 +41,10 @@ use crate::retries::Retries;
 /// Probes that may fail in a row before a K3s that runs but is not ready is restarted. Each waits
 /// for its own deadline, so three are minutes.
 pub const UNANSWERED_PROBES_MAX: u32 = 3;
+
+/// For so long data that are not there may yet come: a disk that a machine's start does not wait for,
+/// one that asks for its key, is mounted a little later.
+pub const LOST_AFTER: Duration = Duration::from_secs(60);
 
 /// Tells one sealed token from another, and says nothing of what is in it: BLAKE3 of the sealed
 /// bytes.
@@ -64,91 +76,14 @@ pub struct Stay {
     pub binary: K3sBinary,
     /// The sealed token that was issued for this stay.
     pub token: Option<TokenMark>,
-    /// Whether a K3s that is ready may be changed now.
+    /// Whether a K3s that was ready may be changed now.
     pub turn: bool,
-    /// Whether it holds the API's address, and somebody else could.
+    /// Whether it holds the API's address, and somebody else could take it now.
     pub holds_api: bool,
     /// Whether the mesh was told already that it had begun.
     pub begun: bool,
     /// Whether it was ready in this stay, so that there must be data.
     pub settled: bool,
-}
-
-/// What of a stay is on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Which stay.
-    pub attempt: LogIndex,
-    /// How it got in, once K3s was started.
-    pub founded: bool,
-    /// The token that was put in place last.
-    pub token: Option<TokenMark>,
-}
-
-/// With what a K3s was started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartedWith {
-    /// The settings' text.
-    pub settings: String,
-    /// The program's version.
-    pub version: String,
-    /// The generation of the settings.
-    pub generation: LogIndex,
-    /// The token.
-    pub token: Option<TokenMark>,
-    /// Whether it initialises the cluster's datastore, if there is none.
-    pub founds: bool,
-}
-
-/// The K3s on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Daemon {
-    /// None runs.
-    Absent,
-    /// One runs that shoal did not start.
-    Foreign {
-        /// Its process, where it is known.
-        pid: Option<u32>,
-    },
-    /// The one that shoal started.
-    Ours {
-        /// With what; unknown if its record is gone.
-        started_with: Option<StartedWith>,
-        /// Whether it is ready.
-        ready: bool,
-    },
-}
-
-/// The `k3s` program in place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
-    /// What `--version` says.
-    pub version: String,
-    /// Whether it is the one that is wanted: same origin, same sum.
-    pub wanted: bool,
-}
-
-/// What is the case on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    /// This moment.
-    pub now: Time,
-    /// The program.
-    pub program: Option<Program>,
-    /// What shoal wrote down about a stay.
-    pub record: Option<Record>,
-    /// Whether K3s's data directory has anything in it.
-    pub data: bool,
-    /// Whether the secrets that a founder makes are there.
-    pub secrets: bool,
-    /// The settings in place.
-    pub settings: Option<String>,
-    /// Whether the node was emptied for a change that is under way.
-    pub vacated: bool,
-    /// The daemon.
-    pub daemon: Daemon,
-    /// Whether anything is left on the host that a stay put there.
-    pub leftovers: bool,
 }
 
 /// One thing to do on the host.
@@ -159,7 +94,8 @@ pub enum Step {
         /// Which.
         attempt: LogIndex,
     },
-    /// Say that it is not ready to hold the API's address, and have pods moved to other nodes.
+    /// Say that it is not ready to hold the API's address, and have pods moved to other nodes. Asked for
+    /// again until none is left.
     Vacate,
     /// Let pods come back.
     Return,
@@ -184,7 +120,8 @@ pub enum Step {
     Probe,
     /// Stop K3s and what it started.
     Stop,
-    /// Take everything off that the stay left: data, settings, secrets, interfaces.
+    /// Take everything off that the stay left: settings, secrets; and, if K3s was started in it, what K3s
+    /// left: data, interfaces.
     Clean,
 }
 
@@ -241,10 +178,10 @@ pub fn plan(
     files: &SecretFiles,
     retries: &Retries,
 ) -> Plan {
-    let Some(stay) = &desired.stay else {
-        return plan_away(observed);
+    let plan = match &desired.stay {
+        Some(stay) => plan_towards(stay, observed, files, retries),
+        None => plan_away(observed),
     };
-    let plan = plan_towards(stay, observed, files, retries);
     match &plan.step {
         Some(step) => gate(step, observed.now, retries).unwrap_or(plan),
         None => plan,
@@ -260,15 +197,17 @@ pub fn is_behind(observed: &Observed, known: LogIndex) -> bool {
     record.is_some_and(|record| record.attempt > known)
 }
 
+/// What K3s left is taken off where shoal started it, else only what shoal itself put there.
 fn plan_away(observed: &Observed) -> Plan {
+    let started = observed.record.as_ref().is_some_and(|it| it.started);
     match (
         &observed.daemon,
         observed.leftovers || observed.record.is_some(),
     ) {
         (Daemon::Ours { .. }, _) => does(Phase::Leaving, Step::Stop),
         // What it left may be in use by now.
-        (Daemon::Foreign { pid }, true) => foreign(*pid),
-        (Daemon::Absent, true) => does(Phase::Leaving, Step::Clean),
+        (Daemon::Foreign { pid }, true) if started => foreign(*pid),
+        (Daemon::Absent | Daemon::Foreign { .. }, true) => does(Phase::Leaving, Step::Clean),
         (Daemon::Absent | Daemon::Foreign { .. }, false) => rests(Phase::Stopped),
     }
 }
@@ -283,9 +222,8 @@ fn plan_towards(stay: &Stay, observed: &Observed, files: &SecretFiles, retries: 
     }
     let record = match &observed.record {
         Some(record) if record.attempt == stay.attempt => {
-            // Started like this it would be a new node, or a founder would found again.
-            if stay.settled && !observed.data && observed.daemon == Daemon::Absent {
-                return rests(Phase::Lost);
+            if let Some(plan) = plan_data(stay, observed, record) {
+                return plan;
             }
             record
         }
@@ -302,7 +240,7 @@ fn plan_towards(stay: &Stay, observed: &Observed, files: &SecretFiles, retries: 
     let membership = &entering(membership, stay, record);
     let settings = settings::render(membership, files);
     let runs = is_ready(observed);
-    if runs && !stay.turn {
+    if stays_as_it_is(stay, observed) {
         return plan_running(stay, membership, observed, retries);
     }
     // First of all: a program that is of no use must not cost a node that works its pods.
@@ -310,7 +248,12 @@ fn plan_towards(stay: &Stay, observed: &Observed, files: &SecretFiles, retries: 
         Some(program) if program.wanted => program,
         Some(_) | None => {
             let binary = stay.binary.clone();
-            return does(Phase::Installing, Step::Install { binary });
+            // One that is ready stays so meanwhile.
+            let phase = match runs {
+                true => running_phase(observed),
+                false => Phase::Installing,
+            };
+            return does(phase, Step::Install { binary });
         }
     };
     if runs && differs(stay, observed, &settings) {
@@ -345,6 +288,26 @@ fn plan_towards(stay: &Stay, observed: &Observed, files: &SecretFiles, retries: 
     }
 }
 
+/// What keeps a K3s that does not run from being started on the data that are there, or are not.
+fn plan_data(stay: &Stay, observed: &Observed, record: &Record) -> Option<Plan> {
+    if observed.daemon != Daemon::Absent {
+        return None;
+    }
+    if !record.started {
+        return observed.data.then(strange_data);
+    }
+    if observed.data {
+        return None;
+    }
+    // Started like this it would be a new node, or a founder would found again.
+    match &observed.unmounted {
+        Some(place) => Some(disk_away(place)),
+        None if !stay.settled => None,
+        None if observed.bare_for < LOST_AFTER => Some(rests(Phase::Starting)),
+        None => Some(rests(Phase::Lost)),
+    }
+}
+
 /// A cluster that was active is initialised by nobody any more: a founder whose disk was lost joins
 /// the others like anybody else.
 fn entering(membership: &Membership, stay: &Stay, record: &Record) -> Membership {
@@ -361,6 +324,23 @@ fn entering(membership: &Membership, stay: &Stay, record: &Record) -> Membership
 
 const fn is_ready(observed: &Observed) -> bool {
     matches!(observed.daemon, Daemon::Ours { ready: true, .. })
+}
+
+/// Whether the K3s that runs is not to be changed now, whatever it should be.
+fn stays_as_it_is(stay: &Stay, observed: &Observed) -> bool {
+    let (runs, started) = match &observed.daemon {
+        Daemon::Ours {
+            started_with,
+            ready,
+        } => (*ready, started_with.is_some()),
+        Daemon::Absent | Daemon::Foreign { .. } => return false,
+    };
+    if !stay.turn {
+        // A moment's silence of one that was ready gives it no turn.
+        return runs || (stay.settled && started);
+    }
+    // Nor is it a reason to stop it with its pods. One that is down is mended.
+    !runs && started && !observed.down && !observed.vacated
 }
 
 /// Whether the K3s that runs is another than it should be.
@@ -412,7 +392,8 @@ fn plan_running(
 ) -> Plan {
     if is_ready(observed) {
         let phase = running_phase(observed);
-        return match observed.vacated {
+        // Also where the change is not wanted any more, half-way.
+        return match observed.vacated || observed.emptying {
             true => does(phase, Step::Return),
             false => rests(phase),
         };
@@ -458,7 +439,7 @@ fn not_ready(stay: &Stay, membership: &Membership) -> Phase {
 
 /// What is shown instead of a step whose pause still runs.
 fn gate(step: &Step, now: Time, retries: &Retries) -> Option<Plan> {
-    if matches!(step, Step::RequestToken | Step::Stop | Step::Clean) {
+    if *step == Step::RequestToken {
         return None;
     }
     let crash = retries.crash("K3sExitedError", "K3s ended without being told to");

@@ -50,6 +50,17 @@ impl Retries {
 
     /// A step failed, or the engine died.
     pub fn handle_failure(&mut self, code: &'static str, reason: String, now: Time) {
+        self.handle_costly_failure(code, reason, Duration::ZERO, now);
+    }
+
+    /// A step failed that is too dear to be tried again before so much time has passed.
+    pub fn handle_costly_failure(
+        &mut self,
+        code: &'static str,
+        reason: String,
+        pause: Duration,
+        now: Time,
+    ) {
         let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
         self.ready_since = None;
         self.since_start = self.since_start.saturating_add(1);
@@ -57,7 +68,7 @@ impl Retries {
             code,
             reason,
             count,
-            retry_at: now + pause_after(count),
+            retry_at: now + pause_after(count).max(pause),
         });
     }
 
@@ -131,6 +142,19 @@ mod tests {
         let pauses: Vec<_> = (1..=8).map(|n| pause_after(n).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn what_is_dear_is_not_tried_again_before_its_time() {
+        let mut retries = Retries::default();
+        let pause = Duration::from_secs(900);
+        retries.handle_costly_failure("X", "no".into(), pause, at(0));
+        assert_eq!(retries.failure().unwrap().retry_at, at(900));
+        retries.handle_failure("X", "no".into(), at(900));
+        assert_eq!(retries.failure().unwrap().retry_at, at(902));
+        // Something else is wanted: nothing is waited for.
+        retries.handle_new_desired();
+        assert_eq!(retries.poll_timeout(at(1)), None);
     }
 
     #[test]

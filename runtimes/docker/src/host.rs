@@ -35,8 +35,8 @@ pub use shape::{
 use crate::transport::Endpoint;
 use error::Subject;
 
-/// Reading the version also proves that the engine is there.
-const VERSION_WITHIN: Duration = Duration::from_secs(10);
+/// Reading the version also proves that the engine is there. Longer than a connection may take.
+const VERSION_WITHIN: Duration = Duration::from_secs(25);
 /// An answer's first byte. Stopping a container answers only when it has stopped, which has its
 /// own limit below this one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);

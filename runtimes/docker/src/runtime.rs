@@ -99,7 +99,7 @@ impl DockerRuntime {
             engine: self.engine().await?.map(|engine| engine.version),
             csr,
             files: supervisor::config_files(&self.paths)?,
-            daemon: self.daemon().await,
+            daemon: self.daemon().await?,
             leftovers: self.files.any(),
             waiting: rest::any_waits(&self.paths),
         })
@@ -108,7 +108,7 @@ impl DockerRuntime {
     /// What is the case as far as it matters while the host comes to rest: dockerd, and the
     /// containers that run in it.
     pub async fn observe_rest(&self) -> Result<(Daemon, Vec<Running>), StepError> {
-        let daemon = self.daemon().await;
+        let daemon = self.daemon().await?;
         let running = match &daemon {
             Daemon::Ours {
                 answers: Some(_), ..
@@ -206,8 +206,8 @@ impl DockerRuntime {
         }
     }
 
-    async fn daemon(&self) -> Daemon {
-        match self.supervision.find(&self.paths).await {
+    async fn daemon(&self) -> Result<Daemon, StepError> {
+        Ok(match self.supervision.find(&self.paths).await? {
             Found::Absent => Daemon::Absent,
             Found::Adoptable { pid } => Daemon::Adoptable { pid },
             Found::Foreign { pid } => Daemon::Foreign { pid },
@@ -216,12 +216,12 @@ impl DockerRuntime {
                 started_with: process.started_with,
                 answers: readiness::version(&self.paths.socket).await,
             },
-        }
+        })
     }
 
     /// The process of ours; `None` if none runs. A foreign one is an error.
     async fn ours(&self) -> Result<Option<OurProcess>, StepError> {
-        match self.supervision.find(&self.paths).await {
+        match self.supervision.find(&self.paths).await? {
             Found::Ours(process) => Ok(Some(process)),
             Found::Absent | Found::Adoptable { .. } => Ok(None),
             Found::Foreign { pid } => Err(supervisor::refuse_foreign(pid).into()),

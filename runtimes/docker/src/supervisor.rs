@@ -53,16 +53,22 @@ impl Supervision {
         }
     }
 
-    /// The dockerd on the host.
-    pub(crate) async fn find(self, paths: &Paths) -> Found {
+    /// The dockerd on the host. Its log, where it is shoal's own, is kept short.
+    ///
+    /// # Errors
+    /// systemd did not say whether one runs.
+    pub(crate) async fn find(self, paths: &Paths) -> Result<Found, StartError> {
         match self {
-            Self::Process => process::find(paths).await,
-            Self::Systemd => match systemd::main_process().await {
+            Self::Process => {
+                said::keep_short(paths.log(), paths.old_log()).await;
+                Ok(process::find(paths).await)
+            }
+            Self::Systemd => Ok(match systemd::main_process().await? {
                 // The drop-in is what makes the unit shoal's.
                 Some(identity) if paths.drop_in.exists() => Found::Ours(adopted(paths, identity)),
                 Some(identity) => Found::Adoptable { pid: identity.pid },
                 None => process::find(paths).await,
-            },
+            }),
         }
     }
 

@@ -43,7 +43,10 @@ fn drop_in(dockerd: &Path, config: &Path) -> String {
 }
 
 /// The unit's main process, if it runs.
-pub(crate) async fn main_process() -> Option<Identity> {
+///
+/// # Errors
+/// systemd did not say.
+pub(crate) async fn main_process() -> Result<Option<Identity>, Refused> {
     units::main_process(UNIT).await
 }
 
@@ -62,7 +65,7 @@ pub(crate) async fn start(
     if let Err(refused) = units::tell(&["restart", UNIT]).await {
         return Err(last_words(said).await.unwrap_or_else(|| refused.into()));
     }
-    match main_process().await {
+    match main_process().await? {
         Some(identity) => Ok(identity),
         // It ended as soon as it was up.
         None => Err(last_words(said).await.unwrap_or_else(|| readiness::why(""))),

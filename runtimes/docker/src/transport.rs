@@ -23,8 +23,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// TCP and TLS together. Inside an overlay a round trip takes milliseconds; a relayed one a second.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// TCP and TLS together. Inside an overlay a round trip takes milliseconds, a relayed one a second;
+/// but a dockerd that restarts (for its next certificate, say) has whoever connects wait until it is
+/// back: seconds, more on a machine that has much to do. TCP asks again after 1, 3, 7 and 15 s, and
+/// the last of these is to be answered too. Nothing was asked for yet, so waiting does no harm.
+const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 /// A connection that failed a request has ended, or is about to.
 const CONNECTION_END_WITHIN: Duration = Duration::from_millis(500);
 /// /version is about 1 KiB; more is not an engine.

@@ -173,6 +173,18 @@ impl HostFiles {
         Ok(())
     }
 
+    /// Forgets a file that is somebody else's by now. It stays.
+    ///
+    /// # Errors
+    /// The manifest could not be written.
+    pub fn forget(&self, path: &Path) -> Result<(), FileError> {
+        let mut manifest = self.load()?;
+        if manifest.files.remove(path) {
+            self.store(&mut manifest)?;
+        }
+        Ok(())
+    }
+
     /// Removes everything that is listed, then the list.
     pub fn remove_all(&self) -> Result<(), FileError> {
         let manifest = self.load()?;
@@ -341,6 +353,18 @@ mod tests {
         files.remove_all().unwrap();
         assert!(root.path().join("d/theirs").exists());
         assert_eq!(entries(&root.path().join("d")), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_somebody_elses_by_now_survives_removal() {
+        let root = tempfile::tempdir().unwrap();
+        let files = HostFiles::listed_in(root.path().join("d/manifest.json"));
+        let path = root.path().join("bin/k3s");
+        files.write(&path, b"ours", 0o755).unwrap();
+        fs::write(&path, "theirs").unwrap();
+        files.forget(&path).unwrap();
+        files.remove_all().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
     }
 
     #[test]

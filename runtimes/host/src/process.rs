@@ -244,13 +244,22 @@ mod tests {
             .stdout(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let found = with_command_line(|words| words == ["sleep", "86399"]);
-        let own = found.iter().find(|identity| identity.pid == child.id());
-        assert!(own.unwrap().prints_to(&log));
-        assert!(!own.unwrap().prints_to(&root.path().join("other")));
+        // Linux lets the parent go on before the new program's command line is there.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let mut own = None;
+        while own.is_none() && std::time::Instant::now() < deadline {
+            let found = with_command_line(|words| words == ["sleep", "86399"]);
+            own = found
+                .into_iter()
+                .find(|identity| identity.pid == child.id());
+        }
+        let prints_to = |path: &Path| own.map(|identity| identity.prints_to(path));
+        let (ours, other) = (prints_to(&log), prints_to(&root.path().join("other")));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(with_command_line(|words| words == ["sleep", "86399"]).is_empty());
+        assert_eq!((ours, other), (Some(true), Some(false)));
+        let found = with_command_line(|words| words == ["sleep", "86399"]);
+        assert!(found.iter().all(|identity| identity.pid != child.id()));
     }
 
     #[test]

@@ -74,12 +74,28 @@ pub fn cut(log: &Path, old: &Path) -> Result<(), FileError> {
         .map_err(at("cut", log))
 }
 
+/// The same beside a daemon's life. A log that cannot be cut now is cut later; no more is lost by that
+/// than some of a disk.
+pub async fn keep_short(log: PathBuf, old: PathBuf) {
+    if end(&log) <= LOG_BYTES_MAX {
+        return;
+    }
+    let shown = log.display().to_string();
+    match tokio::task::spawn_blocking(move || cut(&log, &old)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, log = shown, "a log has grown too large"),
+        Err(error) => tracing::warn!(%error, log = shown, "a log has grown too large"),
+    }
+}
+
 /// What was said since the log ended at `from`, the last part of it.
 fn since(log: &Path, from: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = fs::File::open(log)?;
         let end = file.metadata()?.len();
-        let from = from.min(end).max(end.saturating_sub(TAIL_BYTES_MAX));
+        // One that is shorter than it was has been cut since.
+        let from = if from > end { 0 } else { from };
+        let from = from.max(end.saturating_sub(TAIL_BYTES_MAX));
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
         file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
@@ -103,5 +119,31 @@ mod tests {
         assert_eq!(end(&log), 0);
         assert_eq!(end(&old), LOG_BYTES_MAX + 1);
         cut(&log, &old).unwrap();
+    }
+
+    #[test]
+    fn what_is_said_after_a_cut_is_heard() {
+        let root = tempfile::tempdir().unwrap();
+        let log = root.path().join("log");
+        fs::write(&log, "before").unwrap();
+        let from = end(&log);
+        assert_eq!(since(&log, from), "");
+        fs::write(&log, "now").unwrap();
+        assert_eq!(since(&log, from), "now");
+    }
+
+    #[tokio::test]
+    async fn only_a_log_that_grew_too_large_is_cut_while_its_daemon_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let (log, old) = (root.path().join("log"), root.path().join("log.1"));
+        fs::write(&log, "short").unwrap();
+        keep_short(log.clone(), old.clone()).await;
+        assert_eq!((end(&log), old.exists()), (5, false));
+        let daemon = fs::OpenOptions::new().append(true).open(&log).unwrap();
+        daemon.set_len(LOG_BYTES_MAX + 1).unwrap();
+        keep_short(log.clone(), old.clone()).await;
+        // It goes on writing where the log ends now.
+        std::io::Write::write_all(&mut &daemon, b"on").unwrap();
+        assert_eq!((end(&log), end(&old)), (2, LOG_BYTES_MAX + 1));
     }
 }

@@ -28,12 +28,20 @@ pub fn runs(marker: &Path) -> bool {
     marker.is_dir()
 }
 
-/// A unit's main process, if it runs.
-pub async fn main_process(unit: &str) -> Option<Identity> {
-    let answer = ask(&["show", "--property=MainPID", "--value", unit])
-        .await
-        .ok()?;
-    main_pid(&answer.stdout).and_then(Identity::of)
+/// A unit's main process, if it runs. Between two starts of one that fails again and again none does.
+///
+/// # Errors
+/// systemd did not say: that is not the same as none.
+pub async fn main_process(unit: &str) -> Result<Option<Identity>, Refused> {
+    let arguments = ["show", "--property=MainPID", "--value", unit];
+    let answer = ask(&arguments).await?;
+    if !answer.success {
+        return Err(Refused {
+            what: arguments.join(" "),
+            reason: answer.tail,
+        });
+    }
+    Ok(main_pid(&answer.stdout).and_then(Identity::of))
 }
 
 /// systemd says 0 where there is none.

@@ -12,12 +12,15 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use runtimes_core::k3s::eviction::{Owner, PodView};
+use tokio::time::{Instant, sleep};
 
 /// An API server that takes longer for a word is not one that anybody can work with.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// HTTP's word for a disruption budget that is used up (Kubernetes, API-initiated eviction).
 const TOO_MANY_REQUESTS: u16 = 429;
 const NOT_FOUND: u16 = 404;
+/// Until a node is looked for again that is being taken out.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How K3s labels nodes whose server is a member of etcd.
 const ETCD_MEMBER: &str = "node-role.kubernetes.io/etcd=true";
 /// What the kubelet says of a node that no CNI has been installed on (Kubernetes, `pkg/kubelet`,
@@ -196,6 +199,24 @@ impl ClusterApi {
             Err(error) => Err(error.into()),
             Ok(_) => Ok(()),
         }
+    }
+
+    /// Lets the cluster forget a node, and says whether it has within that time: the API takes the
+    /// wish at once, and keeps the node until K3s's finalizers are done with its password and its
+    /// etcd member.
+    ///
+    /// # Errors
+    /// The API did not answer, or refused.
+    pub async fn forget_wholly(&self, name: &str, within: Duration) -> Result<bool, ApiError> {
+        self.forget(name).await?;
+        let by = Instant::now() + within;
+        while self.node(name).await?.is_some() {
+            if Instant::now() >= by {
+                return Ok(false);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(true)
     }
 
     /// Whether anything new may come to a node.

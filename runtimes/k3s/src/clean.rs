@@ -2,43 +2,33 @@
 //!
 //! Decides: what belongs to it, as its own `k3s-killall.sh` and `k3s-uninstall.sh` have it
 //! (k3s-io/k3s, install.sh): shims and what runs in them, mounts, interfaces, rules, data. Never:
-//! touches data of a K3s that shoal did not start; whoever calls has made sure of that.
+//! touches data of a K3s that shoal did not start; whoever calls has made sure of that. Nor what was
+//! there before the stay, or lies beside K3s's settings: that is its operator's.
+
+mod chains;
+mod network;
+mod shims;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use runtimes_host::{
-    ending::{self, DoesNotEnd},
-    exec,
+    ending::DoesNotEnd,
     files::{FileError, at},
-    process::Identity,
-    programs,
+    mounts, trees,
 };
-use rustix::mount::UnmountFlags;
+use rustix::{io::Errno, mount::UnmountFlags};
 
-use crate::paths::Paths;
+use crate::{before::Before, paths::Paths};
 
-/// Shims end their containers, which may take their time.
-const SHIMS_WITHIN: Duration = Duration::from_secs(10);
 /// `ip` and `iptables` answer at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-/// K3s's interfaces.
-const INTERFACES: [&str; 6] = [
-    "cni0",
-    "flannel.1",
-    "flannel-v6.1",
-    "flannel-wg",
-    "flannel-wg-v6",
-    "kube-ipvs0",
-];
-/// What begins the names of the chains that Kubernetes and its network make.
-const CHAINS: [&str; 3] = ["KUBE-", "CNI-", "FLANNEL"];
-/// Other things that pods are given on a host.
-const NETNS_DIR: &str = "/run/netns";
-const NETNS_PREFIX: &str = "cni-";
+/// A mount below another one, or one that came meanwhile, is seen in the next round.
+const UNMOUNT_ROUNDS: u32 = 3;
 
 /// Something could not be taken off.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +42,7 @@ pub enum CleanError {
         /// Where it is mounted.
         path: PathBuf,
         /// Why.
-        source: rustix::io::Errno,
+        source: Errno,
     },
     /// A file or a directory stays.
     #[error(transparent)]
@@ -81,236 +71,124 @@ impl CleanError {
     }
 }
 
-/// Takes everything off that K3s left; it has been stopped.
-pub(crate) async fn clean(paths: &Paths) -> Result<(), CleanError> {
-    end_shims(paths).await?;
-    unmount_below(paths)?;
-    remove_network_namespaces()?;
-    remove_routes(paths).await;
-    remove_interfaces().await;
-    remove_chains().await;
-    let mut directories = vec![&paths.config_dir, &paths.node_dir, &paths.data_dir];
-    directories.push(&paths.kubelet_dir);
-    directories.extend(&paths.run_dirs);
-    for directory in directories {
-        remove_tree(directory)?;
+/// Takes everything off that K3s left, and nothing that was there before the stay; it has been stopped.
+pub(crate) async fn clean(paths: &Paths, before: &Before) -> Result<(), CleanError> {
+    let networks = shims::end(&paths.data_dir).await?;
+    let namespaces = network::namespaces(&networks);
+    unmount_below(paths, before, &namespaces)?;
+    for namespace in &namespaces {
+        remove_file(namespace)?;
     }
+    network::remove_routes(paths).await;
+    network::remove_interfaces().await;
+    chains::remove(&paths.data_dir).await;
+    // Millions of files take minutes, which hold up nobody here.
+    let (all, earlier) = (paths.clone(), before.clone());
+    let removed = tokio::task::spawn_blocking(move || remove_files(&all, &earlier)).await;
+    removed.expect("it does not panic, and nobody aborts it")?;
     // One that K3s had just begun to start when it was stopped was not to be seen as a shim before.
-    end_shims(paths).await?;
-    // Rancher's other things live there too: they go only if they are empty.
-    let above = [&paths.config_dir, &paths.data_dir].map(|directory| directory.parent());
-    for directory in above.into_iter().flatten() {
-        if directory.ends_with("rancher") {
-            let _ = fs::remove_dir(directory);
-        }
-    }
+    shims::end(&paths.data_dir).await?;
     Ok(())
 }
 
-/// Ends shims until there are none: a pod's may come up while others are ended.
-async fn end_shims(paths: &Paths) -> Result<(), CleanError> {
-    loop {
-        let shims = shims(&paths.data_dir);
-        if shims.is_empty() {
-            return Ok(());
+fn remove_files(paths: &Paths, before: &Before) -> Result<(), FileError> {
+    for directory in paths.directories() {
+        remove_new(&directory, before)?;
+        // Rancher's other things live there too: it goes only if it is empty.
+        let above = directory
+            .parent()
+            .filter(|above| above.ends_with("rancher"));
+        if let Some(above) = above.filter(|above| !before.had(above)) {
+            let _ = fs::remove_dir(above);
         }
-        for shim in shims {
-            ending::end(shim, SHIMS_WITHIN).await?;
-        }
+    }
+    // The operator's own settings lie beside it. K3s writes it anew each time.
+    remove_file(&paths.kubeconfig())
+}
+
+fn remove_file(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 
-/// The shims of K3s's own containerd and all that runs below them.
-fn shims(data_dir: &Path) -> Vec<Identity> {
-    let data = data_dir.join("data");
-    let is_shim = |identity: &Identity| {
-        let program = fs::read_link(format!("/proc/{}/exe", identity.pid));
-        let name = program.as_deref().unwrap_or(Path::new("")).file_name();
-        let shim = name.is_some_and(|name| name.to_string_lossy().starts_with("containerd-shim"));
-        shim && program.is_ok_and(|program| program.starts_with(&data))
-    };
-    let all = processes();
-    let roots: Vec<Identity> = all.iter().map(|(i, _)| *i).filter(is_shim).collect();
-    let mut found = roots.clone();
-    let mut above: Vec<u32> = roots.iter().map(|identity| identity.pid).collect();
-    while !above.is_empty() {
-        let children = all.iter().filter(|(_, parent)| above.contains(parent));
-        let children: Vec<Identity> = children.map(|(identity, _)| *identity).collect();
-        above = children.iter().map(|identity| identity.pid).collect();
-        found.extend(children);
+/// Removes a directory, or of one that was there before what was not in it then.
+fn remove_new(directory: &Path, before: &Before) -> Result<(), FileError> {
+    if !before.had(directory) {
+        // Also through a link, behind which its operator put it.
+        return match directory.is_dir() {
+            true => trees::remove(directory),
+            false => remove_file(directory),
+        };
     }
-    // What runs in a pod first: its shim then ends by itself, and leaves no orphan.
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| !before.had(path))
+        .try_for_each(|path| remove_entry(&path))
+}
+
+/// Unmounts what is below K3s's directories, the innermost first, until nothing is.
+fn unmount_below(paths: &Paths, before: &Before, namespaces: &[PathBuf]) -> Result<(), CleanError> {
+    let mut refusals = BTreeMap::new();
+    let below = || -> Result<Vec<PathBuf>, FileError> {
+        Ok(ours(paths, before, namespaces, mounts::places()?))
+    };
+    for _ in 0..UNMOUNT_ROUNDS {
+        for path in below()? {
+            if let Err(error) = rustix::mount::unmount(&path, UnmountFlags::DETACH) {
+                refusals.insert(path, error);
+            }
+        }
+    }
+    // Only what is there is told: a refusal also says that it was not there any more.
+    match below()?.into_iter().next() {
+        Some(path) => Err(CleanError::Unmount {
+            source: refusals.remove(&path).unwrap_or(Errno::BUSY),
+            path,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Of these mounts those of K3s, the innermost first.
+fn ours(
+    paths: &Paths,
+    before: &Before,
+    namespaces: &[PathBuf],
+    mounts: Vec<PathBuf>,
+) -> Vec<PathBuf> {
+    let own = paths.run_dirs.iter();
+    let own = own.chain([&paths.data_dir, &paths.kubelet_dir]);
+    // As it was named, which is how it is known from before, and as the kernel names it.
+    let own: Vec<(&PathBuf, PathBuf)> = own.map(|it| (it, mounts::resolved(it))).collect();
+    let inside = |mount: &Path| {
+        own.iter().any(|(named, directory)| {
+            let Ok(rest) = mount.strip_prefix(directory) else {
+                return false;
+            };
+            // A directory that is a mount itself was there before K3s.
+            mount != directory && !before.had(&named.join(rest))
+        })
+    };
+    let named = |mount: &Path| {
+        let mut namespaces = namespaces.iter();
+        namespaces.any(|namespace| mounts::resolved(namespace) == mount)
+    };
+    let mounts = mounts.into_iter();
+    let mut found: Vec<PathBuf> = mounts.filter(|it| inside(it) || named(it)).collect();
+    found.sort();
     found.reverse();
     found
 }
 
-/// Every process, and its parent.
-fn processes() -> Vec<(Identity, u32)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: u32| Some((Identity::of(pid)?, parent_of(pid)?)))
-        .collect()
-}
-
-/// The fourth field of /proc/PID/stat (proc(5)).
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// What is mounted below K3s's directories, the innermost first.
-fn unmount_below(paths: &Paths) -> Result<(), CleanError> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mut below: Vec<PathBuf> = mounted(&mounts)
-        .filter(|path| is_ours(paths, path))
-        .collect();
-    below.sort();
-    for path in below.into_iter().rev() {
-        match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
-            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
-            Err(source) => return Err(CleanError::Unmount { path, source }),
-        }
-    }
-    Ok(())
-}
-
-fn is_ours(paths: &Paths, path: &Path) -> bool {
-    let mut directories = paths
-        .run_dirs
-        .iter()
-        .chain([&paths.data_dir, &paths.kubelet_dir]);
-    let pods = path
-        .strip_prefix(NETNS_DIR)
-        .is_ok_and(|name| name.to_string_lossy().starts_with(NETNS_PREFIX));
-    // A directory that is a mount itself was there before K3s.
-    pods || directories.any(|directory| path != directory && path.starts_with(directory))
-}
-
-/// The second field of each line; blanks in it are written in octal (fstab(5)).
-fn mounted(mounts: &str) -> impl Iterator<Item = PathBuf> {
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    places.map(|place| place.replace("\\040", " ").replace("\\011", "\t").into())
-}
-
-fn remove_network_namespaces() -> Result<(), FileError> {
-    let directory = Path::new(NETNS_DIR);
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(NETNS_PREFIX)
-        {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(at("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Other nodes' pods, by way of these nodes: flannel's `host-gw` leaves them on an interface that is not
-/// K3s's, and `k3s-killall.sh` too.
-async fn remove_routes(paths: &Paths) {
-    let Some(ip) = programs::find("ip") else {
-        return;
-    };
-    let settings = paths.run_dirs.iter().map(|dir| dir.join("subnet.env"));
-    let settings = settings.filter_map(|path| fs::read_to_string(path).ok());
-    for network in settings.flat_map(|text| pod_networks(&text)) {
-        let arguments = ["route", "show", "root", network.as_str()];
-        let Ok(shown) = exec::run(&ip, &arguments, &[], ANSWER_WITHIN).await else {
-            continue;
-        };
-        for route in shown.stdout.lines().filter(|line| line.contains(" via ")) {
-            let words = ["route", "del"].into_iter().chain(route.split_whitespace());
-            let words: Vec<&str> = words.collect();
-            match exec::run(&ip, &words, &[], ANSWER_WITHIN).await {
-                Ok(answer) if answer.success => {}
-                Ok(answer) => tracing::warn!(route, reason = answer.tail, "a route stays"),
-                Err(error) => tracing::warn!(route, %error, "a route stays"),
-            }
-        }
-    }
-}
-
-/// What flannel was given for all pods (flannel, `pkg/subnet`, `WriteSubnetFile`).
-fn pod_networks(settings: &str) -> Vec<String> {
-    let values = settings.lines().filter_map(|line| {
-        let (name, value) = line.split_once('=')?;
-        matches!(name, "FLANNEL_NETWORK" | "FLANNEL_IPV6_NETWORK").then_some(value)
-    });
-    let networks = values.flat_map(|value| value.split(','));
-    networks.map(|network| network.trim().to_owned()).collect()
-}
-
-/// Those that are there. One that does not go is told in the log: it stops nobody.
-async fn remove_interfaces() {
-    let Some(ip) = programs::find("ip") else {
-        return;
-    };
-    let there = INTERFACES
-        .into_iter()
-        .map(str::to_owned)
-        .chain(bridged("cni0"));
-    for interface in there.filter(|name| interfaces().contains(name)) {
-        let arguments = ["link", "delete", interface.as_str()];
-        match exec::run(&ip, &arguments, &[], ANSWER_WITHIN).await {
-            Ok(answer) if answer.success => {}
-            Ok(answer) => tracing::warn!(interface, reason = answer.tail, "an interface stays"),
-            Err(error) => tracing::warn!(interface, %error, "an interface stays"),
-        }
-    }
-}
-
-/// This network namespace's interfaces. `/sys/class/net` would show those of whoever mounted it.
-fn interfaces() -> Vec<String> {
-    let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();
-    let names = text.lines().skip(2).filter_map(|line| line.split_once(':'));
-    names.map(|(name, _)| name.trim().to_owned()).collect()
-}
-
-/// Pods' ends of a bridge.
-fn bridged(bridge: &str) -> Vec<String> {
-    let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
-    let ports = ports.into_iter().flatten().flatten();
-    ports
-        .map(|port| port.file_name().to_string_lossy().into_owned())
-        .collect()
-}
-
-/// Rules of Kubernetes, taken out of what iptables saves and put back without them.
-async fn remove_chains() {
-    for family in ["iptables", "ip6tables"] {
-        let (save, restore) = (format!("{family}-save"), format!("{family}-restore"));
-        let Some((save, restore)) = programs::find(&save).zip(programs::find(&restore)) else {
-            continue;
-        };
-        let Ok(answer) = exec::run::<&str>(&save, &[], &[], ANSWER_WITHIN).await else {
-            continue;
-        };
-        let kept = without_chains(&answer.stdout);
-        if !answer.success || kept == answer.stdout {
-            continue;
-        }
-        if let Err(error) = exec::feed(&restore, &[], kept.as_bytes(), ANSWER_WITHIN).await {
-            tracing::warn!(%error, family, "rules of Kubernetes stay");
-        }
-    }
-}
-
-fn without_chains(rules: &str) -> String {
-    let theirs = |line: &&str| !CHAINS.iter().any(|chain| line.contains(chain));
-    let kept = rules.lines().filter(theirs);
-    kept.map(|line| format!("{line}\n")).collect()
-}
-
-fn remove_tree(directory: &Path) -> Result<(), FileError> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(at("remove", directory)(error))
-        }
-        _ => Ok(()),
+/// A directory with all that is in it, or a file, or a link but not what it leads to.
+fn remove_entry(path: &Path) -> Result<(), FileError> {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|it| it.is_dir());
+    match is_directory {
+        true => trees::remove(path),
+        false => remove_file(path),
     }
 }
 
@@ -321,47 +199,57 @@ mod tests {
     #[test]
     fn only_what_is_mounted_below_k3ss_directories_is_unmounted() {
         let paths = Paths::under(Path::new("/var/lib/shoal"));
+        let namespaces = [PathBuf::from("/run/netns/cni-1234")];
+        let before = Before::default();
         for (path, expected) in [
             ("/run/k3s/containerd/x/rootfs", true),
             ("/var/lib/kubelet/pods/x/volumes/y", true),
             ("/run/netns/cni-1234", true),
+            ("/run/netns/cni-5678", false),
             ("/run/netns/blue", false),
             ("/var/lib/rancher/k3s", false),
             ("/var/lib/rancher", false),
             ("/var/lib/docker/overlay2/x", false),
         ] {
-            assert_eq!(is_ours(&paths, Path::new(path)), expected, "{path}");
+            let mounts = vec![PathBuf::from(path)];
+            let found = ours(&paths, &before, &namespaces, mounts);
+            assert_eq!(!found.is_empty(), expected, "{path}");
         }
     }
 
     #[test]
-    fn a_blank_in_a_mounts_place_is_read() {
-        let mounts = "proc /proc proc rw 0 0\ntmpfs /run/a\\040b tmpfs rw 0 0\n";
-        let places: Vec<PathBuf> = mounted(mounts).collect();
-        assert_eq!(places, [Path::new("/proc"), Path::new("/run/a b")]);
-    }
-
-    #[test]
-    fn flannel_says_where_all_pods_are() {
-        let settings = "FLANNEL_NETWORK=10.42.0.0/16,10.52.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\nFLANNEL_MTU=1420\nFLANNEL_IPV6_NETWORK=fd00::/56\n";
-        let networks = pod_networks(settings);
-        assert_eq!(networks, ["10.42.0.0/16", "10.52.0.0/16", "fd00::/56"]);
-        assert!(pod_networks("").is_empty());
-    }
-
-    #[test]
-    fn rules_of_others_stay() {
-        let rules = "*nat\n:DOCKER - [0:0]\n:KUBE-SERVICES - [0:0]\n-A DOCKER -j RETURN\n-A PREROUTING -j KUBE-SERVICES\n-A FORWARD -j FLANNEL-FWD\nCOMMIT\n";
-        let kept = without_chains(rules);
-        assert_eq!(kept, "*nat\n:DOCKER - [0:0]\n-A DOCKER -j RETURN\nCOMMIT\n");
-    }
-
-    #[test]
-    fn a_shim_of_another_containerd_is_nobody_of_ours() {
-        assert!(shims(Path::new("/nowhere")).is_empty());
+    fn the_innermost_mount_goes_first() {
+        let paths = Paths::under(Path::new("/var/lib/shoal"));
+        let mounts = ["/run/k3s/a", "/run/k3s/a/b", "/run/k3s/a"].map(PathBuf::from);
+        let found = ours(&paths, &Before::default(), &[], mounts.to_vec());
         assert_eq!(
-            parent_of(std::process::id()),
-            Some(std::os::unix::process::parent_id())
+            found,
+            ["/run/k3s/a/b", "/run/k3s/a", "/run/k3s/a"].map(PathBuf::from)
         );
+    }
+
+    #[test]
+    fn a_link_leads_to_what_is_mounted_behind_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, link) = (root.path().join("disk"), root.path().join("k3s"));
+        fs::create_dir(&disk).unwrap();
+        std::os::unix::fs::symlink(&disk, &link).unwrap();
+        let paths = Paths {
+            data_dir: link.clone(),
+            ..Paths::under(root.path())
+        };
+        let mounts = vec![mounts::resolved(&disk).join("agent/x")];
+        let found = ours(&paths, &Before::default(), &[], mounts.clone());
+        assert_eq!(found, mounts);
+        // What is in it goes, and the operator's arrangement stays.
+        fs::write(disk.join("file"), "x").unwrap();
+        remove_new(&link, &Before::default()).unwrap();
+        assert!(link.is_symlink() && disk.is_dir() && !disk.join("file").exists());
+        // One inside goes without what it leads to.
+        fs::write(disk.join("file"), "x").unwrap();
+        let inner = root.path().join("inner");
+        std::os::unix::fs::symlink(&disk, &inner).unwrap();
+        remove_entry(&inner).unwrap();
+        assert!(!inner.is_symlink() && disk.join("file").exists());
     }
 }

@@ -121,14 +121,20 @@ impl Supervision {
         }
     }
 
-    /// The K3s on the host.
-    pub(crate) async fn find(self, paths: &Paths) -> Found {
+    /// The K3s on the host. Its log, where it is shoal's own, is kept short.
+    ///
+    /// # Errors
+    /// systemd did not say whether one runs.
+    pub(crate) async fn find(self, paths: &Paths) -> Result<Found, DaemonError> {
         let recorded = process::recorded::<StartedWith>(&paths.process_record());
         match self {
-            Self::Process => match recorded {
-                Some(process) => Found::Ours(process),
-                None => find_unrecorded(paths),
-            },
+            Self::Process => {
+                said::keep_short(paths.log(), paths.old_log()).await;
+                Ok(match recorded {
+                    Some(process) => Found::Ours(process),
+                    None => find_unrecorded(paths),
+                })
+            }
             Self::Systemd => find_unit(paths, recorded).await,
         }
     }
@@ -187,6 +193,18 @@ impl Supervision {
         Ok(files.remove(&paths.process_record())?)
     }
 
+    /// Stops shoal's own units for good, whatever state they are in: one that fails again and again has
+    /// no process while it waits for its next start, which would come in the middle of a removal.
+    pub(crate) async fn disable_units(self, paths: &Paths) -> Result<(), DaemonError> {
+        if self == Self::Process {
+            return Ok(());
+        }
+        for role in our_units(paths) {
+            units::tell(&["disable", "--now", unit_name(role)]).await?;
+        }
+        Ok(())
+    }
+
     /// What K3s says after this moment.
     pub(crate) async fn said_from_now(self, role: K3sRole, paths: &Paths) -> Said {
         let log = paths.log();
@@ -235,29 +253,38 @@ fn find_unrecorded(paths: &Paths) -> Found {
 
 /// A unit is shoal's when its drop-in is. systemd may have started it anew, after a crash or at boot,
 /// with the files in place.
-async fn find_unit(paths: &Paths, mut recorded: Option<OurProcess>) -> Found {
+async fn find_unit(paths: &Paths, mut recorded: Option<OurProcess>) -> Result<Found, DaemonError> {
     for role in ROLES {
-        let Some(identity) = units::main_process(unit_name(role)).await else {
+        let Some(identity) = units::main_process(unit_name(role)).await? else {
             continue;
         };
         if !paths.drop_in(role).exists() {
-            return Found::Foreign {
+            return Ok(Found::Foreign {
                 pid: Some(identity.pid),
-            };
+            });
         }
         let same = recorded
             .take()
             .filter(|process| process.identity == identity);
-        return Found::Ours(same.unwrap_or_else(|| OurProcess {
+        return Ok(Found::Ours(same.unwrap_or_else(|| OurProcess {
             identity,
             started_with: process::last_started_with(&paths.process_record()),
-        }));
+        })));
     }
     // While one of its own units is between two starts, what runs may be that.
-    match ROLES.iter().any(|role| paths.drop_in(*role).exists()) {
-        true => Found::Absent,
-        false => find_unrecorded(paths),
-    }
+    Ok(
+        match ROLES.iter().any(|role| paths.drop_in(*role).exists()) {
+            true => Found::Absent,
+            false => find_unrecorded(paths),
+        },
+    )
+}
+
+/// Those whose unit and drop-in are there: a unit alone is its operator's.
+fn our_units(paths: &Paths) -> impl Iterator<Item = K3sRole> {
+    ROLES
+        .into_iter()
+        .filter(|role| paths.unit(*role).exists() && paths.drop_in(*role).exists())
 }
 
 async fn start_unit(
@@ -267,7 +294,7 @@ async fn start_unit(
     files: &HostFiles,
 ) -> Result<Identity, DaemonError> {
     files.write(&paths.unit(role), unit(program, role).as_bytes(), UNIT_MODE)?;
-    let drop_in = drop_in(&paths.settings());
+    let drop_in = drop_in(&paths.settings(), &paths.data_dir);
     files.write(&paths.drop_in(role), drop_in.as_bytes(), DROP_IN_MODE)?;
     units::tell(&["daemon-reload"]).await?;
     let name = unit_name(role);
@@ -286,7 +313,7 @@ async fn wait_main_process(name: &str) -> Result<Identity, DaemonError> {
     const POLL_EVERY: Duration = Duration::from_millis(20);
     let deadline = tokio::time::Instant::now() + WITHIN;
     loop {
-        if let Some(identity) = units::main_process(name).await {
+        if let Some(identity) = units::main_process(name).await? {
             return Ok(identity);
         }
         if tokio::time::Instant::now() >= deadline {
@@ -330,12 +357,15 @@ fn unit(program: &Path, role: K3sRole) -> String {
     )
 }
 
-/// K3s without the settings would found a cluster of its own.
-fn drop_in(settings: &Path) -> String {
+/// K3s without the settings would found a cluster of its own; so would one that came up before the disk
+/// with its data. The path is in quotes, for a blank ends one (systemd.unit(5)).
+fn drop_in(settings: &Path, data: &Path) -> String {
     format!(
         "# Written by shoal; removed when the module is unassigned.\n\
          [Unit]\n\
+         RequiresMountsFor=\"{}\"\n\
          AssertPathExists={}\n",
+        data.display(),
         settings.display()
     )
 }
@@ -343,6 +373,23 @@ fn drop_in(settings: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_without_shoals_drop_in_is_its_operators() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            units: root.path().to_owned(),
+            ..Paths::under(root.path())
+        };
+        for role in ROLES {
+            std::fs::write(paths.unit(role), "").unwrap();
+        }
+        assert_eq!(our_units(&paths).count(), 0);
+        let drop_in = paths.drop_in(K3sRole::Agent);
+        std::fs::create_dir(drop_in.parent().unwrap()).unwrap();
+        std::fs::write(drop_in, "").unwrap();
+        assert_eq!(our_units(&paths).collect::<Vec<_>>(), [K3sRole::Agent]);
+    }
 
     #[test]
     fn a_unit_says_the_role_and_nothing_secret() {
@@ -354,7 +401,9 @@ mod tests {
 
     #[test]
     fn k3s_is_never_started_by_systemd_without_its_settings() {
-        let text = drop_in(Path::new("/etc/rancher/k3s/config.yaml.d/50-shoal.yaml"));
+        let settings = Path::new("/etc/rancher/k3s/config.yaml.d/50-shoal.yaml");
+        let text = drop_in(settings, Path::new("/var/lib/rancher/k3s"));
+        assert!(text.contains("\nRequiresMountsFor=\"/var/lib/rancher/k3s\"\n"));
         assert!(text.contains("\nAssertPathExists=/etc/rancher/k3s/config.yaml.d/50-shoal.yaml\n"));
     }
 }

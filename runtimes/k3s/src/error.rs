@@ -1,5 +1,7 @@
 //! The failure of a step, whichever step it was.
 
+use std::time::Duration;
+
 use runtimes_host::files::FileError;
 
 use crate::{
@@ -54,6 +56,20 @@ impl StepError {
             Self::Stalled { .. } => "DrainStalledError",
             Self::Foreign { .. } => "K3sAlreadyRunningError",
             Self::File(error) => error.code(),
+        }
+    }
+
+    /// How long the step is not tried again, at the least.
+    pub fn pause(&self) -> Duration {
+        match self {
+            Self::Program(error) => error.pause(),
+            Self::Token(_)
+            | Self::Daemon(_)
+            | Self::Api(_)
+            | Self::Clean(_)
+            | Self::Stalled { .. }
+            | Self::Foreign { .. }
+            | Self::File(_) => Duration::ZERO,
         }
     }
 

@@ -6,16 +6,20 @@
 //! shoal did not start.
 
 mod api;
+mod before;
 mod clean;
 mod daemon;
+mod data;
 mod error;
 mod fetch;
+mod images;
 pub mod kubeconfig;
 mod paths;
 mod program;
 mod runtime;
 mod secrets;
 pub mod snapshots;
+mod turn;
 
 pub use api::{ApiError, ClusterApi, Eviction, NodeView};
 pub use clean::CleanError;
@@ -24,5 +28,6 @@ pub use error::StepError;
 pub use fetch::FetchError;
 pub use paths::Paths;
 pub use program::ProgramError;
-pub use runtime::{Context, K3sRuntime, Sight, evict_once, serving};
+pub use runtime::{Context, K3sRuntime, Sight, serving};
 pub use secrets::{JoinToken, TokenError};
+pub use turn::evict_once;

@@ -48,6 +48,12 @@ impl Paths {
         }
     }
 
+    /// Where K3s has its own, beside [`config_dir`](Self::config_dir), which it shares with its operator.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let own = [&self.node_dir, &self.data_dir, &self.kubelet_dir];
+        own.into_iter().chain(&self.run_dirs).cloned().collect()
+    }
+
     /// shoal's settings. An operator's own `config.yaml` is read before them.
     pub fn settings(&self) -> PathBuf {
         self.config_dir.join("config.yaml.d/50-shoal.yaml")
@@ -94,6 +100,8 @@ impl Paths {
         SecretFiles {
             server_token: text(self.server_token()),
             agent_token: text(self.agent_token()),
+            data_dir: text(self.data_dir.clone()),
+            kubeconfig: text(self.kubeconfig()),
         }
     }
 
@@ -112,7 +120,8 @@ impl Paths {
         self.state_dir.join("process.json")
     }
 
-    /// There from when the node begins to be emptied for a change until it is done with it.
+    /// There from when the node begins to be emptied for a change until it is done with it. Says whether
+    /// somebody else had cordoned it.
     pub fn vacated(&self) -> PathBuf {
         self.state_dir.join("vacated")
     }
@@ -120,6 +129,12 @@ impl Paths {
     /// There once it is empty.
     pub fn emptied(&self) -> PathBuf {
         self.state_dir.join("emptied")
+    }
+
+    /// There once what a change had to do is done, while the node is still cordoned because of it: who
+    /// drains it wants that too.
+    pub fn cordoned(&self) -> PathBuf {
+        self.state_dir.join("cordoned")
     }
 
     /// A program on its way from a file server.

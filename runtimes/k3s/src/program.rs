@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     fetch::{self, FetchError},
+    images,
     paths::Paths,
 };
 
@@ -32,6 +33,9 @@ const PROGRAM_MODE: u32 = 0o755;
 const RECORD_MODE: u32 = 0o600;
 /// K3s unpacks itself at its first run, some 200 MB on a slow disk.
 const VERSION_WITHIN: Duration = Duration::from_secs(120);
+
+/// 70 MB every minute would be 100 GB a day.
+const FETCHED_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// What is in place, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +117,23 @@ impl ProgramError {
         }
     }
 
+    /// How long it is not tried again, at the least: what a server gave is fetched wholly each time, and
+    /// will hardly be another the next minute.
+    pub fn pause(&self) -> Duration {
+        match self {
+            Self::Sum { .. } => FETCHED_AGAIN_AFTER,
+            // A file on the node is looked at in no time.
+            Self::Version { origin, .. } if !origin.starts_with('/') => FETCHED_AGAIN_AFTER,
+            Self::Missing
+            | Self::NotThere { .. }
+            | Self::Version { .. }
+            | Self::NoVersion { .. }
+            | Self::Exec { .. }
+            | Self::Fetch(_)
+            | Self::File(_) => Duration::ZERO,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
@@ -144,7 +165,9 @@ pub(crate) fn in_place(paths: &Paths, wanted: &K3sBinary) -> Result<Option<Progr
     }
     let version_fits = wanted.version.as_ref().is_none_or(|v| *v == record.version);
     Ok(Some(Program {
-        wanted: version_fits && record.origin == wanted.origin,
+        wanted: version_fits
+            && record.origin == wanted.origin
+            && images::are_linked(paths, wanted.images.as_deref()),
         version: record.version,
     }))
 }
@@ -180,7 +203,8 @@ pub(crate) async fn install(
             let download = paths.download();
             files.claim(&download)?;
             fetch::fetch(url, &download).await?;
-            check_sum(url, &download, sha256)?;
+            let (shown, sha256, fetched) = (url.clone(), *sha256, download.clone());
+            aside(move || check_sum(&shown, &fetched, &sha256)).await?;
             make_executable(&download)?;
             download
         }
@@ -189,7 +213,8 @@ pub(crate) async fn install(
     let program = match wanted.origin {
         None => found,
         Some(_) => {
-            files.copy(&found, &paths.program, PROGRAM_MODE)?;
+            let (files, place) = (files.clone(), paths.program.clone());
+            aside(move || files.copy(&found, &place, PROGRAM_MODE)).await?;
             paths.program.clone()
         }
     };
@@ -207,6 +232,24 @@ pub(crate) async fn install(
     Ok(files.write(&path, &text, RECORD_MODE)?)
 }
 
+/// Runs what reads or writes some hundred MB where it holds up nobody.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.expect("it does not panic, and nobody aborts it")
+}
+
+/// Leaves a program that somebody put in the place of shoal's.
+pub(crate) fn leave_anothers(paths: &Paths, files: &HostFiles) -> Result<(), FileError> {
+    let Some(record) = recorded(paths)? else {
+        return Ok(());
+    };
+    let replaced = fs::metadata(&record.program).is_ok_and(|it| it.len() != record.bytes);
+    match replaced {
+        true => files.forget(&record.program),
+        false => Ok(()),
+    }
+}
+
 /// One that somebody put on this node.
 fn installed(paths: &Paths) -> Option<PathBuf> {
     let usual = paths.program.is_file().then(|| paths.program.clone());
@@ -220,7 +263,7 @@ fn check_sum(url: &str, path: &Path, wanted: &[u8; 32]) -> Result<(), ProgramErr
     }
     let hexadecimal = |sum: &[u8]| sum.iter().map(|byte| format!("{byte:02x}")).collect();
     Err(ProgramError::Sum {
-        url: url.to_owned(),
+        url: fetch::shown(url),
         found: hexadecimal(&found),
         wanted: hexadecimal(wanted),
     })
@@ -245,7 +288,7 @@ fn make_executable(path: &Path) -> Result<(), FileError> {
 /// What the program says its version is, if it is the one that is wanted.
 async fn version_of(program: &Path, wanted: &K3sBinary) -> Result<String, ProgramError> {
     let origin = match &wanted.origin {
-        Some(BinaryOrigin::Url { url, .. }) => url.clone(),
+        Some(BinaryOrigin::Url { url, .. }) => fetch::shown(url),
         Some(BinaryOrigin::Path(_)) | None => program.display().to_string(),
     };
     let answer = exec::run(program, &["--version"], &[], VERSION_WITHIN).await;
@@ -341,6 +384,20 @@ mod tests {
         install(&paths, &files, &binary).await.unwrap();
         fs::write(&paths.program, "#!/bin/sh\nexit 3\n").unwrap();
         assert_eq!(in_place(&paths, &binary).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_somebody_put_in_its_place_stays_when_all_else_goes() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        install(&paths, &files, &binary).await.unwrap();
+        leave_anothers(&paths, &files).unwrap();
+        files.remove_all().unwrap();
+        assert!(!paths.program.exists());
+        install(&paths, &files, &binary).await.unwrap();
+        fs::write(&paths.program, "their own").unwrap();
+        leave_anothers(&paths, &files).unwrap();
+        files.remove_all().unwrap();
+        assert!(paths.program.exists() && !paths.program_record().exists());
     }
 
     #[tokio::test]

@@ -3,26 +3,29 @@
 //! Decides nothing: what is the case is told to `runtimes_core::k3s::plan`, and the step that it
 //! gives is performed. One task owns the adapter; steps never run side by side.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use consensus_core::{IpPrefix, K3sBinary, K3sRole, LogIndex, Time};
-use runtimes_core::k3s::{
-    Daemon, Observed, Record, StartedWith, Step, TokenMark, eviction::Evictions,
-};
+use runtimes_core::k3s::{Daemon, Observed, Record, StartedWith, Step, TokenMark};
 use runtimes_host::{
     files::{self, FileError, HostFiles},
     said::Said,
 };
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    api::{ApiError, ClusterApi, Eviction},
+    api::{ApiError, ClusterApi},
+    before::Before,
     clean,
     daemon::{DaemonError, Found, OurProcess, Supervision},
+    data,
     error::StepError,
+    images,
     paths::Paths,
     program,
     secrets::{self, JoinToken, TokenError},
+    turn::Waiting,
 };
 
 /// One look at whether K3s is ready; more than that at a time would keep the node from being told
@@ -32,14 +35,17 @@ const PROBE_WITHIN: Duration = Duration::from_secs(2);
 const POLL_EVERY: Duration = Duration::from_millis(100);
 /// A first start unpacks, makes certificates and starts etcd: some 20 s, and minutes on a slow disk.
 const READY_WITHIN: Duration = Duration::from_secs(300);
-/// A turn in a change that goes round: who cannot be moved within this keeps the node as it is.
-const VACATE_WITHIN: Duration = Duration::from_secs(600);
-/// A member that leaves etcd needs a round of its agreement, and of K3s's controllers.
-const DEPART_WITHIN: Duration = Duration::from_secs(15);
-/// A pod's budget is asked again.
-const EVICT_EVERY: Duration = Duration::from_secs(2);
+/// Longer than an election of etcd, or than a busy machine needs to catch its breath: who is not ready for
+/// so long has more than a hiccup.
+const DOWN_AFTER: Duration = Duration::from_secs(30);
+/// A member that leaves etcd needs a round of its agreement, and of the controllers of K3s's leading
+/// server; those change hands in some 20 s when that server is the one that leaves.
+const DEPART_WITHIN: Duration = Duration::from_secs(60);
+/// As many questions in a row without an answer, each [`POLL_EVERY`] after the other, tell an API
+/// server that ended from a busy one.
+const SILENCES_OF_AN_END: u32 = 20;
 /// For the owner alone.
-const RECORD_MODE: u32 = 0o600;
+pub(crate) const RECORD_MODE: u32 = 0o600;
 /// How much of a reason is told.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -56,6 +62,8 @@ pub struct Context<'a> {
     /// Whether it is to be in a cluster. One that is not is asked by nobody whether it is ready, and a
     /// server that stops leaves its cluster for good.
     pub wanted: bool,
+    /// Whether it is drained, or at least nothing new is to come to it.
+    pub drained: bool,
     /// The token, opened; only for the step that puts it in place.
     pub token: Option<&'a JoinToken>,
 }
@@ -67,14 +75,30 @@ pub struct Sight {
     pub pods: Vec<IpPrefix>,
 }
 
+/// What is written down of a stay.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    record: Record,
+    /// What was on the host before it.
+    #[serde(default)]
+    before: Before,
+}
+
 /// The K3s of this host.
 #[derive(Debug)]
 pub struct K3sRuntime {
-    paths: Paths,
+    pub(crate) paths: Paths,
     supervision: Supervision,
-    files: HostFiles,
+    pub(crate) files: HostFiles,
     /// Since when K3s is waited for to be ready: its start, or when it was missed.
     awaited: Option<Instant>,
+    /// Since when it has not been seen ready.
+    missed: Option<Instant>,
+    /// Since when no data have been seen.
+    bare: Option<Instant>,
+    /// What its turn in a change waits for.
+    pub(crate) waiting: Option<Waiting>,
     /// What it has said since.
     said: Option<Said>,
 }
@@ -87,6 +111,9 @@ impl K3sRuntime {
             files: HostFiles::listed_in(paths.manifest()),
             paths,
             awaited: None,
+            missed: None,
+            bare: None,
+            waiting: None,
             said: None,
         }
     }
@@ -94,6 +121,12 @@ impl K3sRuntime {
     /// Where everything is.
     pub fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    /// Whether K3s runs and was last seen ready more than a moment ago.
+    pub fn is_down(&self) -> bool {
+        let missed = self.missed.map(|since| since.elapsed());
+        missed.is_some_and(|silent| silent >= DOWN_AFTER)
     }
 
     /// What is the case on the host, as the planner needs it.
@@ -106,8 +139,8 @@ impl K3sRuntime {
         context: &Context<'_>,
         now: Time,
     ) -> Result<(Observed, Sight), StepError> {
-        let record = self.record()?;
-        let (daemon, sight) = match self.supervision.find(&self.paths).await {
+        let record = self.kept()?.map(|kept| kept.record);
+        let (daemon, sight) = match self.supervision.find(&self.paths).await? {
             Found::Absent => (Daemon::Absent, Sight::default()),
             Found::Foreign { pid } => (Daemon::Foreign { pid }, Sight::default()),
             Found::Ours(process) => {
@@ -116,7 +149,9 @@ impl K3sRuntime {
                     false => None,
                 };
                 if seen.is_some() {
-                    self.awaited = None;
+                    (self.awaited, self.missed) = (None, None);
+                } else {
+                    self.missed.get_or_insert_with(Instant::now);
                 }
                 let daemon = Daemon::Ours {
                     started_with: process.started_with,
@@ -125,14 +160,25 @@ impl K3sRuntime {
                 (daemon, seen.unwrap_or_default())
             }
         };
+        let data = data::is_there(&self.paths);
+        let unmounted = match &record {
+            Some(record) if !data => data::unmounted(record)?,
+            Some(_) | None => None,
+        };
+        self.bare = (!data).then(|| self.bare.unwrap_or_else(Instant::now));
         let observed = Observed {
             now,
             program: program::in_place(&self.paths, binary)?,
             record,
-            data: has_entries(&self.paths.data_dir),
+            data,
+            unmounted,
+            bare_for: self.bare.map_or(Duration::ZERO, |since| since.elapsed()),
             secrets: secrets::are_made(&self.paths),
             settings: files::read(&self.paths.settings())?,
+            emptying: self.paths.vacated().exists()
+                || (self.paths.cordoned().exists() && !context.drained),
             vacated: self.paths.emptied().exists(),
+            down: self.is_down(),
             daemon,
             leftovers: self.files.any(),
         };
@@ -195,75 +241,52 @@ impl K3sRuntime {
         }
     }
 
-    fn record(&self) -> Result<Option<Record>, FileError> {
+    fn kept(&self) -> Result<Option<Kept>, FileError> {
         let path = self.paths.record();
         let Some(text) = files::read(&path)? else {
             return Ok(None);
         };
-        let record = serde_json::from_str(&text);
-        record
-            .map(Some)
+        let kept = serde_json::from_str(&text);
+        kept.map(Some)
             .map_err(|error| files::at("read", &path)(error.into()))
     }
 
-    fn keep(&self, record: &Record) -> Result<(), StepError> {
+    fn keep(&self, kept: &Kept) -> Result<(), StepError> {
         let path = self.paths.record();
-        let text = serde_json::to_vec_pretty(record)
+        let text = serde_json::to_vec_pretty(kept)
             .map_err(|error| files::at("write", &path)(error.into()))?;
         Ok(self.files.write(&path, &text, RECORD_MODE)?)
     }
 
     fn begin(&self, attempt: LogIndex) -> Result<(), StepError> {
-        self.keep(&Record {
-            attempt,
-            founded: false,
-            token: None,
+        self.keep(&Kept {
+            record: Record::of(attempt),
+            before: Before::look(&self.paths),
         })
     }
 
     async fn install(&self, binary: &K3sBinary) -> Result<(), StepError> {
-        program::install(&self.paths, &self.files, binary).await?;
+        // First, for a program that is in place is not put there again.
         if let Some(images) = &binary.images {
-            self.link_images(images)?;
+            images::link(&self.paths, images)?;
         }
-        Ok(())
-    }
-
-    /// K3s takes images from a directory below its data before it pulls any (docs.k3s.io: air-gap
-    /// install).
-    fn link_images(&self, images: &str) -> Result<(), FileError> {
-        let link = self.paths.images();
-        if let Some(directory) = link.parent() {
-            fs::create_dir_all(directory).map_err(files::at("make directory", directory))?;
-        }
-        match symlink(images, &link) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(files::at("link", &link)(error))
-            }
-            _ => Ok(()),
-        }
+        Ok(program::install(&self.paths, &self.files, binary).await?)
     }
 
     fn write_token(&self, mark: TokenMark, context: &Context<'_>) -> Result<(), StepError> {
         let token = context.token.ok_or(TokenError::Malformed)?;
         secrets::put(&self.paths, &self.files, context.role, token)?;
-        let mut record = self.record()?.ok_or(TokenError::Malformed)?;
-        record.token = Some(mark);
-        self.keep(&record)
+        let mut kept = self.kept()?.ok_or(TokenError::Malformed)?;
+        kept.record.token = Some(mark);
+        self.keep(&kept)
     }
 
     async fn start(&mut self, with: StartedWith, context: &Context<'_>) -> Result<(), StepError> {
-        if let Found::Ours(_) = self.supervision.find(&self.paths).await {
+        if let Found::Ours(_) = self.supervision.find(&self.paths).await? {
             return Ok(());
         }
         let program = program::path(&self.paths)?;
-        if with.founds
-            && let Some(mut record) = self.record()?
-            && !record.founded
-        {
-            record.founded = true;
-            self.keep(&record)?;
-        }
+        self.keep_start(with.founds)?;
         self.said = Some(
             self.supervision
                 .said_from_now(context.role, &self.paths)
@@ -272,8 +295,26 @@ impl K3sRuntime {
         self.supervision
             .start(&program, context.role, &self.paths, &self.files, with)
             .await?;
-        self.awaited = Some(Instant::now());
+        (self.awaited, self.missed) = (Some(Instant::now()), None);
         Ok(())
+    }
+
+    /// From here on what is in K3s's directories is shoal's to take off, wherever it is cut off.
+    fn keep_start(&self, founds: bool) -> Result<(), StepError> {
+        let Some(mut kept) = self.kept()? else {
+            return Ok(());
+        };
+        let present = Record {
+            started: true,
+            founded: kept.record.founded || founds,
+            disk: Some(data::disk(&self.paths)?),
+            ..kept.record.clone()
+        };
+        if kept.record == present {
+            return Ok(());
+        }
+        kept.record = present;
+        self.keep(&kept)
     }
 
     /// Waits until K3s is ready, but not for long: a start may take minutes, and the node may be told
@@ -286,7 +327,7 @@ impl K3sRuntime {
                 Ok(_) => return Ok(()),
                 Err(why) => why,
             };
-            if !matches!(self.supervision.find(&self.paths).await, Found::Ours(_)) {
+            if !matches!(self.supervision.find(&self.paths).await?, Found::Ours(_)) {
                 return Err(self.not_ready("ended".to_owned()).await.into());
             }
             if awaited.elapsed() > READY_WITHIN {
@@ -330,29 +371,6 @@ impl K3sRuntime {
         }
     }
 
-    async fn vacate(&self, context: &Context<'_>) -> Result<(), StepError> {
-        self.files.write(&self.paths.vacated(), b"", RECORD_MODE)?;
-        let api = self.api(context.role).await?;
-        api.cordon(context.node, true).await?;
-        let deadline = Instant::now() + VACATE_WITHIN;
-        while let Some(waits_for) = evict_once(&api, context.node).await? {
-            if Instant::now() >= deadline {
-                return Err(StepError::Stalled { waits_for });
-            }
-            sleep(EVICT_EVERY).await;
-        }
-        // Only now: one that could not be emptied is not changed either.
-        Ok(self.files.write(&self.paths.emptied(), b"", RECORD_MODE)?)
-    }
-
-    async fn come_back(&self, context: &Context<'_>) -> Result<(), StepError> {
-        let api = self.api(context.role).await?;
-        api.cordon(context.node, false).await?;
-        // In this order: a look between the two asks for the same once more.
-        self.files.remove(&self.paths.vacated())?;
-        Ok(self.files.remove(&self.paths.emptied())?)
-    }
-
     /// A server that leaves for good has its cluster forget it before it stops: of two members the one
     /// that stays has no majority to do that with. One that cannot say so any more leaves all the same.
     async fn depart(&self, context: &Context<'_>) {
@@ -374,15 +392,22 @@ impl K3sRuntime {
             return Ok(());
         }
         api.forget(node).await?;
-        // The API of one that is no member any more ends with it.
-        while let Ok(Some(_)) = api.node(node).await {
+        // The API of one that is no member any more ends with it; one that is merely slow answers
+        // again.
+        let mut silent = 0;
+        while silent < SILENCES_OF_AN_END {
+            match api.node(node).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) => silent = 0,
+                Err(_) => silent += 1,
+            }
             sleep(POLL_EVERY).await;
         }
         Ok(())
     }
 
     async fn ours(&self) -> Result<Option<OurProcess>, StepError> {
-        match self.supervision.find(&self.paths).await {
+        match self.supervision.find(&self.paths).await? {
             Found::Ours(process) => Ok(Some(process)),
             Found::Absent => Ok(None),
             Found::Foreign { pid } => Err(StepError::Foreign { pid }),
@@ -396,12 +421,18 @@ impl K3sRuntime {
                 .stop(paths, files, &process, for_good)
                 .await?;
         }
-        self.awaited = None;
+        (self.awaited, self.missed, self.waiting) = (None, None, None);
         Ok(())
     }
 
     async fn clean(&mut self) -> Result<(), StepError> {
-        clean::clean(&self.paths).await?;
+        // One that is between two starts would come up in the middle.
+        self.supervision.disable_units(&self.paths).await?;
+        match self.kept()? {
+            Some(kept) if kept.record.started => clean::clean(&self.paths, &kept.before).await?,
+            Some(_) | None => data::withdraw(&self.paths)?,
+        }
+        program::leave_anothers(&self.paths, &self.files)?;
         self.files.remove_all()?;
         Ok(self.supervision.forget_units().await?)
     }
@@ -421,27 +452,6 @@ pub async fn serving(paths: &Paths) -> Result<(), String> {
     api.ready().await.map_err(|error| error.to_string())
 }
 
-/// Asks every pod that has to go once. What is waited for, unless the node is empty.
-pub async fn evict_once(api: &ClusterApi, node: &str) -> Result<Option<String>, ApiError> {
-    let evictions = Evictions::of(api.pods_on(node).await?);
-    let mut kept = Vec::new();
-    for pod in &evictions.ask {
-        if let Eviction::Forbidden { reason } = api.evict(pod).await? {
-            kept.push((pod.clone(), reason));
-        }
-    }
-    Ok(
-        (!evictions.is_empty()).then(|| match evictions.waits_for(&kept) {
-            waits_for if waits_for.is_empty() => "pods to end".to_owned(),
-            waits_for => waits_for,
-        }),
-    )
-}
-
-fn has_entries(directory: &std::path::Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
-}
-
 /// The last line that K3s marks as an error, else its last one.
 fn last_complaint(said: &str) -> String {
     let lines = || said.lines().rev().filter(|line| !line.trim().is_empty());
@@ -453,6 +463,8 @@ fn last_complaint(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -484,6 +496,7 @@ mod tests {
             node: "n1",
             foreign_network: false,
             wanted: true,
+            drained: false,
             token: None,
         };
         let binary = K3sBinary::INSTALLED;

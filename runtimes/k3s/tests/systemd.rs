@@ -30,6 +30,7 @@ const CONTEXT: Context<'_> = Context {
     node: "alpha",
     foreign_network: false,
     wanted: true,
+    drained: false,
     token: None,
 };
 

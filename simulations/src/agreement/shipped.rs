@@ -24,6 +24,7 @@ shipped![
     "server_restarts",
     "server_replaced",
     "slow_disks",
+    "slow_links",
     "power_cut",
     "clock_drift",
     "server_storm",

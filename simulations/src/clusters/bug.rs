@@ -21,11 +21,13 @@ pub enum PlantedBug {
     NothingCleaned,
     /// A word of an earlier stay counts.
     ReportsOfEarlierStays,
+    /// Who does not answer for a moment takes on a change though it is another one's turn.
+    ChangedOutOfTurn,
 }
 
 impl PlantedBug {
     /// Every one there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::FoundsAgain,
         Self::AttemptIgnored,
         Self::InstallForgotten,
@@ -33,5 +35,6 @@ impl PlantedBug {
         Self::NamesNotForgotten,
         Self::NothingCleaned,
         Self::ReportsOfEarlierStays,
+        Self::ChangedOutOfTurn,
     ];
 }

@@ -31,6 +31,7 @@ struct ScenarioFile {
     storm_s: Option<Number>,
     settle_s: Option<Number>,
     wishes_s: Option<[Number; 2]>,
+    upgrades: Option<Spanned<i64>>,
     strikes: Option<StrikesFile>,
     post: Option<PostFile>,
 }
@@ -50,6 +51,7 @@ struct StrikesFile {
     power: Option<Spanned<i64>>,
     disk: Option<Spanned<i64>>,
     source: Option<Spanned<i64>>,
+    silence: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +81,13 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
             .map_or(Ok(Span::micros(2_000_000, 30_000_000)), |span| {
                 source.span(span, "wishes_s", 1.0)
             })?,
+        upgrades: number(
+            file.upgrades.as_ref(),
+            "upgrades",
+            100,
+            "from 0 to 100",
+            source,
+        )?,
         strikes_every: strikes_every.map_or(Ok(every), |span| source.span(span, "every_s", 1.0))?,
         strikes: strikes.map_or(Ok(Strikes::default()), |strikes| weights(strikes, source))?,
         post: file
@@ -103,6 +112,7 @@ fn weights(file: &StrikesFile, source: Source<'_>) -> Result<Strikes, ScenarioEr
         power: weight(file.power.as_ref(), "power")?,
         disk: weight(file.disk.as_ref(), "disk")?,
         source: weight(file.source.as_ref(), "source")?,
+        silence: weight(file.silence.as_ref(), "silence")?,
     })
 }
 

@@ -5,7 +5,7 @@
 
 use consensus_core::{BinaryOrigin, K3sBinary, LogIndex};
 use runtimes_core::k3s::{
-    Daemon, Observed, Program, Record, SecretFiles, StartedWith, Step, TokenMark,
+    Daemon, LOST_AFTER, Observed, Program, Record, SecretFiles, StartedWith, Step, TokenMark,
 };
 
 /// What `k3s --version` says unless something else was wanted.
@@ -70,7 +70,7 @@ pub(super) enum Piece {
     Secret(u64),
     TokenTaken(TokenMark),
     Settings(String),
-    Founded,
+    Started { founds: bool },
     Ended,
     Spawned { with: StartedWith, number: u64 },
     Vacated(bool),
@@ -83,16 +83,19 @@ pub(super) fn files() -> SecretFiles {
     SecretFiles {
         server_token: "/etc/rancher/k3s/server-token".to_owned(),
         agent_token: "/etc/rancher/k3s/agent-token".to_owned(),
+        data_dir: "/var/lib/rancher/k3s".to_owned(),
+        kubeconfig: "/etc/rancher/k3s/k3s.yaml".to_owned(),
     }
 }
 
 impl Host {
-    /// What the adapter sees; whether K3s is ready is for the cluster to say.
+    /// What the adapter sees; whether K3s is ready, or down, is for the cluster to say.
     pub(super) fn observe(
         &self,
         now: consensus_core::Time,
         wanted: &K3sBinary,
         ready: bool,
+        down: bool,
     ) -> Observed {
         let program = self.installed.as_ref().map(|installed| Program {
             version: installed.version.clone(),
@@ -103,9 +106,13 @@ impl Host {
             program,
             record: self.record.clone(),
             data: self.data.is_some(),
+            unmounted: None,
+            bare_for: LOST_AFTER,
             secrets: self.secret.is_some(),
             settings: self.settings.clone(),
+            emptying: self.vacated,
             vacated: self.vacated,
+            down,
             daemon: match &self.process {
                 Some(process) => Daemon::Ours {
                     started_with: Some(process.with.clone()),
@@ -138,12 +145,11 @@ impl Host {
             with: with.clone(),
             number: fresh,
         };
+        let started = |with: &StartedWith| Piece::Started {
+            founds: with.founds,
+        };
         match step {
-            Step::Begin { attempt } => vec![Piece::Record(Record {
-                attempt: *attempt,
-                founded: false,
-                token: None,
-            })],
+            Step::Begin { attempt } => vec![Piece::Record(Record::of(*attempt))],
             Step::Vacate => vec![Piece::Vacated(true)],
             Step::Return => vec![Piece::Vacated(false)],
             Step::Install { binary } => vec![Piece::Program(binary.clone())],
@@ -157,12 +163,8 @@ impl Host {
                     .collect()
             }
             Step::WriteSettings(text) => vec![Piece::Settings(text.clone())],
-            Step::Start(with) if with.founds => vec![Piece::Founded, spawned(with)],
-            Step::Start(with) => vec![spawned(with)],
-            Step::Restart(with) if with.founds => {
-                vec![Piece::Ended, Piece::Founded, spawned(with)]
-            }
-            Step::Restart(with) => vec![Piece::Ended, spawned(with)],
+            Step::Start(with) => vec![started(with), spawned(with)],
+            Step::Restart(with) => vec![Piece::Ended, started(with), spawned(with)],
             Step::Stop => vec![Piece::Ended],
             Step::Clean => vec![Piece::DataGone, Piece::FilesGone, Piece::RecordGone],
         }
@@ -183,9 +185,10 @@ impl Host {
                 }
             }
             Piece::Settings(text) => self.settings = Some(text),
-            Piece::Founded => {
+            Piece::Started { founds } => {
                 if let Some(record) = &mut self.record {
-                    record.founded = true;
+                    record.started = true;
+                    record.founded |= founds;
                 }
             }
             Piece::Ended => self.process = None,

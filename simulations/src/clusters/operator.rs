@@ -3,6 +3,8 @@
 //! Decides: what is asked for next. Much of it is refused; that is part of it. Repeats nothing: a wish
 //! that is lost is lost.
 
+use std::collections::BTreeSet;
+
 use consensus_core::{
     Assignment, BinaryOrigin, ClusterCommand, Cni, Command, K3sBinary, K3sRole, Module,
 };
@@ -52,6 +54,9 @@ impl World {
     }
 
     fn wanted(&mut self) -> Command {
+        if self.chance(self.scenario.upgrades) {
+            return self.upgrade(CLUSTERS[0]);
+        }
         let node = self.below(self.nodes.len());
         let cluster = CLUSTERS[self.below(CLUSTERS.len())];
         let role = match self.below(2) {
@@ -83,16 +88,20 @@ impl World {
                     force: true,
                 }
             }
-            _ => Command::Cluster(ClusterCommand::Upgrade {
-                cluster: cluster.to_owned(),
-                binary: K3sBinary {
-                    origin: Some(BinaryOrigin::Path("/srv/k3s".to_owned())),
-                    version: Some(format!("v1.32.{}+k3s1", self.below(3))),
-                    images: None,
-                },
-                batch: 2,
-            }),
+            _ => self.upgrade(cluster),
         }
+    }
+
+    fn upgrade(&mut self, cluster: &str) -> Command {
+        Command::Cluster(ClusterCommand::Upgrade {
+            cluster: cluster.to_owned(),
+            binary: K3sBinary {
+                origin: Some(BinaryOrigin::Path("/srv/k3s".to_owned())),
+                version: Some(format!("v1.32.{}+k3s1", self.below(3))),
+                images: None,
+            },
+            batch: 2,
+        })
     }
 }
 
@@ -103,5 +112,7 @@ fn aimed(node: usize, role: K3sRole, cluster: &str) -> Command {
         network: None,
         cni: (role == K3sRole::Server).then_some(Cni::Flannel),
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: BTreeSet::new(),
     })
 }

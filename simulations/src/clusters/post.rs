@@ -8,7 +8,7 @@ use std::time::Duration;
 use consensus_core::{ClusterCommand, Command, Envelope, K3sPhase, RequestId};
 
 use super::{
-    invariants::one_bootstrap,
+    invariants::{one_bootstrap, turns},
     mesh::{View, envelope},
     world::{Event, Flight, Talk, World},
 };
@@ -165,6 +165,8 @@ impl World {
         self.judge("right_token", held);
         let held = self.witness.stays.agreed(&before.agreed, &after.agreed);
         self.judge("leaves_first", held);
+        let held = turns::finished(&before.agreed, &after.agreed);
+        self.judge("turns", held);
         self.count(sent, before, after);
         for node in 0..self.nodes.len() {
             self.show(node);
@@ -241,6 +243,7 @@ fn shown(command: &Command) -> String {
         ),
         ClusterCommand::ForgetNodes { .. }
         | ClusterCommand::Decommission { .. }
-        | ClusterCommand::Upgrade { .. } => about.name().to_owned(),
+        | ClusterCommand::Upgrade { .. }
+        | ClusterCommand::Unassign { .. } => about.name().to_owned(),
     }
 }

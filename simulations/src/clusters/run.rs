@@ -65,6 +65,7 @@ impl World {
     fn calm_down(&mut self) {
         self.is_calm = true;
         self.no_source_until_us = 0;
+        self.silent_until_us.fill(0);
         for node in 0..self.nodes.len() {
             self.start(node);
         }

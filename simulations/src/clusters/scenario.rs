@@ -42,6 +42,8 @@ pub struct Strikes {
     pub disk: u32,
     /// Nothing can be installed for a while.
     pub source: u32,
+    /// About every second K3s does not answer for a moment.
+    pub silence: u32,
 }
 
 impl Strikes {
@@ -53,6 +55,7 @@ impl Strikes {
             ("power", self.power),
             ("disk", self.disk),
             ("source", self.source),
+            ("silence", self.silence),
         ];
         let there = all.into_iter().filter(|(_, weight)| *weight > 0);
         there.map(|(kind, _)| kind).collect()
@@ -75,6 +78,9 @@ pub struct Scenario {
     pub settle: Duration,
     /// Between two wishes of the operator.
     pub wishes_every: Span,
+    /// How many of a hundred wishes are for another K3s of the first cluster; of the others a few are
+    /// too.
+    pub upgrades: u32,
     /// Between two strikes.
     pub strikes_every: Span,
     /// Which.
@@ -99,6 +105,7 @@ shipped![
     "clusters_power_cut",
     "clusters_disk_lost",
     "clusters_quick_changes",
+    "clusters_upgrades",
     "clusters_storm",
 ];
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use consensus_core::{ClusterCommand, Command, K3sBinary, K3sNode, K3sPhase, LogIndex, WallMs};
 use runtimes_core::{
-    k3s::{Desired, Phase, Plan, Step, plan},
+    k3s::{Desired, Phase, Plan, Step, plan, wish::staying},
     retries::Retries,
 };
 
@@ -101,6 +101,13 @@ impl World {
 
     fn desired(&self, node: usize) -> Desired {
         let mut desired = desired(&self.nodes[node].view.agreed, &node_id(node));
+        if self.bug == Some(PlantedBug::ChangedOutOfTurn)
+            && let Some(stay) = &mut desired.stay
+            && let Some((_, cluster)) = staying(&self.nodes[node].view.agreed, &node_id(node))
+        {
+            stay.generation = cluster.generation;
+            stay.settled = false;
+        }
         let bug = self.bug == Some(PlantedBug::FoundsAgain);
         if let Some(stay) = desired.stay.as_mut().filter(|_| bug) {
             let agreed = &self.nodes[node].view.agreed;
@@ -124,8 +131,9 @@ impl World {
             .stay
             .as_ref()
             .map_or(K3sBinary::INSTALLED, |stay| stay.binary.clone());
-        let ready = self.kubernetes.is_ready(&self.hosts, node);
-        let mut observed = self.hosts[node].observe(self.now(), &wanted, ready);
+        let up = self.kubernetes.is_ready(&self.hosts, node);
+        let ready = up && self.now_us >= self.silent_until_us[node];
+        let mut observed = self.hosts[node].observe(self.now(), &wanted, ready, !up);
         let shoald = &self.nodes[node];
         match self.bug {
             Some(PlantedBug::InstallForgotten) if shoald.forgot => observed.program = None,

@@ -93,6 +93,7 @@ impl World {
         };
         match self.outcome(node, &step) {
             Ok(()) => {
+                self.note_change(node, &step);
                 for piece in pieces {
                     self.put(node, piece);
                 }
@@ -155,6 +156,29 @@ impl World {
         Ok(())
     }
 
+    /// Has the witness know of a K3s that is stopped now, if one is.
+    fn note_change(&mut self, node: usize, step: &Step) {
+        let present = self.hosts[node].process.as_ref().map(|it| &it.with);
+        match step {
+            Step::Restart(with) if present.is_some_and(|present| present != with) => {
+                let held = self.witness.turns.stopped(self.log.agreed(), node);
+                self.judge("turns", held);
+            }
+            Step::Stop | Step::Clean => self.witness.turns.over(node),
+            Step::Restart(_)
+            | Step::Begin { .. }
+            | Step::Vacate
+            | Step::Return
+            | Step::Install { .. }
+            | Step::MakeSecrets
+            | Step::RequestToken
+            | Step::WriteToken(_)
+            | Step::WriteSettings(_)
+            | Step::Start(_)
+            | Step::Probe => {}
+        }
+    }
+
     fn put(&mut self, node: usize, piece: Piece) {
         let spawned = match &piece {
             // One that runs already is left alone.
@@ -165,7 +189,7 @@ impl World {
             | Piece::Secret(_)
             | Piece::TokenTaken(_)
             | Piece::Settings(_)
-            | Piece::Founded
+            | Piece::Started { .. }
             | Piece::Ended
             | Piece::Vacated(_)
             | Piece::DataGone
@@ -187,6 +211,9 @@ impl World {
             return false;
         };
         let done = self.below(busy.pieces.len() + 1);
+        if done > 0 {
+            self.note_change(node, &busy.step);
+        }
         for piece in busy.pieces.into_iter().take(done) {
             self.put(node, piece);
         }
@@ -212,7 +239,7 @@ impl World {
             cluster,
             founds,
             // K3s is told so by its command; the settings of servers alone have names.
-            serves: settings.contains("\"tls-san\""),
+            serves: settings.contains("\"tls-san"),
             fresh,
         };
         let before = self.kubernetes.holders(&self.hosts, cluster);
@@ -221,6 +248,7 @@ impl World {
                 if let Some(process) = &mut self.hosts[node].process {
                     process.up = true;
                 }
+                self.witness.turns.over(node);
                 self.rose(node, cluster, rise, &before);
             }
             Err(reason) => {

@@ -20,6 +20,9 @@ const BOOT: Span = Span::micros(5_000_000, 60_000_000);
 /// How long nothing can be installed.
 const NO_SOURCE: Duration = Duration::from_secs(20);
 
+/// How long a K3s that is up does not answer: an election, a busy disk.
+const SILENCE: Span = Span::micros(500_000, 12_000_000);
+
 /// One kind of strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -28,6 +31,7 @@ enum What {
     Power,
     Disk,
     Source,
+    Silence,
 }
 
 impl World {
@@ -63,6 +67,14 @@ impl World {
                 }
             }
             What::Source => self.no_source_until_us = self.now_us + micros(NO_SOURCE),
+            What::Silence => {
+                for node in 0..self.nodes.len() {
+                    if self.below(2) == 0 {
+                        let moment = micros(SILENCE.draw(&mut self.rng));
+                        self.silent_until_us[node] = self.now_us + moment;
+                    }
+                }
+            }
         }
     }
 
@@ -74,6 +86,7 @@ impl World {
             (What::Power, strikes.power),
             (What::Disk, strikes.disk),
             (What::Source, strikes.source),
+            (What::Silence, strikes.silence),
         ];
         let sum: u32 = all.iter().map(|(_, weight)| weight).sum();
         if sum == 0 {

@@ -148,6 +148,8 @@ pub(super) struct World {
     pub(super) witness: Witness,
     /// Nothing can be installed until then.
     pub(super) no_source_until_us: u64,
+    /// Until when the K3s of each node does not answer, though it is up.
+    pub(super) silent_until_us: Vec<u64>,
     /// Faults and wishes are over.
     pub(super) is_calm: bool,
     pub(super) removed: BTreeSet<usize>,
@@ -192,6 +194,7 @@ impl World {
             addresses: BTreeMap::new(),
             witness: Witness::default(),
             no_source_until_us: 0,
+            silent_until_us: vec![0; scenario.nodes],
             is_calm: false,
             removed: BTreeSet::new(),
             broken: None,

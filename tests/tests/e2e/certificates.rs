@@ -177,7 +177,7 @@ fn everybody_returns(lab: &Lab, mesh: &mut Mesh) {
 
 #[test]
 fn what_is_revoked_is_cut_off_everywhere_at_once() {
-    let Some(lab) = Lab::for_test("revoked") else {
+    let Some(lab) = Lab::for_large_test("revoked", 12) else {
         return;
     };
     let mesh = Mesh::new(&lab, 3, 9);

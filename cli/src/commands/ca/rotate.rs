@@ -1,27 +1,25 @@
 //! `shoal ca rotate`: replaces the mesh's root.
 //!
-//! Decides: what of a rotation's progress is news, and how long to go on asking a mesh that does
-//! not answer. Never: how far the rotation is; the mesh carries it out whether or not anybody
-//! looks on.
+//! Decides: what of a rotation's progress is news. Never: how far the rotation is; the mesh carries it
+//! out whether or not anybody looks on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use node_api::{
-    Answer, ApiError, Client, Route,
+    Answer, ApiError, Route,
     types::{CaStatus, Changed, RotateRequest, RotationView},
 };
 
 use crate::{
     consent::Yes,
     context::Context,
-    failure::{Exit, Failure, passes},
+    failure::{Exit, Failure},
+    looking_on::until_over,
     table::names,
 };
 
 /// Between two looks. A step takes at least a round to every node; a person sees half a second.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long nobody may answer. An election takes seconds, a server that starts again tens of them.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Names of those waited for that fit on a line of a terminal.
 const NAMES_MOST: usize = 6;
 
@@ -67,23 +65,17 @@ async fn follow(context: &Context<'_>) -> Result<Exit, Failure> {
     let client = context.client.clone().stale(false);
     let drawn = context.terminal.draws_progress();
     let mut followed = Followed::default();
-    let mut heard = Instant::now();
-    let ended = loop {
-        match look(&client).await {
-            Ok(answer) => {
-                heard = Instant::now();
-                let Some(rotation) = &answer.value.rotation else {
-                    break Ok(answer);
-                };
-                if let Some(news) = followed.take(rotation) {
-                    show(context, &answer, &news, drawn)?;
-                }
-            }
-            Err(error) if passes(&error) && heard.elapsed() < SILENCE_MAX => {}
-            Err(error) => break Err(goes_on(error)),
+    let look = async || client.get(&Route::to(&["ca"])).await.map_err(goes_on);
+    let take = |answer: Answer<CaStatus>| {
+        let Some(rotation) = &answer.value.rotation else {
+            return Ok(Some(answer));
+        };
+        if let Some(news) = followed.take(rotation) {
+            show(context, &answer, &news, drawn)?;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        Ok(None)
     };
+    let ended = until_over(LOOK_EVERY, look, take).await;
     if drawn {
         context.terminal.progress_over()?;
     }
@@ -95,10 +87,6 @@ async fn follow(context: &Context<'_>) -> Result<Exit, Failure> {
         context.terminal.warnings(&answer.value.warnings)?;
     }
     Ok(Exit::Done)
-}
-
-async fn look(client: &Client) -> Result<Answer<CaStatus>, ApiError> {
-    client.get(&Route::to(&["ca"])).await
 }
 
 fn show(
@@ -190,6 +178,7 @@ fn meaning(step: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::passes;
 
     fn rotation(step: &str, waiting_for: &[&str]) -> RotationView {
         RotationView {

@@ -1,12 +1,12 @@
 //! `shoal cluster upgrade`: another K3s for a whole cluster.
 //!
-//! Decides: what of its progress is news, and when to stop looking on. Never: how far it is; the mesh
+//! Decides: what of its progress is news, and when it is over. Never: how far it is; the mesh
 //! carries it out whether or not anybody looks on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use node_api::{
-    Answer, ApiError, Client,
+    Answer,
     types::{Changed, ClusterDetails, ClusterUpgradeRequest},
 };
 
@@ -14,13 +14,12 @@ use super::{One, show::change};
 use crate::{
     commands::k3s::Source,
     context::Context,
-    failure::{Exit, Explained, Failure, passes},
+    failure::{Exit, Explained, Failure},
+    looking_on::{News, until_over},
 };
 
 /// Between two looks. A node's turn takes seconds; a person sees half of one.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long nobody may answer. An election takes seconds, a server that starts again tens of them.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Have every node of a cluster run another K3s
 ///
@@ -115,11 +114,7 @@ impl Upgrade {
             return context.changed(begun, &said);
         }
         begun?;
-        let ended = follow(context, &self.one).await;
-        if context.terminal.draws_progress() {
-            context.terminal.progress_over()?;
-        }
-        let answer = ended?;
+        let answer = follow(context, &self.one).await?;
         // It may have been over before the first look.
         let details = &answer.value;
         if details.version.as_deref() != Some(self.version.as_str()) {
@@ -137,49 +132,31 @@ impl Upgrade {
 async fn follow(context: &Context<'_>, one: &One) -> Result<Answer<ClusterDetails>, Failure> {
     // What this node knew before it heard of the upgrade would look like its end.
     let client = context.client.clone().stale(false);
-    let mut shown = String::new();
-    let mut heard = Instant::now();
-    loop {
-        match look(&client, one).await {
-            Ok(answer) => {
-                heard = Instant::now();
-                let Some(rollout) = &answer.value.rollout else {
-                    return Ok(answer);
-                };
-                if let Some(node) = &rollout.failed_at {
-                    return Err(UpgradeError::Stopped {
-                        cluster: answer.value.cluster.name.clone(),
-                        node: node.clone(),
-                        done: rollout.done,
-                        reason: rollout.reason.clone().unwrap_or_default(),
-                    }
-                    .into());
-                }
-                let news = change(rollout);
-                if news != shown {
-                    tell(context, &news)?;
-                    shown = news;
-                }
-            }
-            Err(error) if passes(&error) && heard.elapsed() < SILENCE_MAX => {}
-            Err(error) => return Err(error.into()),
+    let mut news = News::on(context.terminal);
+    let look = async || client.get(&one.route()).await;
+    let ended = until_over(LOOK_EVERY, look, |answer| take(answer, &mut news)).await;
+    news.over()?;
+    ended
+}
+
+fn take(
+    answer: Answer<ClusterDetails>,
+    news: &mut News<'_>,
+) -> Result<Option<Answer<ClusterDetails>>, Failure> {
+    let Some(rollout) = &answer.value.rollout else {
+        return Ok(Some(answer));
+    };
+    if let Some(node) = &rollout.failed_at {
+        return Err(UpgradeError::Stopped {
+            cluster: answer.value.cluster.name.clone(),
+            node: node.clone(),
+            done: rollout.done,
+            reason: rollout.reason.clone().unwrap_or_default(),
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        .into());
     }
-}
-
-async fn look(client: &Client, one: &One) -> Result<Answer<ClusterDetails>, ApiError> {
-    client.get(&one.route()).await
-}
-
-/// For people only: a program is given one document, at the end.
-fn tell(context: &Context<'_>, news: &str) -> Result<(), Failure> {
-    let terminal = context.terminal;
-    match (terminal.json(), terminal.draws_progress()) {
-        (true, _) => Ok(()),
-        (false, true) => terminal.progress(news),
-        (false, false) => terminal.text(news),
-    }
+    news.tell(change(rollout))?;
+    Ok(None)
 }
 
 fn words(details: &ClusterDetails) -> String {

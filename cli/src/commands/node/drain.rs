@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use node_api::{
-    Route,
+    Answer, Route,
     types::{DrainRequest, DrainView},
 };
 
 use crate::{
     context::Context,
     failure::{Exit, Explained, Failure},
+    looking_on::{News, until_over},
     values,
 };
 
@@ -35,7 +36,7 @@ pub(crate) struct DrainNode {
     /// Only keep new work away; nothing is moved
     #[arg(long)]
     cordon_only: bool,
-    /// Even if it is the only server of its cluster
+    /// Even if its cluster cannot do without it
     #[arg(long)]
     force: bool,
     /// Do not wait until it is empty
@@ -101,35 +102,58 @@ impl DrainNode {
         if !context.terminal.json() {
             context.terminal.warnings(&began.value.warnings)?;
         }
-        let by = Instant::now() + self.timeout + WORD_WITHIN;
-        let mut shown = None;
-        loop {
-            let answer = context.client.get::<DrainView>(&route).await?;
-            let view = &answer.value;
-            match view.state.as_str() {
-                "draining" => {
-                    if shown != view.reason && !context.terminal.json() {
-                        let waits = view.reason.as_deref().unwrap_or("its runtimes");
-                        context
-                            .terminal
-                            .progress(&format!("{} waits for {waits}", view.node))?;
-                    }
-                    shown.clone_from(&view.reason);
-                    if Instant::now() > by {
-                        let node = view.node.clone();
-                        return Err(NoWordError { node }.into());
-                    }
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                "failed" => {
-                    return Err(NotDrainedError {
-                        node: view.node.clone(),
-                        reason: view.reason.clone().unwrap_or_default(),
-                    }
-                    .into());
-                }
-                _ => return context.show(Ok(answer), words),
-            }
+        let answer = follow(context, &route, self.timeout + WORD_WITHIN).await?;
+        context.show(Ok(answer), words)
+    }
+}
+
+/// Looks on until it is empty, or is not going to be.
+async fn follow(
+    context: &Context<'_>,
+    route: &Route,
+    word_within: Duration,
+) -> Result<Answer<DrainView>, Failure> {
+    // What this node knew of an earlier drain would look like the end of this one.
+    let client = context.client.clone().stale(false);
+    let mut news = News::on(context.terminal);
+    let by = Instant::now() + word_within;
+    let look = async || client.get(route).await;
+    let ended = until_over(LOOK_EVERY, look, |answer| take(answer, by, &mut news)).await;
+    news.over()?;
+    ended
+}
+
+fn take(
+    answer: Answer<DrainView>,
+    by: Instant,
+    news: &mut News<'_>,
+) -> Result<Option<Answer<DrainView>>, Failure> {
+    let view = &answer.value;
+    match view.state.as_str() {
+        "draining" if Instant::now() > by => Err(NoWordError {
+            node: view.node.clone(),
+        }
+        .into()),
+        "draining" => {
+            news.tell(progress(view))?;
+            Ok(None)
+        }
+        "failed" => Err(NotDrainedError {
+            node: view.node.clone(),
+            reason: view.reason.clone().unwrap_or_default(),
+        }
+        .into()),
+        _ => Ok(Some(answer)),
+    }
+}
+
+/// `n4 waits for container db to stop`, or `n4 is not heard of; it waited for container db to stop`.
+fn progress(view: &DrainView) -> String {
+    match (view.heard, &view.reason) {
+        (false, Some(reason)) => reason.clone(),
+        (_, reason) => {
+            let waits_for = reason.as_deref().unwrap_or("its runtimes");
+            format!("{} waits for {waits_for}", view.node)
         }
     }
 }

@@ -7,19 +7,24 @@
 //! Invariants: a cluster, its virtual IP and the name of its founder come with one entry, so that no
 //! two nodes ever found the same one; none is chosen for an operator who has several to choose from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Change, check_name, cluster_lifecycle, cluster_networks, done, excerpt, invalid, k3s_binaries,
-    k3s_losses, k3s_nodes, modules, rollouts, too_large, virtual_ips,
+    Change, NOBODY, check_name, cluster_lifecycle, cluster_networks, done, drains, excerpt,
+    invalid, k3s_binaries, k3s_losses, k3s_nodes, modules, rollouts, too_large, virtual_ips,
 };
 use crate::{
     Applied, Assignment, Cluster, ClusterCommand, ClusterId, ClusterStatus, Cni, EventKind,
     K3sBinary, K3sRole, K3sWish, LeaseProfile, Module, NetworkId, NodeId, Probe, ReadinessCheck,
     Refusal, Target,
     cluster::{API_VIP_PREFIX, DEFAULT_CLUSTER},
+    k3s_wishes::Supposed,
     limits::{CLUSTERS_MAX, NAME_BYTES_MAX},
 };
+
+/// The lease of a cluster's address, unless its founder says otherwise: servers of one cluster are
+/// milliseconds apart, because etcd wants that too, and its API is to be back within a second.
+const API_LEASE: LeaseProfile = LeaseProfile::Lan;
 
 /// What an assignment of a K3s module asks for beside its target.
 pub(super) struct Asked<'a> {
@@ -31,6 +36,10 @@ pub(super) struct Asked<'a> {
     cni: Option<Cni>,
     /// With which K3s.
     binary: &'a K3sBinary,
+    /// The durations of the lease of a new one's address.
+    profile: Option<LeaseProfile>,
+    /// Who was heard.
+    reachable: &'a BTreeSet<NodeId>,
 }
 
 impl Asked<'_> {
@@ -40,6 +49,8 @@ impl Asked<'_> {
         network: None,
         cni: None,
         binary: &K3sBinary::INSTALLED,
+        profile: None,
+        reachable: NOBODY,
     };
 }
 
@@ -59,12 +70,16 @@ pub(super) fn apply(change: &mut Change<'_>, actor: &NodeId, command: &ClusterCo
             network,
             cni,
             binary,
+            profile,
+            reachable,
         } => {
             let asked = Asked {
                 cluster: cluster.as_deref(),
                 network: network.as_deref(),
                 cni: *cni,
                 binary,
+                profile: *profile,
+                reachable,
             };
             assign(change, assignment, &asked)
         }
@@ -98,6 +113,13 @@ pub(super) fn apply(change: &mut Change<'_>, actor: &NodeId, command: &ClusterCo
             binary,
             batch,
         } => rollouts::upgrade(change, cluster, binary, *batch),
+        ClusterCommand::Unassign {
+            assignment,
+            reachable,
+        } => {
+            role_of(assignment)?;
+            modules::unassign(change, assignment, reachable)
+        }
     }
 }
 
@@ -110,16 +132,20 @@ pub(super) fn assign(
     let role = role_of(assignment)?;
     modules::check_target(change, assignment)?;
     k3s_binaries::check(asked.binary)?;
-    let cluster = match meant(change, role, asked.cluster)? {
-        Meant::Present(id) => {
-            check_fixed(change, id, asked)?;
+    let wish = match meant(change, role, asked.cluster)? {
+        Meant::Present(cluster) => {
+            check_fixed(change, cluster, asked)?;
+            let binary = binary_for(change, cluster, asked.binary)?;
             if let Target::Node(node) = &assignment.target {
-                check_member(change, id, node)?;
+                check_member(change, cluster, node)?;
                 refuse_other_role(change, node, role)?;
-                k3s_losses::refuse_loss_of_last_server(change, node, Some((role, id)), false)?;
-                refuse_other_binary(change, id, node, asked.binary)?;
+                refuse_other_binary(change, cluster, node, &binary)?;
+                refuse_drained(change, cluster, node, role)?;
             }
-            id
+            let wish = K3sWish { cluster, binary };
+            let supposed = Supposed::With(assignment, &wish);
+            k3s_losses::refuse_change(change, supposed, asked.reachable)?;
+            wish
         }
         Meant::New(name) => {
             let Target::Node(founder) = &assignment.target else {
@@ -129,21 +155,55 @@ pub(super) fn assign(
             };
             let founder = founder.clone();
             refuse_other_role(change, &founder, role)?;
-            k3s_losses::refuse_loss_of_last_server(change, &founder, None, false)?;
-            found(change, &name, &founder, asked)?
+            drains::refuse_emptied(change, &founder)?;
+            k3s_losses::refuse_removal(change, &founder, asked.reachable, false)?;
+            K3sWish {
+                cluster: found(change, &name, &founder, asked)?,
+                binary: asked.binary.clone(),
+            }
         }
     };
     modules::insert(change, assignment)?;
-    let wish = K3sWish {
-        cluster,
-        binary: asked.binary.clone(),
-    };
-    change
-        .agreed_mut()
-        .k3s_wishes
-        .insert(assignment.clone(), wish);
+    let wishes = &mut change.agreed_mut().k3s_wishes;
+    wishes.insert(assignment.clone(), wish);
     modules::settle(change);
     done()
+}
+
+/// Who comes while an upgrade goes round begins with the new K3s: it would be taken for upgraded.
+fn binary_for(
+    change: &Change<'_>,
+    cluster: ClusterId,
+    asked: &K3sBinary,
+) -> Result<K3sBinary, Refusal> {
+    let cluster = &change.agreed().clusters[&cluster];
+    let rollout = cluster.rollout.as_ref();
+    let Some(new) = rollout.and_then(|rollout| rollout.kind.binary()) else {
+        return Ok(asked.clone());
+    };
+    let nothing = asked.origin.is_none() && asked.version.is_none();
+    if nothing || (&asked.origin, &asked.version) == (&new.origin, &new.version) {
+        return Ok(new.instead_of(asked));
+    }
+    Err(Refusal::ClusterBusy {
+        cluster: cluster.name.clone(),
+        why: "is being upgraded to another K3s".to_owned(),
+    })
+}
+
+/// A server on a drained node would begin only when the node may work again.
+fn refuse_drained(
+    change: &Change<'_>,
+    cluster: ClusterId,
+    node: &NodeId,
+    role: K3sRole,
+) -> Result<(), Refusal> {
+    let row = change.agreed().k3s_nodes.get(node);
+    let is_there = row.is_some_and(|row| (row.cluster, row.role) == (cluster, role));
+    if role == K3sRole::Agent || is_there {
+        return Ok(());
+    }
+    drains::refuse_emptied(change, node)
 }
 
 /// A node that runs gets another K3s with its whole cluster, in its turn.
@@ -239,6 +299,10 @@ fn check_fixed(change: &Change<'_>, id: ClusterId, asked: &Asked<'_>) -> Result<
     };
     if asked.cni.is_some_and(|cni| cni != cluster.cni) {
         return is("CNI", cluster.cni.as_str());
+    }
+    let vip = change.agreed().virtual_ips.get(&cluster.vip);
+    if let Some(vip) = vip.filter(|vip| asked.profile.is_some_and(|one| one != vip.profile)) {
+        return is("lease profile of the address", vip.profile.as_str());
     }
     let network = &change.agreed().networks[&cluster.network].name;
     match asked.network {
@@ -342,7 +406,7 @@ fn found(
             network,
             candidates: vec![founder.clone()],
             check: Some(ReadinessCheck::new(Probe::Runtime)),
-            profile: LeaseProfile::default(),
+            profile: asked.profile.unwrap_or(API_LEASE),
         },
     )?;
     let cluster = Cluster {

@@ -3,9 +3,10 @@
 //! Decides: whether a node may be emptied at all: a cluster keeps as many servers as its etcd needs
 //! unless somebody insists ([`k3s_losses`](super::k3s_losses)).
 //!
-//! Invariant: what is said of an earlier drain changes nothing.
+//! Invariants: what is said of an earlier drain changes nothing, nor what is said after the end of
+//! this one; a node that is emptied works again only when somebody says so.
 
-use super::{Change, done, invalid, k3s_losses, too_large};
+use super::{Change, done, invalid, k3s_losses, rollouts, too_large};
 use crate::{
     Applied, Drain, DrainCommand, DrainState, EventKind, LogIndex, NodeId, Refusal,
     limits::REASON_BYTES_MAX,
@@ -21,26 +22,41 @@ pub(super) fn apply(change: &mut Change<'_>, actor: &NodeId, command: &DrainComm
             timeout_ms,
             cordon_only,
             force,
-        } => begin(change, node, *timeout_ms, *cordon_only, *force),
+            reachable,
+        } => {
+            let id = change.find_node(node)?;
+            match cordon_only {
+                true => refuse_emptied(change, &id)?,
+                false => k3s_losses::refuse_drain(change, &id, reachable, *force)?,
+            }
+            begin(change, &id, *timeout_ms, *cordon_only, *force)
+        }
         DrainCommand::Report { begun, state } => report(change, actor, *begun, state),
         DrainCommand::End { node } => end(change, node),
+        DrainCommand::GiveUp { node, begun } => give_up(change, actor, node, *begun),
+    }
+}
+
+/// What is stopped on a drained node starts only when somebody says that the node may work again.
+pub(super) fn refuse_emptied(change: &Change<'_>, id: &NodeId) -> Result<(), Refusal> {
+    match change.agreed().is_emptied(id) {
+        true => Err(Refusal::NodeDrained {
+            node: change.agreed().name_of(id),
+        }),
+        false => Ok(()),
     }
 }
 
 fn begin(
     change: &mut Change<'_>,
-    node: &str,
+    id: &NodeId,
     timeout_ms: u64,
     cordon_only: bool,
     force: bool,
 ) -> Applied {
-    let id = change.find_node(node)?;
     if !TIMEOUT_MS.contains(&timeout_ms) {
         let text = format!("{timeout_ms} ms");
         return Err(invalid("timeout", &text, "from a second to a day"));
-    }
-    if !cordon_only {
-        k3s_losses::refuse_drain(change, &id, force)?;
     }
     let drain = Drain {
         begun: change.index,
@@ -50,11 +66,12 @@ fn begin(
         state: DrainState::Draining {
             waits_for: String::new(),
         },
+        forced: force,
     };
     change.agreed_mut().drains.insert(id.clone(), drain);
     change.event(
         EventKind::NodeDraining,
-        Some(&id),
+        Some(id),
         [("cordon_only", cordon_only.to_string())],
     );
     done()
@@ -72,20 +89,39 @@ fn report(change: &mut Change<'_>, actor: &NodeId, begun: LogIndex, state: &Drai
     let Some(drain) = change.agreed().drains.get(actor) else {
         return done();
     };
-    if drain.begun != begun || drain.state == *state {
+    let over = !matches!(drain.state, DrainState::Draining { .. });
+    if drain.begun != begun || drain.state == *state || over {
         return done();
     }
-    if let Some(drain) = change.agreed_mut().drains.get_mut(actor) {
+    become_so(change, actor, state);
+    done()
+}
+
+fn become_so(change: &mut Change<'_>, node: &NodeId, state: &DrainState) {
+    if let Some(drain) = change.agreed_mut().drains.get_mut(node) {
         drain.state = state.clone();
     }
     match state {
-        DrainState::Draining { .. } => {}
-        DrainState::Drained => change.event(EventKind::NodeDrained, Some(actor), []),
+        DrainState::Draining { .. } => return,
+        DrainState::Drained => change.event(EventKind::NodeDrained, Some(node), []),
         DrainState::Failed { reason } => change.event(
             EventKind::NodeDrainFailed,
-            Some(actor),
+            Some(node),
             [("reason", reason.clone())],
         ),
+    }
+    rollouts::advance_at(change, node);
+}
+
+/// A node that is not heard tells nobody that its time is over. Whoever waits for it is told so by a
+/// server.
+fn give_up(change: &mut Change<'_>, actor: &NodeId, node: &NodeId, begun: LogIndex) -> Applied {
+    change.require_server(actor)?;
+    let now = change.time;
+    let drain = change.agreed().drains.get(node);
+    if drain.is_some_and(|drain| drain.begun == begun && drain.is_overdue(now)) {
+        let reason = "nothing was heard of the node in time".to_owned();
+        become_so(change, node, &DrainState::Failed { reason });
     }
     done()
 }
@@ -98,6 +134,7 @@ fn end(change: &mut Change<'_>, node: &str) -> Applied {
         });
     }
     change.event(EventKind::NodeUncordoned, Some(&id), []);
+    rollouts::advance_at(change, &id);
     done()
 }
 

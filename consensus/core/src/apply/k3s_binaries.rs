@@ -13,6 +13,7 @@ pub(super) fn check(binary: &K3sBinary) -> Result<(), Refusal> {
     match &binary.origin {
         Some(BinaryOrigin::Path(path)) => check_path("path of the K3s binary", path)?,
         Some(BinaryOrigin::Url { url, .. }) => {
+            check_userinfo(url)?;
             let scheme = ["http://", "https://"];
             let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
             let good = scheme.iter().any(|scheme| url.starts_with(scheme)) && plain;
@@ -37,6 +38,21 @@ pub(super) fn check(binary: &K3sBinary) -> Result<(), Refusal> {
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// What is agreed every node knows and every viewer may read: no place for a password.
+fn check_userinfo(url: &str) -> Result<(), Refusal> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Ok(());
+    };
+    let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some(at) = rest[..host].rfind('@') else {
+        return Ok(());
+    };
+    let without = format!("{scheme}://…{}", &rest[at..]);
+    let rule =
+        "without a name and a password: a server that anybody may ask, as the sum is checked";
+    Err(invalid("address of the K3s binary", &without, rule))
 }
 
 fn check_path(what: &str, path: &str) -> Result<(), Refusal> {

@@ -1,67 +1,159 @@
 //! What K3s clusters cannot do without (SPEC 5.10, 7.1, 7.2).
 //!
-//! Decides: that a cluster that others are in keeps a server that was ready, and that no drain stops
-//! more servers than its etcd can spare; unless somebody insists.
+//! Decides: that a cluster that others are in keeps a server that was ready, and that neither a drain
+//! nor a server that is taken out stops more of its etcd than it can spare; unless somebody insists.
+//! What etcd is: [`Agreed::etcd`].
+//!
+//! Who is alive is said by whoever asks. A dead machine's row stays ready, but its server serves nobody;
+//! and taking a dead one out costs its cluster nothing.
 
 use std::collections::BTreeSet;
 
 use super::Change;
-use crate::{Agreed, Assignment, ClusterId, K3sNode, K3sRole, Module, NodeId, Refusal};
+use crate::{Agreed, ClusterId, Etcd, K3sNode, K3sRole, NodeId, Refusal, k3s_wishes::Supposed};
 
-/// A cluster that others are in keeps a server: its last one is not taken from it by the way.
-pub(super) fn refuse_loss_of_last_server(
+/// A node leaves the mesh, or founds a cluster elsewhere.
+pub(super) fn refuse_removal(
     change: &Change<'_>,
     node: &NodeId,
-    becomes: Option<(K3sRole, ClusterId)>,
+    reachable: &BTreeSet<NodeId>,
     force: bool,
 ) -> Result<(), Refusal> {
-    let Some(row) = change.agreed().k3s_nodes.get(node) else {
-        return Ok(());
-    };
-    if force || becomes == Some((row.role, row.cluster)) {
+    if force {
         return Ok(());
     }
-    refuse_loss(change, &BTreeSet::from([node.clone()]))
+    refuse_loss(change.agreed(), &BTreeSet::from([node.clone()]), reachable)
 }
 
-/// Taking the module from a cluster's last servers would leave its other nodes without one.
-pub(super) fn refuse_unassign(change: &Change<'_>, assignment: &Assignment) -> Result<(), Refusal> {
-    if assignment.module != Module::K3sServer {
+/// A removed node is shut out of the overlay at once. It takes its own member out of etcd no more, and
+/// the others can only as a majority of all that etcd still counts: of two, the one that is left
+/// would stand still for good.
+pub(super) fn refuse_removal_with_member(
+    change: &Change<'_>,
+    node: &NodeId,
+    reachable: &BTreeSet<NodeId>,
+    force: bool,
+) -> Result<(), Refusal> {
+    let agreed = change.agreed();
+    let Some(row) = agreed.k3s_nodes.get(node).filter(|_| !force) else {
+        return Ok(());
+    };
+    let etcd = agreed.etcd(row.cluster).heard(reachable);
+    if etcd.members.len() < 2 || !etcd.serving.contains(node) {
         return Ok(());
     }
+    refuse_minority(agreed, node, row.cluster, etcd.stopped(node))
+}
+
+/// A wish or a label changes: servers that are wanted elsewhere then, or nowhere, leave.
+pub(super) fn refuse_change(
+    change: &Change<'_>,
+    supposed: Supposed<'_>,
+    reachable: &BTreeSet<NodeId>,
+) -> Result<(), Refusal> {
     let agreed = change.agreed();
     let stays = |id: &NodeId, row: &K3sNode| {
-        let wanted = agreed.wanted_k3s_without(id, Some(assignment));
+        let wanted = agreed.wanted_k3s_if(id, supposed);
         wanted.is_some_and(|wanted| (wanted.role, wanted.cluster) == (row.role, row.cluster))
     };
-    let rows = agreed.k3s_nodes.iter();
-    let losing = rows.filter(|(id, row)| agreed.covers(&assignment.target, id) && !stays(id, row));
-    refuse_loss(change, &losing.map(|(id, _)| id.clone()).collect())
+    let servers = agreed.k3s_nodes.iter().filter(|(_, row)| is_server(row));
+    let losing = servers.filter(|(id, row)| !stays(id, row));
+    refuse_loss(
+        agreed,
+        &losing.map(|(id, _)| id.clone()).collect(),
+        reachable,
+    )
 }
 
-fn refuse_loss(change: &Change<'_>, losing: &BTreeSet<NodeId>) -> Result<(), Refusal> {
-    let agreed = change.agreed();
+fn refuse_loss(
+    agreed: &Agreed,
+    losing: &BTreeSet<NodeId>,
+    reachable: &BTreeSet<NodeId>,
+) -> Result<(), Refusal> {
     for node in losing {
-        let Some(row) = agreed.k3s_nodes.get(node) else {
+        let Some(row) = agreed.k3s_nodes.get(node).filter(|row| is_server(row)) else {
             continue;
         };
-        if row.role == K3sRole::Agent || row.is_leaving() {
+        let mut nodes = agreed.k3s_nodes_of(row.cluster);
+        if nodes.all(|(id, _)| losing.contains(id)) {
             continue;
         }
-        let stays = |(id, _): &(&NodeId, &K3sNode)| !losing.contains(*id);
-        let mut others = agreed.k3s_nodes_of(row.cluster).filter(stays);
-        let mut servers = agreed.k3s_servers_of(row.cluster).filter(stays);
-        if servers.any(|(_, other)| is_member(other)) || others.next().is_none() {
-            continue;
+        let before = agreed.etcd(row.cluster);
+        let after = losing.iter().fold(before.clone(), Etcd::without);
+        if after.members.is_empty() {
+            return Err(last(agreed, node, row));
         }
-        return Err(last(agreed, node, row));
+        if before.heard(reachable).serving.contains(node) {
+            refuse_minority(agreed, node, row.cluster, after.heard(reachable))?;
+        }
     }
     Ok(())
 }
 
-/// Whether etcd counts it.
-const fn is_member(row: &K3sNode) -> bool {
-    row.has_been_ready() && !row.is_leaving()
+fn is_server(row: &K3sNode) -> bool {
+    row.role == K3sRole::Server && !row.is_leaving()
+}
+
+/// A server that is emptied is stopped, and stays a member of its cluster's etcd: with too few of the
+/// others the API would go with it. One that is being changed has to end that first.
+pub(super) fn refuse_drain(
+    change: &Change<'_>,
+    node: &NodeId,
+    reachable: &BTreeSet<NodeId>,
+    force: bool,
+) -> Result<(), Refusal> {
+    let agreed = change.agreed();
+    let Some(row) = agreed.k3s_nodes.get(node) else {
+        return Ok(());
+    };
+    if force || row.is_leaving() {
+        return Ok(());
+    }
+    let rollout = agreed.clusters[&row.cluster].rollout.as_ref();
+    if rollout.is_some_and(|rollout| rollout.is_at(node)) {
+        return Err(busy(agreed, row.cluster, &[node]));
+    }
+    if row.role == K3sRole::Agent {
+        return Ok(());
+    }
+    let etcd = agreed.etcd(row.cluster).heard(reachable).stopped(node);
+    if etcd.serving.is_empty() {
+        return Err(last(agreed, node, row));
+    }
+    if !etcd.members.contains(node) {
+        return Ok(());
+    }
+    refuse_minority(agreed, node, row.cluster, etcd)
+}
+
+/// Whether etcd goes on like this, also while the server stops whose turn it is in an upgrade.
+fn refuse_minority(
+    agreed: &Agreed,
+    node: &NodeId,
+    id: ClusterId,
+    etcd: Etcd,
+) -> Result<(), Refusal> {
+    let cluster = &agreed.clusters[&id];
+    if !etcd.has_majority() {
+        return Err(Refusal::ClusterMajorityAtRisk {
+            node: agreed.name_of(node),
+            cluster: cluster.name.clone(),
+            serving: etcd.serving.len() as u64,
+            servers: etcd.members.len() as u64,
+            needed: etcd.needed() as u64,
+        });
+    }
+    let rollout = cluster.rollout.as_ref();
+    let stopping = etcd.serving.iter();
+    let stopping = stopping.filter(|id| rollout.is_some_and(|rollout| rollout.is_at(id)));
+    let stopping: Vec<&NodeId> = stopping.collect();
+    let meanwhile = stopping
+        .iter()
+        .fold(etcd.clone(), |etcd, id| etcd.stopped(id));
+    match meanwhile.has_majority() {
+        true => Ok(()),
+        false => Err(busy(agreed, id, &stopping)),
+    }
 }
 
 fn last(agreed: &Agreed, node: &NodeId, row: &K3sNode) -> Refusal {
@@ -71,34 +163,10 @@ fn last(agreed: &Agreed, node: &NodeId, row: &K3sNode) -> Refusal {
     }
 }
 
-/// A server that is emptied is stopped, and stays a member of its cluster's etcd: with too few of the
-/// others the API would go with it.
-pub(super) fn refuse_drain(change: &Change<'_>, node: &NodeId, force: bool) -> Result<(), Refusal> {
-    let agreed = change.agreed();
-    let Some(row) = agreed.k3s_nodes.get(node) else {
-        return Ok(());
-    };
-    if force || row.role == K3sRole::Agent || row.is_leaving() {
-        return Ok(());
+fn busy(agreed: &Agreed, cluster: ClusterId, at: &[&NodeId]) -> Refusal {
+    let names: Vec<String> = at.iter().map(|id| agreed.name_of(id)).collect();
+    Refusal::ClusterBusy {
+        cluster: agreed.clusters[&cluster].name.clone(),
+        why: format!("is being changed, at {}", names.join(", ")),
     }
-    let emptied = |id: &NodeId| agreed.drains.get(id).is_some_and(|one| !one.cordon_only);
-    let (mut members, mut serving) = (0_u64, 0_u64);
-    for (id, other) in agreed.k3s_servers_of(row.cluster) {
-        members += u64::from(is_member(other));
-        serving += u64::from(id != node && other.is_ready() && !emptied(id));
-    }
-    let needed = members / 2 + 1;
-    if serving == 0 {
-        return Err(last(agreed, node, row));
-    }
-    if serving >= needed || !is_member(row) {
-        return Ok(());
-    }
-    Err(Refusal::ClusterMajorityAtRisk {
-        node: agreed.name_of(node),
-        cluster: agreed.clusters[&row.cluster].name.clone(),
-        serving,
-        servers: members,
-        needed,
-    })
 }

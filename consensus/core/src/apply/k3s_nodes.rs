@@ -128,11 +128,14 @@ fn begin_again(change: &mut Change<'_>, id: &NodeId) {
         binary,
         ..
     } = row;
-    let wanted = WantedK3s {
+    // With what is wanted by now, which an upgrade may have changed meanwhile.
+    let wanted = change.agreed().wanted_k3s(id);
+    let wanted = wanted.filter(|wanted| (wanted.cluster, wanted.role) == (cluster, role));
+    let wanted = wanted.unwrap_or(WantedK3s {
         role,
         cluster,
         binary,
-    };
+    });
     enter(change, id, wanted);
     rollouts::advance(change, cluster);
     cluster_lifecycle::settle(change, cluster);
@@ -150,7 +153,11 @@ fn depart(change: &mut Change<'_>, id: &NodeId, row: &K3sNode) {
     };
     cluster.departed.insert(name, index);
     while cluster.departed.len() > DEPARTED_MAX {
-        cluster.departed.pop_first();
+        let oldest = cluster.departed.iter().min_by_key(|(_, went)| **went);
+        let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
+            break;
+        };
+        cluster.departed.remove(&oldest);
     }
 }
 
@@ -245,6 +252,26 @@ fn note(change: &mut Change<'_>, actor: &NodeId, said: &Said<'_>, is_news: bool)
             };
         }
     });
+    if routed {
+        take_over_pods(change, actor, said.pods);
+    }
+}
+
+/// Subnets that a node has now are no more those of one that is leaving.
+fn take_over_pods(change: &mut Change<'_>, actor: &NodeId, pods: &BTreeSet<IpPrefix>) {
+    let had = |row: &K3sNode| {
+        let is_now = |theirs: &IpPrefix| pods.iter().any(|own| own.overlaps(*theirs));
+        row.is_leaving() && row.pods.iter().any(is_now)
+    };
+    let rows = change.agreed().k3s_nodes.iter();
+    let losing = rows.filter(|(id, row)| *id != actor && had(row));
+    let losing: Vec<NodeId> = losing.map(|(id, _)| id.clone()).collect();
+    for id in losing {
+        edit(change, &id, |row| {
+            row.pods
+                .retain(|theirs| !pods.iter().any(|own| own.overlaps(*theirs)));
+        });
+    }
 }
 
 /// A ready server may hold the API's address; the founder's word makes the cluster active.
@@ -335,8 +362,10 @@ fn check_pods(
         let rule = "inside the pod subnet prefix of the cluster's network";
         return Err(invalid("pod subnet", &stray.to_string(), rule));
     }
+    // What is leaving has had its Kubernetes node deleted, and with it its subnets: they are the next
+    // one's, maybe before the old one is done on its host.
     let others = change.agreed().k3s_nodes.iter();
-    for (id, other) in others.filter(|(id, _)| *id != actor) {
+    for (id, other) in others.filter(|(id, other)| *id != actor && !other.is_leaving()) {
         let meets = |prefix: &&IpPrefix| other.pods.iter().any(|theirs| theirs.overlaps(**prefix));
         if let Some(prefix) = pods.iter().find(meets) {
             return Err(Refusal::PrefixOverlap {

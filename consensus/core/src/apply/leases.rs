@@ -78,11 +78,13 @@ pub(super) fn release(
     let members = members(change);
     let agreed = change.agreed();
     let wished = vip.wish.as_ref().and_then(|wish| wish.to.as_ref());
-    let wished = wished.filter(|node| agreed.unfit(&vip, node, &members).is_none());
+    // Whoever named it may hear nobody else; of others nothing is known here.
+    let alone = |node: &NodeId| BTreeSet::from([node.clone()]);
+    let wished = wished.filter(|node| agreed.unfit(&vip, node, &alone(node)).is_none());
     let heir = match (wished.filter(|node| !vip.is_holder(node)), to) {
         // The holder may not have heard of the wish when it named somebody.
         (Some(wished), _) => Some(wished.clone()),
-        (None, Some(node)) => Some(check_heir(change, &vip, node, &members)?),
+        (None, Some(node)) => Some(check_heir(change, &vip, node, &alone(node))?),
         (None, None) => agreed.next_holder(&vip, &members).ok(),
     };
     pass_on(change, id, heir.as_ref(), reason);

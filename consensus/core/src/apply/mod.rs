@@ -42,7 +42,10 @@ mod wireguard_keys;
 pub use recovery::{Restorer, go_on_alone, restore};
 pub use servers::FOUNDER_RAFT_ID;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use self::peers::Placement;
 use crate::{
@@ -119,7 +122,12 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
             certificate,
         } => nodes::admit(change, actor, *token, secret_hash, enrolment, certificate),
         Command::ReportNode { state, addresses } => nodes::report(change, actor, *state, addresses),
-        Command::LabelNode { node, set, unset } => nodes::label(change, node, set, unset),
+        Command::LabelNode {
+            node,
+            set,
+            unset,
+            reachable,
+        } => nodes::label(change, node, set, unset, reachable),
         Command::SetRole {
             node,
             role,
@@ -168,7 +176,7 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         Command::SetOperatorRole { name, role } => operators::set_role(change, name, *role),
         Command::RemoveOperator { name } => operators::remove(change, name),
         Command::AssignModule(assignment) => modules::assign(change, assignment),
-        Command::UnassignModule(assignment) => modules::unassign(change, assignment),
+        Command::UnassignModule(assignment) => modules::unassign(change, assignment, NOBODY),
         Command::Cluster(command) => clusters::apply(change, actor, command),
         Command::Drain(command) => drains::apply(change, actor, command),
         Command::ReportDocker { phase, listen } => docker::report(change, actor, phase, *listen),
@@ -254,6 +262,9 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         Command::RemoveFirewallRule { network, rule } => firewalls::remove(change, network, *rule),
     }
 }
+
+/// Whom a command was heard by that does not say so.
+const NOBODY: &BTreeSet<NodeId> = &BTreeSet::new();
 
 /// A command being applied: the state, and what its events need.
 struct Change<'a> {

@@ -1,10 +1,15 @@
 //! Assignments, and what they ask of each node.
 
+use std::collections::BTreeSet;
+
 use super::{
     Change, check_labels, cluster_lifecycle, clusters, docker, done, excerpt, invalid, k3s_losses,
     k3s_nodes, too_large,
 };
-use crate::{Applied, Assignment, Module, NodeId, Refusal, Target, limits::SELECTORS_MAX};
+use crate::{
+    Applied, Assignment, Module, NodeId, Refusal, Target, k3s_wishes::Supposed,
+    limits::SELECTORS_MAX,
+};
 
 /// A K3s module that is assigned without a word about its cluster means the only one there is, or a
 /// first one.
@@ -70,7 +75,11 @@ fn refuse_more_selectors(change: &Change<'_>, assignment: &Assignment) -> Result
     Ok(())
 }
 
-pub(super) fn unassign(change: &mut Change<'_>, assignment: &Assignment) -> Applied {
+pub(super) fn unassign(
+    change: &mut Change<'_>,
+    assignment: &Assignment,
+    reachable: &BTreeSet<NodeId>,
+) -> Applied {
     let target = shown(change, &assignment.target);
     if !change.agreed().assignments.contains(assignment) {
         return Err(Refusal::ModuleNotAssigned {
@@ -81,7 +90,7 @@ pub(super) fn unassign(change: &mut Change<'_>, assignment: &Assignment) -> Appl
     if let Target::Node(id) = &assignment.target {
         refuse_if_selected(change, id, assignment.module)?;
     }
-    k3s_losses::refuse_unassign(change, assignment)?;
+    k3s_losses::refuse_change(change, Supposed::Without(assignment), reachable)?;
     change.agreed_mut().assignments.remove(assignment);
     clusters::forget_wish(change, assignment);
     settle(change);

@@ -1,16 +1,20 @@
 //! Nodes: admitted, reported, labelled.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::{
     Change, access_grants, authority, certificates, check_label, check_label_count, check_labels,
-    check_name, done, invalid, modules, networks, peers,
+    check_name, done, invalid, k3s_losses, modules, networks, peers,
     servers::{FOUNDER_RAFT_ID, raft_id_at, refuse_one_more, refuse_passing_server},
     tokens, too_large,
 };
 use crate::{
     Applied, CertificateProfile, Done, Enrolment, EventKind, FoundingAuthority, Holder, Mesh,
     NewCertificate, Node, NodeId, NodeState, RaftId, Refusal, Role, TokenId, WallMs,
+    k3s_wishes::Supposed,
     limits::{ADDRESSES_MAX, METADATA_BYTES_MAX, METADATA_MAX, NODES_MAX},
 };
 
@@ -264,6 +268,7 @@ pub(super) fn label(
     node: &str,
     set: &BTreeMap<String, String>,
     unset: &[String],
+    reachable: &BTreeSet<NodeId>,
 ) -> Applied {
     let id = change.find_node(node)?;
     let present = &change.agreed().nodes[&id].labels;
@@ -276,19 +281,29 @@ pub(super) fn label(
     for (key, value) in &set {
         check_label(key, value)?;
     }
+    if change.agreed().k3s_nodes.contains_key(&id) {
+        let mut labels = present.clone();
+        relabel(&mut labels, &set, unset);
+        let supposed = Supposed::Labelled(&id, &labels);
+        k3s_losses::refuse_change(change, supposed, reachable)?;
+    }
     if let Some(node) = change.agreed_mut().nodes.get_mut(&id) {
-        for key in unset {
-            node.labels.remove(key);
-        }
-        for (key, value) in set {
-            match node.labels.get_mut(key) {
-                Some(present) => present.clone_from(value),
-                None => drop(node.labels.insert(key.clone(), value.clone())),
-            }
-        }
+        relabel(&mut node.labels, &set, unset);
     }
     modules::settle(change);
     done()
+}
+
+fn relabel(labels: &mut BTreeMap<String, String>, set: &[(&String, &String)], unset: &[String]) {
+    for key in unset {
+        labels.remove(key);
+    }
+    for (key, value) in set {
+        match labels.get_mut(*key) {
+            Some(present) => present.clone_from(value),
+            None => drop(labels.insert((*key).clone(), (*value).clone())),
+        }
+    }
 }
 
 pub(super) fn record_silence(change: &mut Change<'_>, node: &NodeId, silent: bool) -> Applied {

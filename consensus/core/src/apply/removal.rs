@@ -27,7 +27,8 @@ pub(super) fn remove(
     force: bool,
 ) -> Applied {
     let id = change.find_node(node)?;
-    k3s_losses::refuse_loss_of_last_server(change, &id, None, force)?;
+    k3s_losses::refuse_removal(change, &id, reachable, force)?;
+    k3s_losses::refuse_removal_with_member(change, &id, reachable, force)?;
     if change.agreed().nodes[&id].role == Role::Server {
         servers::refuse_loss(change, &id, reachable, force)?;
     }

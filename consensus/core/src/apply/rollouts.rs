@@ -3,15 +3,17 @@
 //! Decides: whose turn it is. Servers come first and one at a time, the holder of the API's address
 //! last; then agents, so many at once as was said. Never: how a node takes its turn.
 //!
-//! Invariants: never do two servers have their turn at once; at the first failure nobody's turn
-//! begins any more, and it is said where; a node that comes new has the new settings already.
+//! Invariants: never do two servers have their turn at once, nor more agents than was said; at the first
+//! failure nobody's turn begins any more, and it is said where; a node that comes new, or comes back from
+//! a drain, has the new settings already, and the new K3s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, cluster_networks, clusters, done, invalid, k3s_binaries, k3s_nodes};
 use crate::{
-    Applied, Cluster, ClusterId, ClusterStatus, Cni, EventKind, IpPrefix, K3sBinary, K3sNode,
-    K3sRole, LogIndex, NetworkId, NodeId, Refusal, Rollout, RolloutKind, WallMs,
+    Agreed, Applied, Cluster, ClusterId, ClusterStatus, Cni, DrainState, EventKind, IpPrefix,
+    K3sBinary, K3sNode, K3sPhase, K3sRole, LogIndex, NetworkId, NodeId, Refusal, Rollout,
+    RolloutKind, WallMs,
 };
 
 /// Agents at once: more would take a small cluster's pods from it.
@@ -45,7 +47,10 @@ pub(super) fn upgrade(
     // Who comes later, or again, gets the new one.
     let wishes = change.agreed_mut().k3s_wishes.values_mut();
     for wish in wishes.filter(|wish| wish.cluster == id) {
-        wish.binary = binary.clone();
+        wish.binary = binary.instead_of(&wish.binary);
+    }
+    for node in k3s_nodes::rows(change, id).keys() {
+        k3s_nodes::settle(change, node);
     }
     begin(change, id, kind, batch);
     done()
@@ -124,17 +129,25 @@ fn begin(change: &mut Change<'_>, id: ClusterId, kind: RolloutKind, batch: u16) 
     let Some(cluster) = change.agreed_mut().clusters.get_mut(&id) else {
         return;
     };
-    let goes_on = cluster.rollout.as_ref().is_some_and(|old| old.kind == kind);
-    if !goes_on {
+    // It goes on with those whose turn it was, also with another change: some of them may be down in the
+    // middle of the last one.
+    let old = cluster.rollout.take();
+    if old.as_ref().is_none_or(|old| old.kind != kind) {
         cluster.generation = index;
     }
+    let generation = cluster.generation;
+    let turn = old.map(|old| old.turn).unwrap_or_default();
     cluster.rollout = Some(Rollout {
-        kind,
+        kind: kind.clone(),
         batch,
+        turn: turn.clone(),
         ..of_pods(since)
     });
     let name = cluster.name.clone();
     change.event(EventKind::RolloutStarted, None, [("cluster", name)]);
+    for node in &turn {
+        equip(change, node, &kind, generation);
+    }
     advance(change, id);
 }
 
@@ -158,65 +171,139 @@ pub(super) fn note_failure(change: &mut Change<'_>, id: ClusterId, node: &NodeId
     );
 }
 
+/// The same for the cluster that a node is in.
+pub(super) fn advance_at(change: &mut Change<'_>, node: &NodeId) {
+    if let Some(row) = change.agreed().k3s_nodes.get(node) {
+        let cluster = row.cluster;
+        advance(change, cluster);
+    }
+}
+
 /// Ends turns that were taken, and gives the next ones.
 pub(super) fn advance(change: &mut Change<'_>, id: ClusterId) {
     let Some(cluster) = change.agreed().clusters.get(&id) else {
         return;
     };
+    let generation = cluster.generation;
     let rows = k3s_nodes::rows(change, id);
-    let to_do = |node: &NodeId| {
-        rows.get(node)
-            .is_some_and(|row| waits(row, cluster.generation))
-    };
     // A node that was being made when the prefix changed has come up with the old one.
-    let behind = |row: &K3sNode| row.is_ready() && row.generation < cluster.generation;
+    let behind = |row: &K3sNode| row.is_ready() && row.generation < generation;
     let late = || rows.values().any(behind).then(|| of_pods(change.time));
     let Some(mut rollout) = cluster.rollout.clone().or_else(late) else {
         return;
     };
-    rollout.turn.retain(to_do);
-    if rollout
-        .failed
-        .as_ref()
-        .is_some_and(|(node, _)| !to_do(node))
-    {
+    let mut to_do = rows.clone();
+    to_do.retain(|_, row| rollout.kind.waits_for(row, generation));
+    rollout.turn.retain(|node| to_do.contains_key(node));
+    equip_drained(change, &rollout.kind, &rows);
+    if goes_on(&rollout, &rows, generation) {
         rollout.failed = None;
+        let mut turn = rollout.turn.iter();
+        // Of several that failed one was told of.
+        if let Some((node, reason)) = turn.find_map(|node| failure(node, &rows)) {
+            put(change, id, Some(rollout));
+            note_failure(change, id, &node, &reason);
+            return;
+        }
     }
     if !rollout.turn.is_empty() || rollout.failed.is_some() {
         put(change, id, Some(rollout));
         return;
     }
-    let holder = change.agreed().virtual_ips.get(&cluster.vip);
-    let holder = holder.and_then(|vip| vip.holder.clone());
-    let pending = rows.iter().filter(|(node, _)| to_do(node));
-    let (mut servers, agents): (Vec<_>, Vec<_>) =
-        pending.partition(|(_, row)| row.role == K3sRole::Server);
-    // One that is down already is mended before another one stops.
-    servers.sort_by_key(|(node, row)| (row.is_ready(), holder.as_ref() == Some(*node)));
-    let next: Vec<NodeId> = match servers.first() {
-        Some((server, _)) => vec![(*server).clone()],
-        None => {
-            let agents = agents.iter().take(rollout.batch.into());
-            agents.map(|(node, _)| (*node).clone()).collect()
-        }
-    };
-    if next.is_empty() {
+    if to_do.is_empty() {
         finish(change, id, &rollout);
         return;
     }
-    if let RolloutKind::Upgrade { binary } = &rollout.kind {
-        for node in &next {
-            k3s_nodes::edit(change, node, |row| row.binary = binary.clone());
-        }
+    let next = next(change, id, &to_do, rollout.batch);
+    for node in &next {
+        equip(change, node, &rollout.kind, generation);
     }
-    rollout.turn = next.into_iter().collect();
+    rollout.turn = next;
     put(change, id, Some(rollout));
 }
 
-/// Whether a node still runs with earlier settings. One that was never ready begins with today's.
-fn waits(row: &K3sNode, generation: LogIndex) -> bool {
-    let taken = row.is_ready() && row.generation >= generation;
-    row.has_been_ready() && !row.is_leaving() && !taken
+/// Whether what it stopped at is over. An upgrade is gone on with by itself only where the node has
+/// taken it in the end: that the node was taken out says nothing about the new K3s, and the next one may
+/// fail as well.
+fn goes_on(rollout: &Rollout, rows: &BTreeMap<NodeId, K3sNode>, generation: LogIndex) -> bool {
+    let Some((node, _)) = &rollout.failed else {
+        return false;
+    };
+    let kind = &rollout.kind;
+    let row = rows.get(node);
+    match kind {
+        RolloutKind::PodSubnet => !row.is_some_and(|row| kind.waits_for(row, generation)),
+        RolloutKind::Upgrade { .. } => row.is_some_and(|row| kind.is_taken_by(row, generation)),
+    }
+}
+
+/// What a node says that went wrong with it.
+fn failure(node: &NodeId, rows: &BTreeMap<NodeId, K3sNode>) -> Option<(NodeId, String)> {
+    let row = rows.get(node)?;
+    if let K3sPhase::Failed { reason, .. } = &row.phase {
+        return Some((node.clone(), reason.clone()));
+    }
+    None
+}
+
+/// Who comes next of those to whom it is still to go.
+fn next(
+    change: &Change<'_>,
+    id: ClusterId,
+    to_do: &BTreeMap<NodeId, K3sNode>,
+    batch: u16,
+) -> BTreeSet<NodeId> {
+    let agreed = change.agreed();
+    let vip = agreed.clusters.get(&id).map(|cluster| cluster.vip);
+    let vip = vip.and_then(|vip| agreed.virtual_ips.get(&vip));
+    let holds = |node: &NodeId| vip.is_some_and(|vip| vip.is_holder(node));
+    let (mut servers, mut agents): (Vec<_>, Vec<_>) = to_do
+        .iter()
+        .partition(|(_, row)| row.role == K3sRole::Server);
+    if !servers.is_empty() {
+        // One that is just being emptied comes to rest first, and takes it when it comes back.
+        servers.retain(|(node, _)| !is_emptying(agreed, node));
+        // One that is down already is mended before another one stops.
+        servers.sort_by_key(|(node, row)| (row.is_ready(), holds(node)));
+        let first = servers.into_iter().take(1);
+        return first.map(|(node, _)| node.clone()).collect();
+    }
+    agents.sort_by_key(|(_, row)| row.is_ready());
+    let agents = agents.into_iter().take(batch.into());
+    agents.map(|(node, _)| node.clone()).collect()
+}
+
+fn is_emptying(agreed: &Agreed, node: &NodeId) -> bool {
+    let drain = agreed.drains.get(node).filter(|one| !one.cordon_only);
+    drain.is_some_and(|drain| match drain.state {
+        DrainState::Draining { .. } | DrainState::Drained => true,
+        // It has stopped on the way, with its server running.
+        DrainState::Failed { .. } => false,
+    })
+}
+
+/// Gives a node whose turn begins its new K3s.
+fn equip(change: &mut Change<'_>, node: &NodeId, kind: &RolloutKind, generation: LogIndex) {
+    let Some(binary) = kind.binary() else { return };
+    k3s_nodes::edit(change, node, |row| {
+        row.binary = binary.instead_of(&row.binary);
+        // It started anew before its turn, with the old one: what it said then counts no more.
+        if kind.is_taken_by(row, generation) {
+            row.generation = LogIndex::default();
+        }
+    });
+}
+
+/// A server that is drained gets the new K3s too, and begins with it when it may work again.
+fn equip_drained(change: &mut Change<'_>, kind: &RolloutKind, rows: &BTreeMap<NodeId, K3sNode>) {
+    let Some(binary) = kind.binary() else { return };
+    for (node, row) in rows {
+        if row.phase == K3sPhase::Drained && row.has_been_ready() {
+            k3s_nodes::edit(change, node, |row| {
+                row.binary = binary.instead_of(&row.binary);
+            });
+        }
+    }
 }
 
 fn put(change: &mut Change<'_>, id: ClusterId, rollout: Option<Rollout>) {

@@ -17,7 +17,8 @@ use tokio::{
 
 use super::Process;
 use crate::{
-    Agreement, Carrier, CarrierError, Lane, Machine, RaftStatus, Removed, Role, Settings, Timers,
+    Agreement, Carrier, CarrierError, Lane, Machine, ProposeError, RaftStatus, Removed, Role,
+    Settings, Timers,
 };
 
 /// How long a message is under way.
@@ -50,6 +51,8 @@ struct Links {
     servers: BTreeMap<u64, Agreement<Count>>,
     /// From whom to whom nothing passes.
     cuts: BTreeSet<(u64, u64)>,
+    /// How much longer than usual a message takes, from one to another.
+    delays: BTreeMap<(u64, u64), Duration>,
 }
 
 /// A group whose servers are all there; only its links fail.
@@ -138,13 +141,24 @@ impl Group {
         self.0.lock().unwrap().cuts.insert((from, to));
     }
 
+    /// From now on each message takes as much longer as `delay` says, by who sends and who receives.
+    fn slow_down(&self, delay: impl Fn(u64, u64) -> Duration) {
+        let mut links = self.0.lock().unwrap();
+        let all: Vec<u64> = links.servers.keys().copied().collect();
+        let pairs = all
+            .iter()
+            .flat_map(|from| all.iter().map(move |to| (*from, *to)));
+        links.delays = pairs.map(|pair| (pair, delay(pair.0, pair.1))).collect();
+    }
+
     fn heal(&self) {
         self.0.lock().unwrap().cuts.clear();
     }
 
     /// Ends when a message has arrived; never, if it does not.
     async fn travel(&self, from: u64, to: u64) {
-        sleep(TRAVEL).await;
+        let delay = self.0.lock().unwrap().delays.get(&(from, to)).copied();
+        sleep(TRAVEL + delay.unwrap_or_default()).await;
         if self.0.lock().unwrap().cuts.contains(&(from, to)) {
             std::future::pending::<()>().await;
         }
@@ -257,6 +271,76 @@ async fn servers_that_lost_each_other_in_the_middle_of_a_silence_find_each_other
         assert!(took < Timers::SAFE.election_max * 6, "{took:?}");
         group.end();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_every_now_and_then_is_agreed_over_steadily_slow_links() {
+    const WRITES: u32 = 20;
+    let timers = Timers::SAFE;
+    let ms = Duration::from_millis;
+    // All alike, and each in its own way, from 25 to 65 ms.
+    let alike = |delay| move |_: u64, _: u64| ms(delay);
+    let mixed = |from: u64, to: u64| ms(25 + (from * 17 + to * 29) % 41);
+    let delays: [&dyn Fn(u64, u64) -> Duration; 4] = [&alike(25), &alike(45), &alike(65), &mixed];
+    for (count, delay) in [3, 5]
+        .into_iter()
+        .flat_map(|count| delays.map(|one| (count, one)))
+    {
+        let group = Group::founded(count, timers).await;
+        let leader = group.server(1);
+        let before = until(&leader, RaftStatus::leads).await;
+        group.slow_down(delay);
+        let mut slowest = Duration::ZERO;
+        for _ in 0..WRITES {
+            // Meanwhile nothing but heartbeats is sent.
+            sleep(Duration::from_secs(2)).await;
+            let begun = Instant::now();
+            leader.propose(Vec::new()).await.unwrap();
+            slowest = slowest.max(begun.elapsed());
+            leader.read_index().await.unwrap();
+        }
+        let after = leader.status().borrow().clone();
+        println!("{count} voters: {WRITES} writes, the slowest {slowest:?}");
+        assert!(slowest <= timers.commit_wait(), "{slowest:?}");
+        assert_eq!(after.term, before.term);
+        // Whoever answers is known to, late or not, and can be handed the lead.
+        assert_eq!(after.reachable(timers.election_max), after.voters.len());
+        assert!(leader.hand_over().await.unwrap().is_some());
+        group.end();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_are_agreed_where_an_answer_takes_longer_than_the_shortest_election_timeout() {
+    let timers = Timers::SAFE;
+    let group = Group::founded(3, timers).await;
+    let leader = group.server(1);
+    until(&leader, RaftStatus::leads).await;
+    group.slow_down(|_, _| timers.election_min * 3 / 5);
+    // Each answer is the leader's lease for the next one.
+    for _ in 0..20 {
+        let begun = Instant::now();
+        leader.propose(Vec::new()).await.unwrap();
+        println!("{:?}", begun.elapsed());
+    }
+    // With heartbeats alone it has none: it tries for as long as a commit may take, then says who
+    // answers, and that nothing was written.
+    sleep(timers.election_max * 5).await;
+    let status = leader.status().borrow().clone();
+    assert!(status.leads() && status.reachable(timers.election_max) == 3);
+    let begun = Instant::now();
+    let refused = leader.propose(Vec::new()).await.unwrap_err();
+    let all = ProposeError::NoMajority {
+        reachable: 3,
+        needed: 2,
+    };
+    assert_eq!(refused.to_string(), all.to_string());
+    let took = begun.elapsed();
+    assert!(
+        took > timers.commit_wait() / 2 && took < timers.commit_wait(),
+        "{took:?}"
+    );
+    group.end();
 }
 
 /// How often whoever follows a status is woken.

@@ -218,6 +218,14 @@ pub(crate) fn fencing_era(reply: &[u8]) -> Option<u32> {
     }
 }
 
+/// The era of the server that asks this, read from the beginning of its message.
+pub(crate) fn asking_era(message: &[u8]) -> Option<Era> {
+    // To whom, which request, and whose vote: the head of every one. A test holds them to it.
+    let body = message.strip_prefix(&[FORMAT])?;
+    let head = postcard::take_from_bytes::<(RaftId, u32, VoteV1)>(body);
+    head.ok().map(|((_, _, vote), _)| Era::of(vote.term))
+}
+
 /// Decodes all of `body`, or nothing: trailing bytes mean that it is something else.
 fn exactly<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     let (value, rest) = postcard::take_from_bytes(body).ok()?;

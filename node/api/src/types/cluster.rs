@@ -99,6 +99,8 @@ pub struct K3sRequest {
     /// With which K3s.
     #[serde(default)]
     pub binary: K3sBinaryRequest,
+    /// How fast the API's address of a new cluster moves: `lan`, `safe` or `wan`; `lan` unless given.
+    pub vip_profile: Option<String>,
 }
 
 /// Where a K3s comes from.
@@ -160,7 +162,7 @@ pub struct DrainRequest {
     /// Whether only nothing new comes to it.
     #[serde(default)]
     pub cordon_only: bool,
-    /// Whether to do it although it is its cluster's only server.
+    /// Whether to do it although its cluster cannot do without it now.
     #[serde(default)]
     pub force: bool,
 }
@@ -176,4 +178,7 @@ pub struct DrainView {
     pub cordon_only: bool,
     /// What it waits for, or was in the way.
     pub reason: Option<String>,
+    /// Whether the node is heard of: only then anything of this can change. An observation of the node
+    /// that answers.
+    pub heard: bool,
 }

@@ -12,8 +12,8 @@ use std::{
 
 use axum::Json;
 use consensus_core::{
-    Agreed, ClusterId, ClusterStatus, Command, Envelope, K3sNode, LogIndex, NodeId, Refusal,
-    RequestId, State, apply,
+    Agreed, ClusterId, ClusterStatus, Command, Envelope, K3sNode, K3sRole, LogIndex, NodeId,
+    Refusal, RequestId, Role, State, apply,
 };
 use futures::future::join_all;
 use node_api::types::Changed;
@@ -85,6 +85,23 @@ impl Foresight {
     }
 }
 
+/// The servers, of the mesh and of K3s clusters, that this node hears: what a change that takes one of
+/// them is weighed against. All members would be too many for an entry of the log.
+pub(super) fn heard_servers(mesh: &Mesh) -> BTreeSet<NodeId> {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    servers_among(&agreed, mesh.vips.heard())
+}
+
+fn servers_among(agreed: &Agreed, mut heard: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let serves = |id: &NodeId| {
+        let of_mesh = agreed.nodes.get(id).map(|node| node.role);
+        let of_cluster = agreed.k3s_nodes.get(id).map(|row| row.role);
+        of_mesh == Some(Role::Server) || of_cluster == Some(K3sRole::Server)
+    };
+    heard.retain(serves);
+    heard
+}
+
 /// Has a command agreed, with what belongs to it for clusters before and after.
 pub(super) async fn change_clusters(mesh: &Mesh, command: Command) -> Answer<Changed> {
     // What this node does not know yet, the leader may: it is the one who refuses.
@@ -112,14 +129,8 @@ fn two_servers(before: &Agreed, after: &Agreed) -> Vec<String> {
         .collect()
 }
 
-/// etcd needs more than half of its members, and those on emptied nodes do not run.
-fn works(agreed: &Agreed, cluster: ClusterId) -> bool {
-    let servers = agreed.k3s_servers_of(cluster);
-    let working = servers.filter(|(id, row)| serves(row) && !is_emptied(agreed, id));
-    working.count() * 2 > servers_of(agreed, cluster)
-}
-
 fn standstills(before: &Agreed, after: &Agreed) -> Vec<String> {
+    let works = |agreed: &Agreed, id| agreed.etcd(id).has_majority();
     let stops = |id: &ClusterId| works(before, *id) && !works(after, *id);
     let clusters = after.clusters.iter().filter(|(id, _)| stops(id));
     clusters
@@ -151,9 +162,7 @@ fn affected(before: &Agreed, after: &Agreed) -> Affected {
             let stays = there.is_some_and(|now| now.attempt == row.attempt && !now.is_leaving());
             let occasion = match stays {
                 false => Occasion::BeforeRemoval,
-                true if is_emptied(after, node) && !is_emptied(before, node) => {
-                    Occasion::BeforeDrain
-                }
+                true if after.is_emptied(node) && !before.is_emptied(node) => Occasion::BeforeDrain,
                 true => continue,
             };
             let nodes = affected.entry((*id, occasion)).or_default();
@@ -165,11 +174,6 @@ fn affected(before: &Agreed, after: &Agreed) -> Affected {
 
 fn serves(row: &K3sNode) -> bool {
     row.has_been_ready() && !row.is_leaving()
-}
-
-fn is_emptied(agreed: &Agreed, node: &NodeId) -> bool {
-    let drain = agreed.drains.get(node);
-    drain.is_some_and(|drain| !drain.cordon_only)
 }
 
 #[cfg(test)]
@@ -248,6 +252,7 @@ mod tests {
                 timeout_ms: 1_000,
                 cordon_only,
                 state: DrainState::Drained,
+                forced: false,
             },
         );
     }
@@ -295,6 +300,26 @@ mod tests {
         assert!(standstills(&agreed(2), &two).is_empty());
         draining(&mut two, 1, false);
         assert!(standstills(&agreed(2), &two)[0].starts_with("cluster prod stands still"));
+    }
+
+    #[test]
+    fn a_server_that_is_still_joining_lets_no_cluster_stand_still() {
+        let mut before = agreed(3);
+        let mut joining = row(K3sRole::Server, K3sPhase::JoinRequest);
+        joining.version = None;
+        before.k3s_nodes.insert(node(4), joining);
+        let mut after = before.clone();
+        draining(&mut after, 1, false);
+        assert!(standstills(&before, &after).is_empty());
+    }
+
+    #[test]
+    fn a_change_is_weighed_against_servers_alone() {
+        let mut agreed = agreed(2);
+        let agent = row(K3sRole::Agent, ready());
+        agreed.k3s_nodes.insert(node(3), agent);
+        let heard = (2..=5).map(node).collect();
+        assert_eq!(servers_among(&agreed, heard), [node(2)].into());
     }
 
     #[test]

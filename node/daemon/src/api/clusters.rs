@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use axum::{Json, extract::Path};
 use consensus_core::{
     Agreed, Assignment, BinaryOrigin, Cluster, ClusterCommand, ClusterId, ClusterStatus, Cni,
-    Command, Drain, DrainCommand, DrainState, K3sBinary, K3sNode, K3sPhase, K3sRole, NodeId,
-    Refusal, RolloutKind,
+    Command, Drain, DrainCommand, DrainState, K3sBinary, K3sNode, K3sPhase, K3sRole, LeaseProfile,
+    NodeId, Refusal, RolloutKind,
 };
 use node_api::{
     ApiError,
@@ -22,7 +22,7 @@ use node_api::{
 
 use super::{
     Answer, Body, Member, change,
-    cluster_changes::{change_clusters, warnings_of},
+    cluster_changes::{change_clusters, heard_servers, warnings_of},
 };
 use crate::{
     mesh::{Mesh, cluster_desk::Occasion},
@@ -99,12 +99,20 @@ fn rollout(
         let node = rollout.turn.iter().find(|node| !heard.contains(*node))?;
         Some(format!("{} is not heard of", agreed.name_of(node)))
     };
+    // Nobody's turn: those to whom it is still to go are being emptied.
+    let waits = || {
+        let mut pending = agreed.k3s_nodes_of(id);
+        let waiting = |(node, one): &(&NodeId, &K3sNode)| {
+            agreed.is_emptied(node) && rollout.kind.waits_for(one, row.generation)
+        };
+        let (node, _) = pending.find(waiting).filter(|_| rollout.turn.is_empty())?;
+        Some(format!("{} is being drained", agreed.name_of(node)))
+    };
     let (kind, version) = match &rollout.kind {
         RolloutKind::PodSubnet => ("pod_subnet", None),
         RolloutKind::Upgrade { binary } => ("upgrade", binary.version.clone()),
     };
-    let done =
-        |(_, node): &(&NodeId, &K3sNode)| node.is_ready() && node.generation >= row.generation;
+    let done = |(_, node): &(&NodeId, &K3sNode)| rollout.kind.is_taken_by(node, row.generation);
     Some(RolloutView {
         kind: kind.to_owned(),
         version,
@@ -117,8 +125,8 @@ fn rollout(
         failed_at: rollout
             .failed
             .as_ref()
-            .map(|(node, _)| agreed.name_of(node)),
-        reason: failed.or_else(silent),
+            .map(|(node, _)| agreed.former_name_of(node)),
+        reason: failed.or_else(silent).or_else(waits),
     })
 }
 
@@ -175,12 +183,18 @@ pub(super) async fn provision(
     let cni = request.cni.as_deref().map(|name| {
         Cni::from_name(name).ok_or_else(|| invalid_text("CNI", name, "flannel or ovn_kubernetes"))
     });
+    let profile = request.vip_profile.as_deref().map(|name| {
+        let rule = "lan, safe or wan";
+        LeaseProfile::from_name(name).ok_or_else(|| invalid_text("lease profile", name, rule))
+    });
     let command = ClusterCommand::Assign {
         assignment: Assignment::to_node(role.module(), id),
         cluster: request.cluster,
         network: request.network,
         cni: cni.transpose()?,
         binary: binary(request.binary)?,
+        profile: profile.transpose()?,
+        reachable: heard_servers(&mesh),
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }
@@ -332,6 +346,7 @@ pub(super) async fn drain(
         timeout_ms: timeout_s.saturating_mul(1000),
         cordon_only: request.cordon_only,
         force: request.force,
+        reachable: heard_servers(&mesh),
     };
     change_clusters(&mesh, Command::Drain(command)).await
 }
@@ -348,19 +363,78 @@ pub(super) async fn drained(Member(mesh): Member, Path(node): Path<String>) -> A
     let drain = drain.ok_or_else(|| Refusal::NotDrained {
         node: row.name.clone(),
     })?;
-    Ok(Json(drain_view(&row.name, drain)))
+    let heard = mesh.vips.heard().contains(id);
+    Ok(Json(drain_view(&row.name, drain, heard)))
 }
 
-fn drain_view(node: &str, drain: &Drain) -> DrainView {
+fn drain_view(node: &str, drain: &Drain, heard: bool) -> DrainView {
+    let said = |reason: &String| (!reason.is_empty()).then(|| reason.clone());
     let reason = match &drain.state {
-        DrainState::Draining { waits_for } => Some(waits_for),
-        DrainState::Failed { reason } => Some(reason),
+        DrainState::Draining { waits_for } if heard => said(waits_for),
+        DrainState::Draining { waits_for } => Some(match waits_for.as_str() {
+            "" => format!("{node} is not heard of"),
+            last => format!("{node} is not heard of; it waited for {last}"),
+        }),
+        DrainState::Failed { reason } => said(reason),
         DrainState::Drained => None,
     };
     DrainView {
         node: node.to_owned(),
         state: drain.state.as_str().to_owned(),
         cordon_only: drain.cordon_only,
-        reason: reason.filter(|reason| !reason.is_empty()).cloned(),
+        reason,
+        heard,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consensus_core::{LogIndex, WallMs};
+
+    use super::*;
+
+    fn shown(state: DrainState, heard: bool) -> (String, Option<String>) {
+        let drain = Drain {
+            begun: LogIndex(7),
+            at: WallMs(0),
+            timeout_ms: 60_000,
+            cordon_only: false,
+            state,
+            forced: false,
+        };
+        let view = drain_view("n4", &drain, heard);
+        assert_eq!(view.heard, heard);
+        (view.state, view.reason)
+    }
+
+    fn draining(waits_for: &str) -> DrainState {
+        DrainState::Draining {
+            waits_for: waits_for.into(),
+        }
+    }
+
+    #[test]
+    fn a_drain_of_a_node_that_is_not_heard_says_so_as_long_as_it_lasts() {
+        for (waits_for, heard, reason) in [
+            ("", true, None),
+            ("pods to end", true, Some("pods to end")),
+            ("", false, Some("n4 is not heard of")),
+            (
+                "pods to end",
+                false,
+                Some("n4 is not heard of; it waited for pods to end"),
+            ),
+        ] {
+            let (state, told) = shown(draining(waits_for), heard);
+            assert_eq!((state.as_str(), told.as_deref()), ("draining", reason));
+        }
+        assert_eq!(shown(DrainState::Drained, false), ("drained".into(), None));
+        let failed = DrainState::Failed {
+            reason: "no room".into(),
+        };
+        assert_eq!(
+            shown(failed, false),
+            ("failed".into(), Some("no room".into()))
+        );
     }
 }

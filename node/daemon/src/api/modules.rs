@@ -12,7 +12,10 @@ use node_api::{
 };
 use runtimes_core::catalogue;
 
-use super::{Answer, Body, Member, change, cluster_changes::change_clusters};
+use super::{
+    Answer, Body, Member, change,
+    cluster_changes::{change_clusters, heard_servers},
+};
 use crate::{mesh::Mesh, node::invalid_text};
 
 pub(super) async fn list(Member(mesh): Member) -> Json<Vec<ModuleView>> {
@@ -93,6 +96,8 @@ pub(super) async fn assign(
         network: None,
         cni: None,
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: heard_servers(&mesh),
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }
@@ -119,5 +124,12 @@ pub(super) async fn unassign(
         return Err(invalid_text("cluster", named, rule).into());
     }
     let assignment = assignment(&mesh, request)?;
-    change_clusters(&mesh, Command::UnassignModule(assignment)).await
+    if assignment.module == Module::DockerEngine {
+        return change(&mesh, Command::UnassignModule(assignment)).await;
+    }
+    let command = ClusterCommand::Unassign {
+        assignment,
+        reachable: heard_servers(&mesh),
+    };
+    change_clusters(&mesh, Command::Cluster(command)).await
 }

@@ -14,7 +14,11 @@ use tokio::time::Instant;
 use crate::node::invalid_text;
 
 use super::{
-    Answer, Body, Member, ca::revoking, change, cluster_changes::Foresight, mesh::parse_role,
+    Answer, Body, Failure, Member,
+    ca::revoking,
+    change,
+    cluster_changes::{Foresight, change_clusters, heard_servers},
+    mesh::parse_role,
 };
 use crate::mesh::{
     Mesh,
@@ -22,6 +26,8 @@ use crate::mesh::{
     probe::{path, probe_from},
 };
 
+/// After these a command may be agreed yet.
+const OUTCOME_UNKNOWN: [&str; 3] = ["NoMajorityError", "PeerMessageError", "InternalError"];
 /// Moves take milliseconds, elections seconds. Whoever waits longer has a dead holder before him.
 const MOVED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -151,15 +157,14 @@ pub(super) async fn label(
     Path(node): Path<String>,
     Body(request): Body<LabelRequest>,
 ) -> Answer<Changed> {
-    change(
-        &mesh,
-        Command::LabelNode {
-            node,
-            set: request.set,
-            unset: request.unset,
-        },
-    )
-    .await
+    let command = Command::LabelNode {
+        node,
+        set: request.set,
+        unset: request.unset,
+        reachable: heard_servers(&mesh),
+    };
+    // A selector may take a server from a cluster, or bring it one.
+    change_clusters(&mesh, command).await
 }
 
 pub(super) async fn set_role(
@@ -187,7 +192,7 @@ pub(super) async fn remove(
         node: node.clone(),
         reason: reason.unwrap_or_else(|| "removed by an operator".into()),
         compromised: request.compromised,
-        reachable: mesh.proposer.reachable(),
+        reachable: heard_servers(&mesh),
         force: request.force,
     };
     // What is going to be refused must not move anything before.
@@ -196,9 +201,30 @@ pub(super) async fn remove(
     warnings.extend(move_vips_off(&mesh, &node).await);
     warnings.extend(foresight.warnings());
     warnings.extend(announce(&mesh, &node, request.compromised).await);
-    let mut answer = revoking(&mesh, command).await?;
+    let mut answer = match revoking(&mesh, command).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            keep(&mesh, &node, &error).await;
+            return Err(error);
+        }
+    };
     answer.0.warnings.extend(warnings);
     Ok(answer)
+}
+
+/// A node that was told of a removal that was refused is told that it stays. Where nobody knows what came
+/// of it, it may have been agreed, and the order holds.
+async fn keep(mesh: &Mesh, node: &str, Failure(error): &Failure) {
+    let agreed = mesh.proposer.views.view().agreed.clone();
+    let found = agreed.find_node(node).map(|(id, _)| id.clone());
+    let is_over = !OUTCOME_UNKNOWN.contains(&error.code.as_str());
+    let Some(id) = found.filter(|_| is_over) else {
+        return;
+    };
+    if !mesh.departure.tell_to_stay(&mesh.proposer, &id).await {
+        let node = agreed.name_of(&id);
+        tracing::warn!(node, "it was not heard that this node stays");
+    }
 }
 
 /// Tells a node that it is going to be removed, so that it takes itself off its host afterwards. A
@@ -206,7 +232,12 @@ pub(super) async fn remove(
 async fn announce(mesh: &Mesh, node: &str, compromised: bool) -> Option<String> {
     let agreed = mesh.proposer.views.view().agreed.clone();
     let id = agreed.find_node(node).map(|(id, _)| id.clone())?;
-    if compromised || mesh.departure.tell(&mesh.proposer, &id).await {
+    if compromised {
+        // An earlier removal, which failed, may have told it otherwise.
+        mesh.departure.tell_to_stay(&mesh.proposer, &id).await;
+        return None;
+    }
+    if mesh.departure.tell(&mesh.proposer, &id).await {
         return None;
     }
     let name = agreed.name_of(&id);

@@ -12,8 +12,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use consensus_core::{Agreed, K3sPhase, LogIndex, NodeId};
 use node_api::ApiError;
+use overlay_core::membership::Condition;
 use overlay_net::Channel;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,8 +33,15 @@ use crate::data_dir::DataDir;
 const MARK: &str = "departing";
 /// Where userspace devices of WireGuard have their sockets, by wireguard-tools' convention.
 const DEVICES: &str = "/run/wireguard";
-/// A member that is heard answers at once.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// A member that is heard answers at once, but for the one file that it syncs first: seconds where
+/// the disk has much to do. Past this, a host that lives keeps everything of shoal for good.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+/// One attempt: a connection that nobody reads any more is not waited for all of that time.
+const ATTEMPT_WITHIN: Duration = Duration::from_secs(4);
+/// The removal of a stolen machine, which may not answer on purpose, is not held up for longer.
+const STAY_WITHIN: Duration = Duration::from_secs(1);
+/// Between two attempts: a lost connection is there again within a few of these.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 /// Containers and K3s stop, with all the time that they have for it. What is there then stays.
 const GONE_WITHIN: Duration = Duration::from_secs(180);
 
@@ -53,9 +64,23 @@ impl DepartureDesk {
 
     /// This node is going to be removed.
     pub(crate) fn order(&self) -> Result<PeerAnswer, ApiError> {
+        let told_before = *self.ordered.borrow();
+        if told_before {
+            return Ok(PeerAnswer::Departing);
+        }
         self.data.replace(MARK, b"")?;
         self.ordered.send_replace(true);
         tracing::info!("this node is going to be removed");
+        Ok(PeerAnswer::Departing)
+    }
+
+    /// It is not, or is to be left as it is when it is.
+    pub(crate) fn take_back(&self) -> Result<PeerAnswer, ApiError> {
+        self.data.remove(MARK)?;
+        let told_before = self.ordered.send_replace(false);
+        if told_before {
+            tracing::info!("this node is to be left as it is");
+        }
         Ok(PeerAnswer::Departing)
     }
 
@@ -64,16 +89,47 @@ impl DepartureDesk {
         self.ordered.subscribe()
     }
 
-    /// Tells another node, or this one. Whether it has heard.
+    /// Tells another node, or this one, as long as gossip hears it. Whether it has heard.
     pub(crate) async fn tell(&self, proposer: &Proposer, node: &NodeId) -> bool {
         if *node == proposer.me {
             return self.order().is_ok();
         }
-        let body = encode(&PeerRequest::Depart);
-        let call = proposer.net.call(node, Channel::Command, body, TOLD_WITHIN);
-        let answer = call.await.ok().and_then(|bytes| decode(&bytes).ok());
-        matches!(answer, Some(PeerAnswer::Departing))
+        let by = Instant::now() + TOLD_WITHIN;
+        loop {
+            if tell_once(proposer, node, false).await {
+                return true;
+            }
+            if !hears(proposer, node) || Instant::now() >= by {
+                return false;
+            }
+            sleep(TELL_EVERY).await;
+        }
     }
+
+    /// Tells a node, once, that it is not: an order that stayed with it would be carried out by another
+    /// removal, also by one that is to leave the host as it is. Whether it has heard.
+    pub(crate) async fn tell_to_stay(&self, proposer: &Proposer, node: &NodeId) -> bool {
+        if *node == proposer.me {
+            return self.take_back().is_ok();
+        }
+        let told = timeout(STAY_WITHIN, tell_once(proposer, node, true));
+        told.await.unwrap_or(false)
+    }
+}
+
+/// Being told twice is being told once.
+async fn tell_once(proposer: &Proposer, node: &NodeId, taken_back: bool) -> bool {
+    let body = encode(&PeerRequest::Depart { taken_back });
+    let call = (proposer.net).call(node, Channel::Command, body, ATTEMPT_WITHIN);
+    let answer = call.await.ok().and_then(|bytes| decode(&bytes).ok());
+    matches!(answer, Some(PeerAnswer::Departing))
+}
+
+/// A node that is suspected may be one that has much to do.
+fn hears(proposer: &Proposer, node: &NodeId) -> bool {
+    let members = proposer.members.borrow();
+    let member = members.get(node);
+    member.is_some_and(|member| matches!(member.condition, Condition::Alive | Condition::Suspect))
 }
 
 /// The task's inputs.
@@ -99,11 +155,7 @@ impl Departure {
     }
 
     async fn depart(&mut self) {
-        if self.ordered.wait_for(|ordered| *ordered).await.is_err() {
-            return;
-        }
-        // A server is let in as long as the others need its vote.
-        if self.removed.wait_for(|removed| *removed).await.is_err() {
+        if !self.wait_for_both().await {
             return;
         }
         tracing::info!("this node was removed; everything of shoal goes");
@@ -112,6 +164,25 @@ impl Departure {
             tracing::warn!("not everything of shoal could be taken off this host in time");
         }
         self.departed.send_replace(true);
+    }
+
+    /// Waits until this node was told and is removed; what it was told may be taken back. False when the
+    /// daemon ends.
+    async fn wait_for_both(&mut self) -> bool {
+        loop {
+            if self.ordered.wait_for(|ordered| *ordered).await.is_err() {
+                return false;
+            }
+            // A server is let in as long as the others need its vote.
+            tokio::select! {
+                removed = self.removed.wait_for(|removed| *removed) => return removed.is_ok(),
+                taken_back = self.ordered.wait_for(|ordered| !*ordered) => {
+                    if taken_back.is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
     }
 
     /// Shows this node's tasks what is agreed without it.
@@ -172,4 +243,27 @@ pub(crate) async fn take_off(data: &Path, run: &Path) {
         }
     }
     tracing::info!("nothing of shoal is left on this host");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_leave_outlives_the_daemon_until_it_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |with: &dyn Fn(&DepartureDesk)| {
+            let data = DataDir::open(dir.path()).unwrap();
+            let desk = DepartureDesk::new(Arc::new(data));
+            with(&desk);
+            *desk.ordered().borrow()
+        };
+        assert!(!told(&|_| {}));
+        assert!(told(&|desk| drop(desk.order().unwrap())));
+        assert!(told(&|_| {}));
+        for _ in 0..2 {
+            assert!(!told(&|desk| drop(desk.take_back().unwrap())));
+        }
+        assert!(!told(&|_| {}));
+    }
 }

@@ -103,7 +103,8 @@ impl Desk {
                 let answer = self.clusters.answer(question).await;
                 answer.map(PeerAnswer::Cluster)
             }
-            PeerRequest::Depart => self.departure.order(),
+            PeerRequest::Depart { taken_back: false } => self.departure.order(),
+            PeerRequest::Depart { taken_back: true } => self.departure.take_back(),
             request @ (PeerRequest::Gate { .. }
             | PeerRequest::RenewNode { .. }
             | PeerRequest::DockerClient { .. }
@@ -141,7 +142,7 @@ impl IssuerDesk {
             | PeerRequest::Probe { .. }
             | PeerRequest::Vip(_)
             | PeerRequest::Cluster(_)
-            | PeerRequest::Depart
+            | PeerRequest::Depart { .. }
             | PeerRequest::Rotate { .. } => Err(misunderstood()),
         }
     }

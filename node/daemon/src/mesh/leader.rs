@@ -1,20 +1,31 @@
 //! What only the leader does: brings Raft's voters in line with the agreed servers, writes
-//! silences into the event log, prunes nodes that were silent too long for their class.
+//! silences into the event log, prunes nodes that were silent too long for their class, gives up drains
+//! of nodes that are silent when their time is over.
 //!
 //! Decides nothing by itself: `leader_step` and `silent_too_long` do. A leader that lost its office
-//! half-way does no harm: every step is agreed or refused.
+//! half-way does no harm: every step is agreed or refused. What may take as long as a command is done
+//! beside the changes of voters, one of a kind at a time: without the majority that such a change
+//! would bring back nothing else is agreed.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use consensus_core::{
-    Command, GroupView, LogIndex, NodeId, VoterStep, expiry_warnings, leader_step, silent_too_long,
+    Command, DrainCommand, GroupView, LogIndex, NodeId, VoterStep, expiry_warnings, leader_step,
+    silent_too_long,
 };
 use consensus_raft::{Agreement, RaftStatus, Removed, Role};
 use overlay_core::membership::Condition;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{clock::Clock, issuer::now, proposer::Proposer, replica::Replica, rotation::Rotator};
+use super::{
+    clock::Clock,
+    issuer::now,
+    lease::heard,
+    proposer::{Proposer, wall_now},
+    replica::Replica,
+    rotation::Rotator,
+};
 
 /// Repairs what a notification missed, and drives what depends on passing time alone.
 const TICK: Duration = Duration::from_millis(500);
@@ -32,15 +43,18 @@ pub(crate) async fn run(
 ) {
     let (mut view, mut members) = (proposer.views.watch(), proposer.members.clone());
     let mut standing = proposer.views.watch_standing();
+    let (mut silences, mut pruning, mut warnings) = <(Beside, Beside, Beside)>::default();
+    let mut drains = Beside::default();
     while !stop.is_cancelled() {
         let agreement = proposer.agreement.borrow().clone();
         if let Some(agreement) = agreement {
             let status = agreement.status().borrow().clone();
             if status.role == Role::Leader {
                 let worked = adjust_voters(&proposer, &agreement, &status).await;
-                note_silences(&proposer).await;
-                prune(&proposer, clock).await;
-                warn_of_ends(&proposer).await;
+                silences.unless_under_way(note_silences(proposer.clone()));
+                pruning.unless_under_way(prune(proposer.clone(), clock));
+                warnings.unless_under_way(warn_of_ends(proposer.clone()));
+                drains.unless_under_way(give_up_drains(proposer.clone()));
                 replace_a_stolen_root(&proposer, &rotator).await;
                 let worked = rotator.drive().await || worked;
                 if worked {
@@ -55,6 +69,19 @@ pub(crate) async fn run(
             _ = members.changed() => {}
             _ = standing.changed() => {}
             () = sleep(TICK) => {}
+        }
+    }
+}
+
+/// A duty that is carried out beside the others.
+#[derive(Default)]
+struct Beside(Option<AbortOnDropHandle<()>>);
+
+impl Beside {
+    fn unless_under_way(&mut self, duty: impl Future<Output = ()> + Send + 'static) {
+        let last = self.0.as_ref();
+        if last.is_none_or(AbortOnDropHandle::is_finished) {
+            self.0 = Some(AbortOnDropHandle::new(tokio::spawn(duty)));
         }
     }
 }
@@ -102,7 +129,7 @@ fn group_view(status: &RaftStatus) -> GroupView {
 }
 
 /// Writes `node.silent` and `node.recovered` where the log says otherwise.
-async fn note_silences(proposer: &Proposer) {
+async fn note_silences(proposer: Proposer) {
     let logged = proposer.views.events().silent_nodes();
     let agreed = proposer.views.view().agreed.clone();
     let members = proposer.members.borrow().clone();
@@ -147,7 +174,7 @@ async fn replace_a_stolen_root(proposer: &Proposer, rotator: &Rotator) {
 }
 
 /// Writes an event for each certificate that nears its end without a successor.
-async fn warn_of_ends(proposer: &Proposer) {
+async fn warn_of_ends(proposer: Proposer) {
     let agreed = proposer.views.view().agreed.clone();
     for warning in expiry_warnings(&agreed, now()) {
         let certificate = warning.certificate;
@@ -164,9 +191,32 @@ async fn warn_of_ends(proposer: &Proposer) {
     }
 }
 
+/// Gives drains up whose time is over while their nodes are dead: nobody else says so. One that is only
+/// suspected may have a word to say yet.
+async fn give_up_drains(proposer: Proposer) {
+    let agreed = proposer.views.view().agreed.clone();
+    let members = proposer.members.borrow().clone();
+    let dead = |id: &NodeId| {
+        let member = members.get(id);
+        member.is_some_and(|member| member.condition == Condition::Dead)
+    };
+    let (drains, now) = (agreed.drains.iter(), wall_now());
+    let overdue = drains.filter(|(id, drain)| drain.is_overdue(now) && dead(id));
+    for (node, drain) in overdue {
+        let command = Command::Drain(DrainCommand::GiveUp {
+            node: node.clone(),
+            begun: drain.begun,
+        });
+        if let Err(error) = proposer.agree(command).await {
+            let node = agreed.name_of(node);
+            tracing::warn!(%error, node, "a silent node's drain could not be given up");
+        }
+    }
+}
+
 /// Removes who was silent too long for its class. When a good part of the mesh fell silent at once,
 /// the network is more likely to blame than they are: then an operator decides.
-async fn prune(proposer: &Proposer, clock: Clock) {
+async fn prune(proposer: Proposer, clock: Clock) {
     let members = proposer.members.borrow().clone();
     if members.pruning_frozen {
         return;
@@ -195,7 +245,7 @@ async fn prune(proposer: &Proposer, clock: Clock) {
                 node: id.to_string(),
                 reason,
                 compromised: false,
-                reachable: proposer.reachable(),
+                reachable: heard(&agreed, &members, &proposer.me),
                 force: false,
             })
             .await

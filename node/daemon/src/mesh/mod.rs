@@ -27,6 +27,7 @@
 //! | `leader::run` | view, members, Raft status | Raft's voters, silences, prunings, rotation, warnings |
 //! | `issuer::IssuerDesk::run` | view, this server's authority | dockerd's certificates |
 
+mod asking;
 pub(crate) mod clock;
 pub(crate) mod cluster_desk;
 mod containers;
@@ -82,6 +83,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
 use self::{
+    asking::Patience,
     clock::Clock,
     cluster_desk::ClusterDesk,
     departure::DepartureDesk,
@@ -237,6 +239,7 @@ impl Mesh {
             views: wiring.views.clone(),
             members,
             agreement,
+            patience: Patience::of(&server::timers(wiring.host.config.raft_timers)),
         };
         let shut_out = wiring.followers(&mut incoming, &proposer);
         let (overlay, docker, containers) = wiring.runtimes(&proposer);

@@ -75,7 +75,10 @@ pub(crate) enum PeerRequest {
     /// About a K3s cluster. Asked of its servers.
     Cluster(ClusterQuestion),
     /// The asked node is going to be removed: once it is, it takes itself off its host.
-    Depart,
+    Depart {
+        /// Whether that is taken back: once it is removed, it leaves its host as it is.
+        taken_back: bool,
+    },
 }
 
 /// The answer.

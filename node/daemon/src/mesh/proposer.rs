@@ -1,14 +1,11 @@
 //! Has a command agreed, from whatever node it was given to.
 //!
-//! Decides whom to ask: this node's own Raft when it is a server, the leader it names, else the
-//! servers in turn. The request id stays the same over all attempts, so that a command whose
-//! answer was lost is applied once. Gives up after a deadline, and says how many voters answer.
+//! Decides who may be asked: this node's own Raft when it is a server, the leader it names, else the
+//! servers in turn (whom next, and what an answer means for the command: [`asking`](super::asking)).
+//! The request id stays the same over all attempts, so that a command whose answer was lost is applied
+//! once. Gives up after a deadline, and says how many voters answer.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use consensus_core::{
     Applied, Command, Done, Envelope, LogIndex, NodeId, RaftId, RequestId, WallMs, wire::v1,
@@ -20,24 +17,19 @@ use overlay_core::membership::{Condition, Member};
 use overlay_net::{Channel, Net, membership::Members};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
     MembersRx,
+    asking::{self, Asking, Attempt, Patience, Voters},
     peer_wire::{PeerAnswer, PeerRequest, decode, encode},
     replica::Replica,
     views::{View, Views},
 };
 
-/// Longer than any election; a client's patience is shorter than that of scripts.
-const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
-/// One attempt at one server.
-const ATTEMPT_DEADLINE: Duration = Duration::from_secs(4);
-/// A healthy leader has a command agreed in a few milliseconds, a slow disk in tens.
-const HEDGE_AFTER: Duration = Duration::from_millis(150);
-/// Pause between rounds: an election lasts about this long.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// What a server answers, or one that answers it, that knows less than the other one says.
+const NOT_UNDERSTOOD: &str = "PeerMessageError";
 /// A reader is sent on to another leader at most so often.
 const READ_HOPS_MAX: usize = 3;
 /// How long a caller waits to see his own write in this node's view.
@@ -59,15 +51,8 @@ pub(crate) struct Proposer {
     pub(crate) members: MembersRx,
     /// This node's Raft.
     pub(crate) agreement: AgreementRx,
-}
-
-/// What one attempt came to.
-enum Attempt {
-    Applied(LogIndex, Applied),
-    Elsewhere(Option<NodeId>),
-    NoMajority,
-    Failed(ApiError),
-    NoAnswer,
+    /// How long commands may take, with this mesh's timers.
+    pub(crate) patience: Patience,
 }
 
 /// Wall-clock time, for commands.
@@ -149,8 +134,7 @@ impl Proposer {
             }
             .into());
         }
-        let answer = timeout(SUBMIT_DEADLINE, self.ask_around(&envelope, &bytes)).await;
-        let (index, applied) = answer.unwrap_or_else(|_| Err(self.no_majority()))?;
+        let (index, applied) = self.ask_around(&envelope, &bytes).await?;
         tracing::debug!(command = name, index = index.0, "agreed");
         applied.map(|done| (index, done)).map_err(ApiError::from)
     }
@@ -175,9 +159,8 @@ impl Proposer {
                 read_index(agreement.as_ref()).await
             } else {
                 let body = encode(&PeerRequest::ReadIndex);
-                let answer = self
-                    .net
-                    .call(&asked, Channel::Command, body, ATTEMPT_DEADLINE);
+                let wait = self.patience.attempt;
+                let answer = self.net.call(&asked, Channel::Command, body, wait);
                 decode(&answer.await.ok()?).ok()?
             };
             match answer {
@@ -200,62 +183,57 @@ impl Proposer {
         None
     }
 
-    /// Asks servers until one has the command agreed. One that does not answer at once is not
-    /// waited for: the next is asked beside it, which the request id makes harmless.
+    /// Asks servers until one has the command agreed or the time is up. One that does not answer at
+    /// once is not waited for: the next is asked beside it, which the request id makes harmless.
     async fn ask_around(
         &self,
         envelope: &Envelope,
         bytes: &[u8],
     ) -> Result<(LogIndex, Applied), ApiError> {
-        // A leader that is known nearly always answers; only then need nobody else be looked for.
-        let mut queue: VecDeque<NodeId> = self.known_leader().into_iter().collect();
-        let mut all_queued = false;
-        let mut in_flight: BTreeSet<NodeId> = BTreeSet::new();
+        let end = Instant::now() + self.patience.submit;
+        let mut standing = self.views.watch_standing();
+        let mut leader = self.known_leader();
+        let mut asking = Asking::new(leader.clone());
         let mut pending = FuturesUnordered::new();
-        loop {
-            if queue.is_empty() && in_flight.is_empty() {
-                if all_queued {
-                    sleep(RETRY_PAUSE).await;
-                }
-                queue = self.targets().into();
-                all_queued = true;
+        while Instant::now() < end {
+            if asking.wants_all() {
+                asking.ask_all(self.targets());
             }
-            // Who is being asked already costs no turn.
-            while let Some(target) = queue.pop_front() {
-                if !in_flight.insert(target.clone()) {
-                    continue;
-                }
+            if let Some(target) = asking.next() {
                 pending.push(async move {
                     let attempt = self.attempt(&target, envelope, bytes).await;
                     (target, attempt)
                 });
-                break;
             }
-            let pause = if queue.is_empty() && all_queued {
-                RETRY_PAUSE
-            } else {
-                HEDGE_AFTER
-            };
-            // Attempts go on while the next one begins; an answer is taken whole.
-            let (target, attempt) = tokio::select! {
+            let pause = end.min(Instant::now() + asking.patience());
+            // Attempts go on while the next one begins; an answer is taken whole. The other arms
+            // only wait.
+            let answered = tokio::select! {
                 biased;
-                Some(answered) = pending.next() => answered,
-                () = sleep(pause) => {
-                    if queue.is_empty() {
-                        queue = self.targets().into();
-                        all_queued = true;
+                Some(answered) = pending.next() => Some(answered),
+                Ok(()) = standing.changed() => {
+                    let now = self.known_leader();
+                    if let Some(next) = now.clone().filter(|_| now != leader) {
+                        asking.led_by(next);
+                        leader = now;
                     }
-                    continue;
+                    None
+                }
+                () = sleep_until(pause) => {
+                    if asking.waited() {
+                        asking.ask_all(self.targets());
+                    }
+                    None
                 }
             };
-            in_flight.remove(&target);
-            match attempt {
-                Attempt::Applied(index, applied) => return Ok((index, applied)),
-                Attempt::Failed(error) => return Err(error),
-                Attempt::Elsewhere(Some(other)) if other != target => queue.push_front(other),
-                Attempt::Elsewhere(_) | Attempt::NoMajority | Attempt::NoAnswer => {}
+            if let Some((target, attempt)) = answered
+                && let Some(outcome) = asking.ended(&target, attempt)
+            {
+                return outcome;
             }
         }
+        let (heard, voters) = self.heard_voters();
+        Err(asking.in_vain(heard, voters))
     }
 
     /// The leader, as far as this node knows; not this node where it has no Raft (any more).
@@ -287,40 +265,22 @@ impl Proposer {
     }
 
     async fn attempt(&self, target: &NodeId, envelope: &Envelope, bytes: &[u8]) -> Attempt {
-        let answer = if *target == self.me {
+        if *target == self.me {
             let agreement = self.agreement.borrow().clone();
-            propose_bytes(agreement.as_ref(), bytes.to_vec()).await
-        } else {
-            let body = encode(&PeerRequest::Propose(Box::new(envelope.clone())));
-            match self
-                .net
-                .call(target, Channel::Command, body, ATTEMPT_DEADLINE)
-                .await
-            {
-                Ok(bytes) => match decode(&bytes) {
-                    Ok(answer) => answer,
-                    Err(error) => return Attempt::Failed(error),
-                },
-                Err(error) => {
-                    tracing::debug!(to = target.short(), %error, "no answer to a command");
-                    return Attempt::NoAnswer;
+            return meaning(propose_bytes(agreement.as_ref(), bytes.to_vec()).await);
+        }
+        let body = encode(&PeerRequest::Propose(Box::new(envelope.clone())));
+        let wait = self.patience.attempt;
+        match self.net.call(target, Channel::Command, body, wait).await {
+            Ok(bytes) => decode(&bytes).map_or_else(Attempt::Strange, meaning),
+            Err(error) => {
+                tracing::debug!(to = target.short(), %error, "no answer to a command");
+                if error.is_unsent() {
+                    Attempt::Unsent
+                } else {
+                    Attempt::NoAnswer
                 }
             }
-        };
-        match answer {
-            PeerAnswer::Applied(index, applied) => Attempt::Applied(index, applied),
-            PeerAnswer::NotLeader(leader) => Attempt::Elsewhere(leader),
-            PeerAnswer::NoMajority { .. } => Attempt::NoMajority,
-            PeerAnswer::Failed(error) => Attempt::Failed(error),
-            PeerAnswer::Enrolled(_)
-            | PeerAnswer::Certificate { .. }
-            | PeerAnswer::Enforced(_)
-            | PeerAnswer::Probed(_)
-            | PeerAnswer::Vip(_)
-            | PeerAnswer::Cluster(_)
-            | PeerAnswer::Departing
-            | PeerAnswer::ReadAt(_)
-            | PeerAnswer::RotationBegun(_) => Attempt::NoAnswer,
         }
     }
 
@@ -357,8 +317,8 @@ impl Proposer {
         self.views.standing().leader.is_some() && reachable * 2 > servers
     }
 
-    /// The error of a command that found no majority, with the voters that this node can hear.
-    pub(crate) fn no_majority(&self) -> ApiError {
+    /// How many voters this node hears, how many it takes, and how many there are.
+    fn heard_voters(&self) -> (Voters, usize) {
         let view = self.views.view();
         let members = self.members.borrow().clone();
         let mut voters = self.views.standing().voters;
@@ -366,16 +326,41 @@ impl Proposer {
             voters = view.agreed.servers().map(|(id, _)| id.clone()).collect();
         }
         let heard = |id: &&NodeId| self.hears(&members, id);
-        let reachable = voters.iter().filter(heard).count();
-        let needed = voters.len() / 2 + 1;
-        ApiError::new(
-            "NoMajorityError",
-            format!(
-                "no majority of the mesh's voters answers: {reachable} of {} reachable, {needed} needed",
-                voters.len()
-            ),
-            "bring servers back, then give the command again; reads of the last known state still work",
-        )
+        let heard = Voters {
+            reachable: voters.iter().filter(heard).count() as u64,
+            needed: voters.len() as u64 / 2 + 1,
+        };
+        (heard, voters.len())
+    }
+
+    /// The error of a command that found no majority, with the voters that this node can hear.
+    pub(crate) fn no_majority(&self) -> ApiError {
+        let (heard, voters) = self.heard_voters();
+        asking::no_majority(heard, voters)
+    }
+}
+
+/// What an answer to a command means for it.
+fn meaning(answer: PeerAnswer) -> Attempt {
+    match answer {
+        PeerAnswer::Applied(index, applied) => Attempt::Applied(index, applied),
+        PeerAnswer::NotLeader(leader) => Attempt::Elsewhere(leader),
+        PeerAnswer::NoMajority { reachable, needed } => {
+            Attempt::NoMajority(Voters { reachable, needed })
+        }
+        PeerAnswer::Failed(error) if error.code == asking::BUSY => Attempt::Busy,
+        // A server that does not know what it was asked.
+        PeerAnswer::Failed(error) if error.code == NOT_UNDERSTOOD => Attempt::Strange(error),
+        PeerAnswer::Failed(error) => Attempt::Failed(error),
+        PeerAnswer::Enrolled(_)
+        | PeerAnswer::Certificate { .. }
+        | PeerAnswer::Enforced(_)
+        | PeerAnswer::Probed(_)
+        | PeerAnswer::Vip(_)
+        | PeerAnswer::Cluster(_)
+        | PeerAnswer::Departing
+        | PeerAnswer::ReadAt(_)
+        | PeerAnswer::RotationBegun(_) => Attempt::NoAnswer,
     }
 }
 
@@ -408,7 +393,7 @@ async fn propose_bytes(agreement: Option<&Agreement<Replica>>, bytes: Vec<u8>) -
             reachable: reachable as u64,
             needed: needed as u64,
         },
-        Err(ProposeError::Busy) => PeerAnswer::Failed(busy()),
+        Err(ProposeError::Busy) => PeerAnswer::Failed(asking::busy()),
         Err(ProposeError::Stopped(_)) => PeerAnswer::NotLeader(None),
         Err(ProposeError::TooLarge { bytes_max, .. }) => PeerAnswer::Failed(
             consensus_core::Refusal::TooLarge {
@@ -436,15 +421,6 @@ pub(crate) async fn read_index(agreement: Option<&Agreement<Replica>>) -> PeerAn
     }
 }
 
-/// More is asked of the leader than it takes: nothing was written.
-fn busy() -> ApiError {
-    ApiError::new(
-        "BusyError",
-        "the leader has as many commands under way as it takes; nothing was changed",
-        "give the command again in a moment, and fewer at once",
-    )
-}
-
 /// Has a mesh's first command agreed by the group that its founder has just made.
 pub(crate) async fn propose_first(
     agreement: &Agreement<Replica>,
@@ -460,7 +436,7 @@ pub(crate) async fn propose_first(
         operator: None,
         command,
     };
-    let end = Instant::now() + SUBMIT_DEADLINE;
+    let end = Instant::now() + asking::SUBMIT_WITHIN;
     loop {
         match propose(Some(agreement), &envelope).await {
             PeerAnswer::Applied(index, applied) => {

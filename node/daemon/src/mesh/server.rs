@@ -62,7 +62,11 @@ impl Carrier for NetCarrier {
                     Err(CarrierError::Unreachable("not a server yet".into()))
                 }
                 Ok(answer) => Ok(answer),
-                Err(error) => Err(CarrierError::Unreachable(error.to_string())),
+                Err(error) if error.is_unsent() => {
+                    Err(CarrierError::Unreachable(error.to_string()))
+                }
+                // There was a way, and an answer may only have been late.
+                Err(error) => Err(CarrierError::Broken(error.to_string())),
             }
         })
     }

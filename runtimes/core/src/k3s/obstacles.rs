@@ -56,6 +56,16 @@ pub(super) fn strange_data() -> Plan {
     )
 }
 
+pub(super) fn disk_away(place: &str) -> Plan {
+    fails(
+        "K3sDataMissingError",
+        format!("K3s's data were on a disk at {place}, and nothing is mounted there now"),
+        format!(
+            "mount it; if it is lost, unassign the module and assign it again: `mount {place}`"
+        ),
+    )
+}
+
 fn fails(code: &'static str, reason: String, hint: String) -> Plan {
     rests(Phase::Failed {
         code,

@@ -3,6 +3,10 @@
 //! Decides: every key that shoal sets, so that all of a cluster's traffic stays on the overlay
 //! (SPEC 5.5 to 5.7). Never: a secret; tokens are in files that the settings name.
 //!
+//! A node's operator may have settings of his own beside these. Lists of his are added to, not replaced:
+//! a key with a `+` does that (docs.k3s.io: configuration file). What shoal itself relies on is said even
+//! where it is K3s's default, so that no setting of his moves it.
+//!
 //! The keys are those of `k3s server --help` and `k3s agent --help`; K3s reads them from
 //! `config.yaml` and, in the order of their names, from `config.yaml.d/*.yaml`. JSON is YAML (YAML
 //! 1.2, chapter 1.3), and leaves nothing to quote.
@@ -58,6 +62,10 @@ pub struct SecretFiles {
     pub server_token: String,
     /// What agents join with.
     pub agent_token: String,
+    /// The directory of K3s's data.
+    pub data_dir: String,
+    /// The administrator's kubeconfig, which a server writes.
+    pub kubeconfig: String,
 }
 
 /// What etcd, which K3s embeds, takes for a dead leader. K3s gives it 5 s, and it draws up to twice
@@ -77,14 +85,17 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_init: Option<bool>,
     token_file: &'a str,
+    data_dir: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_token_file: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     advertise_address: Option<Ipv4Addr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "tls-san+", skip_serializing_if = "Option::is_none")]
     tls_san: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "etcd-arg+", skip_serializing_if = "Option::is_none")]
     etcd_arg: Option<[&'static str; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_kubeconfig: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_kubeconfig_mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,10 +145,12 @@ pub fn render(membership: &Membership, files: &SecretFiles) -> String {
         server: (!founds).then(|| format!("https://[{vip}]:{K3S_API_PORT}")),
         cluster_init: founds.then_some(true),
         token_file,
+        data_dir: &files.data_dir,
         agent_token_file: server.then_some(&files.agent_token),
         advertise_address: server.then_some(place.ipv4),
         tls_san: server.then(names),
         etcd_arg: server.then_some(ETCD_TIMING),
+        write_kubeconfig: server.then_some(&files.kubeconfig),
         write_kubeconfig_mode: server.then_some("0600"),
         flannel_backend: server.then_some(backend),
         disable_network_policy: (server && !flannel).then_some(true),
@@ -175,6 +188,8 @@ mod tests {
         let files = SecretFiles {
             server_token: "/etc/shoal/k3s/server-token".into(),
             agent_token: "/etc/shoal/k3s/agent-token".into(),
+            data_dir: "/var/lib/rancher/k3s".into(),
+            kubeconfig: "/etc/rancher/k3s/k3s.yaml".into(),
         };
         serde_json::from_str(&render(membership, &files)).unwrap()
     }
@@ -189,8 +204,10 @@ mod tests {
             "token-file": "/etc/shoal/k3s/server-token",
             "agent-token-file": "/etc/shoal/k3s/agent-token",
             "advertise-address": "100.96.0.1",
-            "tls-san": ["fd00::f", "fd00::1", "100.96.0.1", "n1"],
-            "etcd-arg": ["heartbeat-interval=80", "election-timeout=400"],
+            "data-dir": "/var/lib/rancher/k3s",
+            "tls-san+": ["fd00::f", "fd00::1", "100.96.0.1", "n1"],
+            "etcd-arg+": ["heartbeat-interval=80", "election-timeout=400"],
+            "write-kubeconfig": "/etc/rancher/k3s/k3s.yaml",
             "write-kubeconfig-mode": "0600",
             "flannel-backend": "vxlan",
             "flannel-iface": "shoal-default",
@@ -245,6 +262,8 @@ mod tests {
         let files = SecretFiles {
             server_token: "/s".into(),
             agent_token: "/a".into(),
+            data_dir: "/d".into(),
+            kubeconfig: "/k".into(),
         };
         // Without quotes, YAML 1.1 reads the number 384.
         let line = "\"write-kubeconfig-mode\": \"0600\"";
@@ -259,6 +278,7 @@ mod tests {
             "node-ip": "100.96.0.1",
             "server": "https://[fd00::f]:6443",
             "token-file": "/etc/shoal/k3s/agent-token",
+            "data-dir": "/var/lib/rancher/k3s",
             "flannel-iface": "shoal-default",
         });
         assert_eq!(text, expected);

@@ -15,6 +15,8 @@ fn files() -> SecretFiles {
     SecretFiles {
         server_token: "/server-token".into(),
         agent_token: "/agent-token".into(),
+        data_dir: "/data".into(),
+        kubeconfig: "/kubeconfig".into(),
     }
 }
 
@@ -69,10 +71,14 @@ fn bare() -> Observed {
         program: None,
         record: None,
         data: false,
+        unmounted: None,
+        bare_for: LOST_AFTER,
         secrets: false,
         settings: None,
+        emptying: false,
         vacated: false,
         daemon: Daemon::Absent,
+        down: false,
         leftovers: false,
     }
 }
@@ -148,14 +154,10 @@ impl Host {
         let observed = &mut self.observed;
         match step {
             Step::Begin { attempt } => {
-                observed.record = Some(Record {
-                    attempt: *attempt,
-                    founded: false,
-                    token: None,
-                });
+                observed.record = Some(Record::of(*attempt));
             }
-            Step::Vacate => observed.vacated = true,
-            Step::Return => observed.vacated = false,
+            Step::Vacate => (observed.emptying, observed.vacated) = (true, true),
+            Step::Return => (observed.emptying, observed.vacated) = (false, false),
             Step::Install { binary } => {
                 observed.leftovers = true;
                 observed.program = Some(Program {
@@ -168,8 +170,9 @@ impl Host {
             Step::WriteToken(mark) => observed.record.as_mut().unwrap().token = Some(*mark),
             Step::WriteSettings(text) => observed.settings = Some(text.clone()),
             Step::Start(with) | Step::Restart(with) => {
+                let record = observed.record.as_mut().unwrap();
+                record.started = true;
                 if with.settings.contains("cluster-init") {
-                    let record = observed.record.as_mut().unwrap();
                     self.initialised += u32::from(!record.founded);
                     record.founded = true;
                 }
@@ -180,6 +183,7 @@ impl Host {
                 };
             }
             Step::Probe => {
+                observed.down = false;
                 if let Daemon::Ours { ready, .. } = &mut observed.daemon {
                     *ready = true;
                 }
@@ -196,7 +200,21 @@ impl Host {
         }
     }
 
-    /// The mesh has another K3s for it, and it is its turn.
+    /// It does not answer for a moment.
+    fn falters(&mut self) {
+        if let Daemon::Ours { ready, .. } = &mut self.observed.daemon {
+            *ready = false;
+        }
+    }
+
+    fn started_with(&self) -> Option<StartedWith> {
+        match &self.observed.daemon {
+            Daemon::Ours { started_with, .. } => started_with.clone(),
+            Daemon::Absent | Daemon::Foreign { .. } => None,
+        }
+    }
+
+    /// The mesh has another K3s for it.
     fn upgraded(&mut self) {
         let stay = self.stay();
         (stay.binary, stay.generation) = (binary(NEW), LogIndex(9));
@@ -308,6 +326,66 @@ fn a_founder_whose_data_are_gone_does_not_found_again_though_it_knows_that_it_di
     let stay = host.stay();
     (stay.active, stay.settled) = (false, false);
     host.run();
+    assert_eq!(host.steps, ["Start", "Probe"]);
+}
+
+/// Its operator installs one himself while shoal still looks for a program.
+#[test]
+fn a_k3s_that_came_before_shoals_was_started_is_nobodys_to_take_off() {
+    let mut host = Host::new(founder());
+    let step = host.plan().step.unwrap();
+    assert_eq!(
+        step,
+        Step::Begin {
+            attempt: LogIndex(7)
+        }
+    );
+    host.perform(&step);
+    (host.observed.leftovers, host.observed.data) = (true, true);
+    host.observed.daemon = Daemon::Foreign { pid: Some(3) };
+    assert_eq!(code(&host.plan()), Some("K3sAlreadyRunningError"));
+    // Its program stops for a moment: its data are still not shoal's to start on.
+    host.observed.daemon = Daemon::Absent;
+    let plan = host.plan();
+    assert_eq!(
+        (code(&plan), plan.step),
+        (Some("K3sDataPresentError"), None)
+    );
+    // Unassigned, as the hint says: what shoal put there goes, while his runs on.
+    host.observed.daemon = Daemon::Foreign { pid: Some(3) };
+    host.desired.stay = None;
+    let plan = host.plan();
+    assert_eq!((plan.phase, plan.step), (Phase::Leaving, Some(Step::Clean)));
+    // Where shoal's own was started before, what it left may be in use by his.
+    host.observed.record.as_mut().unwrap().started = true;
+    assert_eq!(code(&host.plan()), Some("K3sAlreadyRunningError"));
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_yet_is_waited_for() {
+    let mut host = Host::new(founder());
+    host.run();
+    let stay = host.stay();
+    (stay.active, stay.begun, stay.settled) = (true, true, true);
+    (host.observed.data, host.observed.daemon) = (false, Daemon::Absent);
+    host.observed.bare_for = Duration::ZERO;
+    let plan = host.plan();
+    assert_eq!((plan.phase, plan.step), (Phase::Starting, None));
+    // Its place is known: then it is not lost, however long it takes.
+    host.observed.bare_for = LOST_AFTER;
+    host.observed.unmounted = Some("/var/lib/rancher".into());
+    let plan = host.plan();
+    assert_eq!(
+        (code(&plan), &plan.step),
+        (Some("K3sDataMissingError"), &None)
+    );
+    // Nor is anything founded beside it before the cluster was active.
+    host.stay().settled = false;
+    assert_eq!(code(&host.plan()), Some("K3sDataMissingError"));
+    host.stay().settled = true;
+    (host.observed.data, host.observed.unmounted) = (true, None);
+    host.steps.clear();
+    assert!(matches!(host.run(), Phase::Ready { .. }));
     assert_eq!(host.steps, ["Start", "Probe"]);
 }
 
@@ -609,6 +687,93 @@ fn a_k3s_that_is_ready_is_changed_in_its_turn_only() {
     );
 }
 
+/// A cluster's change has begun, and its nodes are seen in the middle of it.
+fn in_a_change() -> Host {
+    let mut host = Host::new(founder());
+    host.run();
+    host.upgraded();
+    let stay = host.stay();
+    (stay.active, stay.begun, stay.settled) = (true, true, true);
+    let membership = stay.membership.as_mut().unwrap();
+    membership.pod_prefix = Some("10.42.0.0/16".parse().unwrap());
+    host.steps.clear();
+    host
+}
+
+#[test]
+fn who_does_not_answer_for_a_moment_is_not_changed_out_of_its_turn() {
+    for down in [false, true] {
+        let mut host = in_a_change();
+        host.falters();
+        host.observed.down = down;
+        let plan = host.plan();
+        assert_eq!(
+            (plan.phase, plan.step),
+            (Phase::Starting, Some(Step::Probe))
+        );
+        let phase = host.run();
+        assert!(matches!(
+            phase,
+            Phase::Ready {
+                generation: LogIndex(7),
+                ..
+            }
+        ));
+        assert_eq!(host.steps, ["Probe"]);
+    }
+}
+
+#[test]
+fn one_that_answers_nobody_is_restarted_out_of_its_turn_with_what_it_had() {
+    let mut host = in_a_change();
+    host.falters();
+    let mut retries = Retries::default();
+    for _ in 0..UNANSWERED_PROBES_MAX {
+        retries.handle_failure("K3sNotReadyError", "no".into(), Time::ZERO);
+    }
+    host.observed.now = Time::ZERO + Duration::from_secs(3600);
+    let plan = plan(&host.desired, &host.observed, &files(), &retries);
+    assert_eq!(plan.step, host.started_with().map(Step::Restart));
+}
+
+#[test]
+fn in_its_turn_a_moment_without_an_answer_does_not_cost_a_node_its_pods() {
+    let mut host = in_a_change();
+    host.stay().turn = true;
+    host.falters();
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(
+        host.steps,
+        [
+            "Probe",
+            "Install",
+            "Vacate",
+            "WriteSettings",
+            "Restart",
+            "Probe",
+            "Return"
+        ]
+    );
+}
+
+#[test]
+fn in_its_turn_a_node_that_is_down_is_mended_as_it_is() {
+    let mut host = in_a_change();
+    host.stay().turn = true;
+    host.falters();
+    host.observed.down = true;
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(host.steps, ["Install", "WriteSettings", "Restart", "Probe"]);
+}
+
+#[test]
+fn pods_come_back_to_a_node_that_was_being_emptied_for_a_change_that_is_off() {
+    let mut host = in_a_change();
+    host.observed.emptying = true;
+    assert!(matches!(host.run(), Phase::Ready { .. }));
+    assert_eq!(host.steps, ["Return"]);
+}
+
 #[test]
 fn a_server_lets_the_api_address_go_before_it_is_changed() {
     let mut host = Host::new(founder());
@@ -652,7 +817,7 @@ fn a_token_that_was_replaced_is_put_in_place() {
 }
 
 #[test]
-fn a_failure_pauses_every_step_but_those_that_end() {
+fn a_failure_pauses_every_step() {
     let mut retries = Retries::default();
     retries.handle_failure("K3sStartError", "no".into(), Time::ZERO);
     let desired = Desired {
@@ -666,11 +831,25 @@ fn a_failure_pauses_every_step_but_those_that_end() {
     let later = plan_at(Time::ZERO + Duration::from_secs(2), &desired, bare());
     assert!(later.step.is_some());
     let away = Desired { stay: None };
-    let left = Observed {
+    let left = || Observed {
         leftovers: true,
         ..bare()
     };
-    assert_eq!(plan_at(Time::ZERO, &away, left).step, Some(Step::Clean));
+    let runs = || Observed {
+        daemon: Daemon::Ours {
+            started_with: None,
+            ready: false,
+        },
+        ..left()
+    };
+    for (observed, step) in [(left(), Step::Clean), (runs(), Step::Stop)] {
+        let paused = plan_at(Time::ZERO, &away, observed.clone());
+        assert_eq!((code(&paused), paused.step), (Some("K3sStartError"), None));
+        let later = plan_at(Time::ZERO + Duration::from_secs(2), &away, observed.clone());
+        assert_eq!(later.step, Some(step.clone()));
+        // What somebody wants anew is tried at once.
+        assert_eq!(plan_of(None, &observed).step, Some(step));
+    }
 }
 
 #[test]
@@ -687,9 +866,7 @@ fn a_view_from_before_the_stay_that_is_here_says_nothing_about_it() {
 fn a_k3s_that_answers_nobody_is_restarted_in_the_end() {
     let mut host = Host::new(agent());
     host.run();
-    if let Daemon::Ours { ready, .. } = &mut host.observed.daemon {
-        *ready = false;
-    }
+    host.falters();
     let mut retries = Retries::default();
     let mut step = |count| {
         for _ in 0..count {
@@ -712,6 +889,8 @@ fn a_k3s_that_answers_nobody_is_restarted_in_the_end() {
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Dies,
+    Falters,
+    IsDown,
     LosesItsDisk,
     ClusterIsActive,
     Leaves,
@@ -724,6 +903,8 @@ fn fate() -> impl Strategy<Value = Option<Fate>> {
     prop_oneof![
         6 => Just(None),
         1 => Just(Some(Fate::Dies)),
+        2 => Just(Some(Fate::Falters)),
+        1 => Just(Some(Fate::IsDown)),
         1 => Just(Some(Fate::LosesItsDisk)),
         1 => Just(Some(Fate::ClusterIsActive)),
         1 => Just(Some(Fate::Leaves)),
@@ -735,7 +916,7 @@ fn fate() -> impl Strategy<Value = Option<Fate>> {
 
 proptest! {
     /// Whatever befalls a host: it comes to rest ready, waiting or stopped, and a cluster that was
-    /// active is not initialised again by it.
+    /// active is not initialised again by it. Who was ready is made into something else only in its turn.
     #[test]
     fn every_way_comes_to_rest(
         founds in any::<bool>(),
@@ -747,7 +928,18 @@ proptest! {
         for fate in fates {
             match fate {
                 Some(Fate::Dies) => host.observed.daemon = Daemon::Absent,
-                Some(Fate::LosesItsDisk) => host.observed = bare(),
+                Some(Fate::Falters) => host.falters(),
+                Some(Fate::IsDown) => {
+                    host.falters();
+                    host.observed.down = true;
+                }
+                Some(Fate::LosesItsDisk) => {
+                    host.observed = bare();
+                    // The mesh was told so, and begins anew.
+                    if let Some(stay) = &mut host.desired.stay {
+                        stay.settled = false;
+                    }
+                }
                 Some(Fate::ClusterIsActive) => {
                     if let Some(stay) = host.desired.stay.as_mut().filter(|stay| !stay.active) {
                         stay.active = true;
@@ -780,7 +972,16 @@ proptest! {
                 if step == Step::RequestToken {
                     host.stay().token = Some(TOKEN);
                 }
+                let settled = host.desired.stay.as_ref().is_some_and(|s| s.settled && !s.turn);
+                if let (true, Step::Restart(with)) = (settled, &step) {
+                    let had = host.started_with();
+                    prop_assert_eq!(Some(with), had.as_ref());
+                }
                 host.perform(&step);
+            }
+            let ready = is_ready(&host.observed);
+            if let Some(stay) = &mut host.desired.stay {
+                stay.settled |= ready;
             }
             if host.desired.stay.as_ref().is_some_and(|stay| stay.active) {
                 prop_assert_eq!(host.initialised, before_active);

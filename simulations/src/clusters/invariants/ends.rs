@@ -4,7 +4,7 @@
 //! Decides by what is agreed and by what is on the hosts. Source: SPEC 5.1 to 5.3, whose handshakes all
 //! wait for somebody's word.
 
-use consensus_core::{Agreed, ClusterId, ClusterStatus, K3sPhase};
+use consensus_core::{Agreed, Cluster, ClusterId, ClusterStatus, K3sPhase, RolloutKind};
 
 use crate::node::node_id;
 
@@ -22,13 +22,13 @@ pub struct Found {
 /// # Errors
 /// What is not at its end.
 pub fn check(agreed: &Agreed, hosts: &[Found]) -> Result<(), String> {
-    for cluster in agreed.clusters.values() {
+    for (id, cluster) in &agreed.clusters {
         let name = &cluster.name;
         match &cluster.status {
             ClusterStatus::Bootstrapping => {
                 return Err(format!("cluster {name} is still bootstrapping"));
             }
-            ClusterStatus::Active if cluster.rollout.is_some() => {
+            ClusterStatus::Active if is_being_changed(agreed, *id, cluster) => {
                 return Err(format!("cluster {name} is still being changed"));
             }
             ClusterStatus::Error { reason } if reason.is_empty() => {
@@ -74,6 +74,26 @@ pub fn check(agreed: &Agreed, hosts: &[Found]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether a change has an end to come to by itself. An upgrade that failed at a node that was taken out is
+/// its operator's to give again.
+fn is_being_changed(agreed: &Agreed, id: ClusterId, cluster: &Cluster) -> bool {
+    let Some(rollout) = &cluster.rollout else {
+        return false;
+    };
+    let upgrades = matches!(rollout.kind, RolloutKind::Upgrade { .. });
+    let is_in = |node| {
+        agreed
+            .k3s_nodes
+            .get(node)
+            .is_some_and(|row| row.cluster == id)
+    };
+    let stopped = rollout
+        .failed
+        .as_ref()
+        .is_some_and(|(node, _)| !is_in(node));
+    !(upgrades && stopped)
 }
 
 #[cfg(test)]

@@ -108,6 +108,8 @@ fn assign(role: K3sRole, n: u32) -> ClusterCommand {
             }),
             ..K3sBinary::INSTALLED
         },
+        profile: Some(LeaseProfile::Wan),
+        reachable: BTreeSet::from([id(1)]),
     }
 }
 
@@ -124,8 +126,8 @@ fn upgrade() -> ClusterCommand {
     }
 }
 
-/// n2 is emptied, tells what it waits for, and an end that was not asked for.
-fn commands_of_a_drain(begun: LogIndex) -> [(u32, Command); 3] {
+/// n2 is emptied, tells what it waits for, is given up too early, and an end that was not asked for.
+fn commands_of_a_drain(begun: LogIndex) -> [(u32, Command); 4] {
     let waits = DrainState::Draining {
         waits_for: "pod d/web: its budget".into(),
     };
@@ -134,13 +136,15 @@ fn commands_of_a_drain(begun: LogIndex) -> [(u32, Command); 3] {
         timeout_ms: 600_000,
         cordon_only: false,
         force: false,
+        reachable: BTreeSet::from([id(1), id(2)]),
     };
     let told = DrainCommand::Report {
         begun,
         state: waits,
     };
+    let given_up = DrainCommand::GiveUp { node: id(2), begun };
     let end = DrainCommand::End { node: "n1".into() };
-    let of_drains = [(1, begin), (2, told), (1, end)];
+    let of_drains = [(1, begin), (2, told), (1, given_up), (1, end)];
     of_drains.map(|(by, command)| (by, Command::Drain(command)))
 }
 
@@ -209,7 +213,11 @@ fn commands_of_a_cluster(first: LogIndex) -> Vec<(u32, Command)> {
         .into_iter()
         .chain(of_clusters)
         .chain(commands_of_a_drain(at(12)));
-    all.chain([(1, last)]).collect()
+    let agent = Command::Cluster(ClusterCommand::Unassign {
+        assignment: Assignment::to_node(K3sRole::Agent.module(), id(1)),
+        reachable: BTreeSet::from([id(1)]),
+    });
+    all.chain([(1, agent), (1, last)]).collect()
 }
 
 /// Made and not ready, so that nobody lets go of it; closed, and given to the same node again.
@@ -345,6 +353,7 @@ fn commands_of_a_mesh() -> Vec<(u32, Command)> {
                 node: "n2".into(),
                 set: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
                 unset: vec!["x".into()],
+                reachable: BTreeSet::from([id(1)]),
             },
         ),
         (

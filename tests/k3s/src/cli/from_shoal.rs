@@ -39,6 +39,8 @@ fn read(dir: &Path, membership: &Membership) -> (Flags, Vec<String>) {
     let files = SecretFiles {
         server_token: file("server-token", "for-servers\n"),
         agent_token: file("agent-token", "for-agents\n"),
+        data_dir: "/var/lib/rancher/k3s".into(),
+        kubeconfig: "/etc/rancher/k3s/k3s.yaml".into(),
     };
     fs::create_dir_all(dir.join("config.yaml.d")).unwrap();
     file("config.yaml.d/50-shoal.yaml", &render(membership, &files));
@@ -112,6 +114,29 @@ fn every_server_starts_with_what_shoal_writes() {
         let shown = settings.node.arguments.join(" ");
         assert!(!shown.contains("for-"), "a secret is an argument: {shown}");
     }
+}
+
+#[test]
+fn an_operators_own_settings_stay_beside_what_shoal_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = "tls-san: [api.example]\netcd-arg: [quota-backend-bytes=1]\ndata-dir: /srv/k3s\n\
+               write-kubeconfig: /srv/kubeconfig\n";
+    fs::write(dir.path().join("config.yaml"), own).unwrap();
+    let membership = membership(K3sRole::Server, Entrance::Found, Cni::Flannel, None);
+    let (flags, arguments) = read(dir.path(), &membership);
+    let settings = ServerSettings::read(&flags, &arguments).unwrap();
+    let names = ["api.example", "fd00::f", "fd00::1", "100.96.0.1", "n1"];
+    assert_eq!(settings.sans, names);
+    assert!(settings.election < Duration::from_secs(1));
+    assert!(
+        flags
+            .list("etcd-arg")
+            .contains(&"quota-backend-bytes=1".to_owned())
+    );
+    // What shoal itself looks into stays where it looks.
+    assert_eq!(settings.node.data_dir, Path::new("/var/lib/rancher/k3s"));
+    let kubeconfig = settings.kubeconfig.as_deref();
+    assert_eq!(kubeconfig, Some(Path::new("/etc/rancher/k3s/k3s.yaml")));
 }
 
 #[test]

@@ -26,6 +26,8 @@ use crate::{
 const VALIDATE_EVERY: Duration = Duration::from_secs(2);
 /// As K3s, while the server has no settings or certificates for this node; up to twice that.
 const CONFIGURE_EVERY: Duration = Duration::from_secs(5);
+/// A server that an agent still waits for may have left meanwhile.
+const ENDPOINTS_EVERY: Duration = Duration::from_secs(1);
 
 /// What a server's node has beyond an agent's.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +75,17 @@ pub(crate) async fn run(settings: NodeSettings, layout: Layout, role: Role) -> R
         write_load_balancer(&node, &addresses)?;
         balancer::open(node.clone()).await?;
         tunnels.keep(&addresses);
-        tunnels.until_connected().await;
+        // A list may be old, and name a server that is no more: it is looked at all the while, as
+        // K3s watches its endpoints.
+        while tokio::time::timeout(ENDPOINTS_EVERY, tunnels.until_connected())
+            .await
+            .is_err()
+        {
+            if let Some(addresses) = endpoints(&node).await {
+                node.api.learn(&addresses);
+                tunnels.keep(&addresses);
+            }
+        }
     }
     kubelet::register(&node).await;
     tokio::spawn(kubelet::heartbeat(node.clone()));

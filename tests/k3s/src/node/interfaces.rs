@@ -31,10 +31,10 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
-/// Whether there is an interface of this name.
+/// Whether there is an interface of this name in the namespace that this program runs in. `/sys` may
+/// show those of another.
 pub(crate) fn exists(name: &str) -> bool {
-    std::path::Path::new("/sys/class/net").join(name).exists()
-        || json(&["link", "show", name]).is_some()
+    json(&["link", "show", name]).is_some()
 }
 
 /// All addresses, with the names of their interfaces.

@@ -173,14 +173,14 @@ impl Pods {
         Ok(child)
     }
 
-    /// K3s unpacks its programs below `data/<hash>/bin`; here one link is enough.
+    /// K3s unpacks its programs below `data/<hash>/bin`; here it is this one's copy, so that the
+    /// shim's executable lies where whoever cleans up looks for it, and not where `k3s` itself does.
     fn shim_program(&self) -> Result<PathBuf, Fatal> {
         let dir = self.node.layout.data_dir.join("data/0000000000000000/bin");
         let program = dir.join(SHIM);
         if fs::symlink_metadata(&program).is_err() {
             files::make_dir(&dir)?;
-            let own = std::env::current_exe().map_err(|error| Fatal::new(error.to_string()))?;
-            files::link(&own, &program)?;
+            copy_own_program(&program)?;
         }
         Ok(program)
     }
@@ -202,6 +202,19 @@ impl Pods {
         let _ = fs::remove_dir_all(Path::new(KUBELET_DIR).join(uid));
         let _ = fs::remove_dir_all(task_dir(uid));
     }
+}
+
+/// Puts a copy of this program there, all of it or none. Another program does it: a file that this one
+/// had open for writing, in any thread, while it starts a child could not be executed.
+fn copy_own_program(to: &Path) -> Result<(), Fatal> {
+    let failed = |why: String| Fatal::new(format!("copy {}: {why}", to.display()));
+    let own = format!("/proc/{}/exe", std::process::id());
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".tmp");
+    let partial = PathBuf::from(partial);
+    let arguments = [own.as_str(), &partial.display().to_string()];
+    interfaces::run("cp", &arguments).map_err(failed)?;
+    fs::rename(&partial, to).map_err(|error| failed(error.to_string()))
 }
 
 fn volume(uid: &str) -> PathBuf {

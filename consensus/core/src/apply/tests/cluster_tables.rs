@@ -27,6 +27,8 @@ pub(super) fn cluster_commands() -> Vec<ClusterCommand> {
             network: Some("default".into()),
             cni: Some(Cni::OvnKubernetes),
             binary,
+            profile: Some(crate::LeaseProfile::Wan),
+            reachable: BTreeSet::from([id(1), id(2)]),
         },
         report(version()),
         ClusterCommand::IssueToken {
@@ -48,6 +50,10 @@ pub(super) fn cluster_commands() -> Vec<ClusterCommand> {
                 ..K3sBinary::INSTALLED
             },
             batch: 2,
+        },
+        ClusterCommand::Unassign {
+            assignment: Assignment::to_node(K3sRole::Agent.module(), id(2)),
+            reachable: BTreeSet::from([id(1), id(2)]),
         },
     ]
 }
@@ -85,9 +91,14 @@ pub(super) fn drain_commands() -> Vec<DrainCommand> {
         timeout_ms: 600_000,
         cordon_only: true,
         force: true,
+        reachable: BTreeSet::from([id(1), id(2)]),
     }];
     commands.extend(states().into_iter().take(1).map(told));
     commands.push(DrainCommand::End { node: name(2) });
+    commands.push(DrainCommand::GiveUp {
+        node: id(2),
+        begun: LogIndex(5),
+    });
     commands
 }
 
@@ -143,13 +154,13 @@ fn the_tables_have_every_word_about_clusters_and_drains() {
     let clusters = clusters
         .iter()
         .map(|one| encode(&|| postcard::to_stdvec(one)));
-    assert_eq!(numbers(clusters.collect()), [0, 1, 2, 3, 4, 5]);
-    assert!(postcard::from_bytes::<ClusterCommand>(&[6]).is_err());
+    assert_eq!(numbers(clusters.collect()), [0, 1, 2, 3, 4, 5, 6]);
+    assert!(postcard::from_bytes::<ClusterCommand>(&[7]).is_err());
     let drains = drain_commands();
     let drains = drains
         .iter()
         .map(|one| encode(&|| postcard::to_stdvec(one)));
-    assert_eq!(numbers(drains.collect()), [0, 1, 2]);
+    assert_eq!(numbers(drains.collect()), [0, 1, 2, 3]);
     let all = phases();
     let count = all.len();
     let all = all.iter().map(|one| encode(&|| postcard::to_stdvec(one)));
@@ -223,6 +234,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         },
         Refusal::TokenSealedToOthers { node: node() },
         Refusal::NotDrained { node: node() },
+        Refusal::NodeDrained { node: node() },
     ]
 }
 
@@ -240,6 +252,8 @@ fn aimed(n: u32, role: K3sRole, cluster: &str, cni: Cni) -> Command {
         network: None,
         cni: Some(cni),
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: everybody(),
     })
 }
 
@@ -284,6 +298,8 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
     world.k3s_join(4, K3sRole::Agent);
     let mut two = world.clone();
     two.k3s_join(2, K3sRole::Server);
+    let mut drained = world.clone();
+    drained.ok(1, drain(4, false));
     let mut asks = world.clone();
     asks.ok(1, provision(2, K3sRole::Server, Some("prod")));
     asks.k3s(2, K3sPhase::JoinRequest);
@@ -305,6 +321,7 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
         asks.refused(4, stranger).code(),
         asks.refused(1, to_others).code(),
         world.refused(1, end).code(),
+        drained.refused(1, cordon(4)).code(),
     ])
 }
 
@@ -319,6 +336,8 @@ pub(super) fn fill(world: &mut World) {
         network: Some("blue".into()),
         cni: Some(Cni::Flannel),
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: everybody(),
     };
     world.ok(1, Command::Cluster(found));
     world.k3s(1, K3sPhase::Bootstrap);

@@ -334,10 +334,11 @@ fn a_selector_is_not_taken_from_the_last_servers_of_others() {
     world.k3s_join(4, K3sRole::Agent);
     world.ok(1, unassign(1, K3sRole::Server));
     world.k3s(1, K3sPhase::Stopped);
-    let selector = Command::UnassignModule(Assignment {
+    let selector = Assignment {
         module: Module::K3sServer,
         target: crate::Target::Selector(labels(&[("role", "master")])),
-    });
+    };
+    let selector = unassigning(selector, &everybody());
     let refusal = world.refused(1, selector.clone());
     assert_eq!(refusal.code(), "ClusterLastServerError");
     world.ok(2, provision(3, K3sRole::Server, Some("prod")));
@@ -400,6 +401,8 @@ fn two_clusters_never_share_a_pod_prefix() {
         network: None,
         cni: Some(Cni::OvnKubernetes),
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: everybody(),
     });
     world.ok(1, on_ovn);
     assert!(world.kinds().contains(&EventKind::PodSubnetPrefixIgnored));
@@ -422,7 +425,7 @@ fn a_dead_node_goes_with_all_that_its_cluster_had_of_it() {
     world.ok(1, set_pods(pods("10.42.0.0/16")));
     let on = world.turn()[0];
     let dead = if on == 2 { 3 } else { 2 };
-    world.ok(1, drain(dead, false));
+    world.ok(1, drain(dead, true));
     world.ok(1, remove(dead));
     let agreed = world.agreed();
     assert!(!agreed.k3s_nodes.contains_key(&id(dead)) && !agreed.drains.contains_key(&id(dead)));

@@ -26,6 +26,8 @@ pub(super) fn with_binary(
         network: None,
         cni: Some(Cni::Flannel).filter(|_| role == K3sRole::Server),
         binary,
+        profile: None,
+        reachable: everybody(),
     })
 }
 
@@ -39,11 +41,20 @@ pub(super) fn selecting(role: K3sRole, pairs: &[(&str, &str)], cluster: Option<&
         network: None,
         cni: None,
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: everybody(),
     })
 }
 
 pub(super) fn unassign(n: u32, role: K3sRole) -> Command {
-    Command::UnassignModule(Assignment::to_node(role.module(), id(n)))
+    unassigning(Assignment::to_node(role.module(), id(n)), &everybody_of(20))
+}
+
+pub(super) fn unassigning(assignment: Assignment, heard: &BTreeSet<crate::NodeId>) -> Command {
+    Command::Cluster(ClusterCommand::Unassign {
+        assignment,
+        reachable: heard.clone(),
+    })
 }
 
 pub(super) fn version() -> K3sPhase {
@@ -82,6 +93,18 @@ pub(super) fn drain(n: u32, force: bool) -> Command {
         timeout_ms: 600_000,
         cordon_only: false,
         force,
+        reachable: everybody(),
+    })
+}
+
+/// Lets nothing new come to a node.
+pub(super) fn cordon(n: u32) -> Command {
+    Command::Drain(DrainCommand::Begin {
+        node: name(n),
+        timeout_ms: 600_000,
+        cordon_only: true,
+        force: false,
+        reachable: everybody(),
     })
 }
 
@@ -151,6 +174,20 @@ impl World {
             generation: self.prod().generation,
             pods: prefixes(pods),
         })
+    }
+
+    /// Ready with the K3s that it is to run.
+    pub(super) fn its_version(&self, n: u32) -> K3sPhase {
+        match self.row(n).binary.version.clone() {
+            Some(version) => K3sPhase::Ready { version },
+            None => version(),
+        }
+    }
+
+    /// Says so.
+    pub(super) fn k3s_ready(&mut self, n: u32) {
+        let phase = self.its_version(n);
+        self.k3s(n, phase);
     }
 
     pub(super) fn k3s(&mut self, n: u32, phase: K3sPhase) {
@@ -460,9 +497,10 @@ fn a_name_that_the_cluster_still_knows_gets_no_token_yet() {
 fn a_removed_node_is_to_be_forgotten_by_its_cluster_too() {
     let mut world = World::with_cluster();
     world.k3s_join(2, K3sRole::Server);
+    world.k3s_join(3, K3sRole::Server);
     world.ok(1, remove(2));
     assert!(world.prod().departed.keys().eq([&name(2)]));
-    assert_eq!(world.prod_vip().candidates, [id(1)]);
+    assert_eq!(world.prod_vip().candidates, [id(1), id(3)]);
     assert!(!world.agreed().k3s_nodes.contains_key(&id(2)));
 }
 
@@ -525,6 +563,8 @@ fn a_cni_goes_with_the_machines() {
             network: None,
             cni: asked,
             binary: K3sBinary::INSTALLED,
+            profile: None,
+            reachable: everybody(),
         });
         let Some(cni) = gets else {
             let refusal = world.refused(1, found);
@@ -539,6 +579,8 @@ fn a_cni_goes_with_the_machines() {
             network: None,
             cni: None,
             binary: K3sBinary::INSTALLED,
+            profile: None,
+            reachable: everybody(),
         });
         if cni == Cni::OvnKubernetes {
             let refusal = world.refused(1, join);
@@ -573,6 +615,8 @@ fn network_and_cni_of_a_cluster_stay() {
             network: network.map(str::to_owned),
             cni,
             binary: K3sBinary::INSTALLED,
+            profile: None,
+            reachable: everybody(),
         });
         assert_eq!(world.refused(1, command).code(), "ClusterFixedError");
     }
@@ -590,6 +634,8 @@ fn a_cluster_lives_in_its_network() {
             network: Some(network.to_owned()),
             cni: Some(Cni::Flannel),
             binary: K3sBinary::INSTALLED,
+            profile: None,
+            reachable: everybody(),
         })
     };
     assert_eq!(
@@ -677,6 +723,9 @@ fn wrong_binaries_are_refused() {
         (url("ftp://host/k3s"), None, None),
         (url("https://host/a k3s"), None, None),
         (url(&long), None, None),
+        (url("https://ann:secret@host/k3s"), None, None),
+        (url("http://secret@[::1]:8080?x=@"), None, None),
+        (url("ftp://ann:secret@host"), None, None),
         (None, Some("1.31"), None),
         (None, Some("v1 31"), None),
         (None, None, Some("images")),
@@ -690,7 +739,13 @@ fn wrong_binaries_are_refused() {
         let command = with_binary(1, K3sRole::Server, Some("prod"), binary.clone());
         let refusal = world.refused(1, command);
         assert_eq!(refusal.code(), "InvalidInputError", "{binary:?}");
+        assert!(!refusal.to_string().contains("secret"), "{refusal}");
     }
+    let good = K3sBinary {
+        origin: url("https://host/k3s@v1.31.2?signed=a@b"),
+        ..K3sBinary::INSTALLED
+    };
+    world.ok(1, with_binary(1, K3sRole::Server, Some("prod"), good));
 }
 
 #[test]
@@ -723,7 +778,7 @@ fn servers_are_upgraded_one_at_a_time_and_the_holder_last_then_agents_in_batches
         for n in turn {
             assert_eq!(world.row(n).binary.version.as_deref(), Some("v1.32.0+k3s1"));
             world.k3s(n, K3sPhase::Starting);
-            world.k3s(n, version());
+            world.k3s_ready(n);
         }
     }
     // The numbers are not the order of the ids, so servers come in any order but the holder's.
@@ -754,7 +809,7 @@ fn an_upgrade_stops_at_its_first_failure_and_goes_on_when_asked_again() {
     world.ok(1, upgrade("v1.32.0+k3s1"));
     assert_eq!(world.prod().generation, generation);
     assert_eq!(world.turn(), [2]);
-    world.k3s(2, version());
+    world.k3s_ready(2);
     assert_eq!(world.turn(), [1]);
 }
 
@@ -766,7 +821,7 @@ fn another_upgrade_begins_where_the_last_one_stopped() {
     }
     world.ok(1, upgrade("v1.32.0+k3s1"));
     let first = world.turn()[0];
-    world.k3s(first, version());
+    world.k3s_ready(first);
     let second = world.turn()[0];
     world.k3s(second, broken());
     world.ok(1, upgrade("v1.31.9+k3s1"));
@@ -864,6 +919,29 @@ fn a_pod_prefix_that_comes_later_goes_round_and_then_stays() {
 }
 
 #[test]
+fn the_subnet_of_a_node_that_leaves_is_the_next_ones_before_it_is_gone() {
+    let mut world = World::for_clusters();
+    world.ok(1, set_pods(pods("10.42.0.0/16")));
+    world.ok(1, provision(1, K3sRole::Server, Some("prod")));
+    for (n, subnet) in [(1, "10.42.0.0/24"), (2, "10.42.1.0/24")] {
+        if n == 2 {
+            world.ok(1, provision(2, K3sRole::Agent, Some("prod")));
+        }
+        let command = world.with_pods(n, &[subnet]);
+        world.ok(n, command);
+    }
+    world.ok(1, provision(3, K3sRole::Agent, Some("prod")));
+    let taken = world.with_pods(3, &["10.42.1.0/24"]);
+    assert_eq!(world.refused(3, taken.clone()).code(), "PrefixOverlapError");
+    world.ok(1, unassign(2, K3sRole::Agent));
+    assert!(world.row(2).is_leaving());
+    world.ok(3, taken);
+    let routes = world.agreed().pod_routes(NETWORK);
+    assert_eq!(routes[&id(3)], prefixes(&["10.42.1.0/24"]));
+    assert!(!routes.contains_key(&id(2)), "{routes:?}");
+}
+
+#[test]
 fn a_node_that_came_up_with_an_older_prefix_gets_its_turn() {
     let mut world = World::with_cluster();
     world.ok(1, provision(2, K3sRole::Server, None));
@@ -901,6 +979,8 @@ fn a_pod_prefix_means_nothing_to_ovn_and_that_is_said() {
             network: None,
             cni: Some(cni),
             binary: K3sBinary::INSTALLED,
+            profile: None,
+            reachable: everybody(),
         })
     };
     world.ok(1, found(Cni::OvnKubernetes));
@@ -926,7 +1006,7 @@ fn a_node_that_drains_takes_no_virtual_ip() {
     assert_eq!(world.refused(1, command).code(), "NotDrainedError");
 }
 
-fn everybody_of(nodes: u32) -> BTreeSet<crate::NodeId> {
+pub(super) fn everybody_of(nodes: u32) -> BTreeSet<crate::NodeId> {
     (1..=nodes).map(id).collect()
 }
 

@@ -100,6 +100,7 @@ pub(super) fn command((kind, a, b, c): Draw, world: &World) -> (u32, Command) {
     let cluster = [None, Some("a"), Some("b"), Some("a")][usize::from(c % 4)];
     let command = match kind % 32 {
         0..=3 => assign(n, role, cluster, b),
+        4 if b % 2 == 0 => unassign(n, role),
         4 => Command::UnassignModule(Assignment::to_node(role.module(), id(n))),
         5 if b % 4 == 0 => selecting(role, &[("k", "a")], cluster),
         5 => label(n, &[("k", if b % 2 == 0 { "a" } else { "b" })], &[]),
@@ -117,6 +118,15 @@ pub(super) fn command((kind, a, b, c): Draw, world: &World) -> (u32, Command) {
             timeout_ms: 1000,
             cordon_only: c % 2 == 0,
             force: c % 8 == 1,
+            reachable: everybody(),
+        }),
+        28 if b % 8 == 1 => Command::Drain(DrainCommand::GiveUp {
+            node: id(n),
+            begun: world
+                .agreed()
+                .drains
+                .get(&id(n))
+                .map_or(LogIndex(1), |drain| drain.begun),
         }),
         28 => Command::Drain(DrainCommand::End { node: name(n) }),
         29 => return (n, draining(world, n, b)),
@@ -141,6 +151,8 @@ fn assign(n: u32, role: K3sRole, cluster: Option<&str>, b: u8) -> Command {
         network: None,
         cni: cni.filter(|_| role == K3sRole::Server),
         binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: everybody(),
     })
 }
 
@@ -160,7 +172,11 @@ fn reporting(world: &World, n: u32, b: u8, c: u8) -> Command {
         9 => broken(),
         10 => K3sPhase::Stopped,
         11 => K3sPhase::Drained,
-        _ => version(),
+        12 => version(),
+        _ => match row.and_then(|row| row.binary.version.clone()) {
+            Some(version) => K3sPhase::Ready { version },
+            None => version(),
+        },
     };
     Command::Cluster(ClusterCommand::Report {
         attempt: if c.is_multiple_of(16) {
@@ -224,7 +240,7 @@ fn forgetting(world: &World, n: u32, c: u8) -> (u32, Command) {
 /// An upgrade; and with it, or it would hardly ever be allowed, a word of some node that it is ready.
 fn upgrading(world: &World, n: u32, b: u8, c: u8) -> (u32, Command) {
     if b % 4 != 1 {
-        return (n, reporting(world, n, 12, 3));
+        return (n, reporting(world, n, 13, 3));
     }
     let cluster = ["a", "b", "default"][usize::from(c % 3)];
     let binary = K3sBinary {

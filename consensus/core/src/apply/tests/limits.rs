@@ -1,6 +1,9 @@
 //! Everything that enters the state has a limit, and what exceeds it is refused as too large.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::world::*;
 use crate::{
@@ -160,6 +163,7 @@ fn labels_are_counted_as_they_will_be_and_what_is_unset_wins() {
         node: name(2),
         set,
         unset: unset.iter().map(|key| (*key).to_owned()).collect(),
+        reachable: BTreeSet::new(),
     };
     let full = numbered(LABELS_MAX);
     world.ok(1, relabel(full.clone(), &[]));
@@ -209,6 +213,7 @@ fn enrolment_rows() -> Vec<Row> {
         node: name(2),
         set: labels_left.clone(),
         unset: vec![],
+        reachable: BTreeSet::new(),
     };
     let selector = Command::AssignModule(crate::Assignment {
         module: crate::Module::DockerEngine,

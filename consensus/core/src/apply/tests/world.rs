@@ -416,6 +416,7 @@ pub(super) fn label(n: u32, set: &[(&str, &str)], unset: &[&str]) -> Command {
         node: name(n),
         set: labels(set),
         unset: unset.iter().map(|key| (*key).to_owned()).collect(),
+        reachable: everybody(),
     }
 }
 

@@ -334,3 +334,59 @@ fn only_a_leader_speaks_as_one_and_no_candidate_does() {
     assert!(vote_request(candidate, None, false).is_ok());
     assert!(vote_request(vote(), None, false).is_err());
 }
+
+#[test]
+fn the_askers_era_is_at_the_head_of_every_request() {
+    let vote = VoteV1 {
+        term: Era(2).first_term() + 5,
+        ..vote()
+    };
+    let (meta, name) = (empty_meta(), [7; 32]);
+    let requests = [
+        RequestV1::Append {
+            vote,
+            prev: Some(at(1)),
+            entries: vec![],
+            commit: None,
+        },
+        RequestV1::Vote {
+            vote,
+            last: None,
+            transfer: true,
+        },
+        RequestV1::PreVote {
+            vote,
+            last: None,
+            transfer: false,
+        },
+        RequestV1::Transfer {
+            from: vote,
+            to: 9,
+            last: None,
+        },
+        RequestV1::Offer {
+            vote,
+            offer: OfferV1 {
+                meta,
+                bytes: 1,
+                name,
+            },
+        },
+        RequestV1::Piece {
+            vote,
+            piece: PieceV1 {
+                name,
+                offset: 0,
+                crc: 1,
+                bytes: vec![5],
+            },
+        },
+    ];
+    for request in requests {
+        let to = RaftId(900);
+        let message = message(&EnvelopeV1 { to, request });
+        assert_eq!(asking_era(&message), Some(Era(2)));
+    }
+    assert_eq!(asking_era(&[1, 9]), None);
+    assert_eq!(asking_era(&[2, 9, 0, 0, 0, 0]), None);
+}

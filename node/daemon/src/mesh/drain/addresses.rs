@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 
 use consensus_core::{Agreed, NodeId, VipId, VirtualIp};
 
+use super::servers::is_only_server;
+
 /// What this node holds and is to let go, each with what keeps it.
 pub(super) fn held(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<NodeId>) -> Vec<String> {
     let rows = agreed.virtual_ips.iter();
-    let held = rows.filter(|(vip, row)| row.is_holder(me) && !stays(agreed, **vip, me));
+    let held = rows.filter(|(vip, row)| row.is_holder(me) && !stays(agreed, **vip, me, heard));
     held.map(|(_, row)| waits_for(agreed, row, heard)).collect()
 }
 
@@ -34,16 +36,7 @@ fn waits_for(agreed: &Agreed, row: &VirtualIp, heard: &BTreeSet<NodeId>) -> Stri
 }
 
 /// Whether it is the API's address of a cluster that has no other server to answer for it.
-fn stays(agreed: &Agreed, vip: VipId, me: &NodeId) -> bool {
+fn stays(agreed: &Agreed, vip: VipId, me: &NodeId, heard: &BTreeSet<NodeId>) -> bool {
     let mut clusters = agreed.clusters.values();
-    clusters.any(|cluster| cluster.vip == vip) && is_only_server(agreed, me)
-}
-
-/// Whether its cluster has no other server that works.
-fn is_only_server(agreed: &Agreed, me: &NodeId) -> bool {
-    let Some(row) = agreed.k3s_nodes.get(me) else {
-        return false;
-    };
-    let mut servers = agreed.k3s_servers_of(row.cluster);
-    !servers.any(|(id, other)| id != me && other.is_ready() && !agreed.drains.contains_key(id))
+    clusters.any(|cluster| cluster.vip == vip) && is_only_server(agreed, me, heard)
 }

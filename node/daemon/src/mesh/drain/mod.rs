@@ -3,17 +3,20 @@
 //! Decides nothing: `runtimes_core::drain::judge` says what goes next and when it is over. Virtual IPs
 //! move by themselves, as the lease protocol takes them from a node that is emptied; here it is only
 //! seen that they have. What the runtimes do is told to their own tasks by [`Orders`]; pods are
-//! [`pods`]'s. Nothing is remembered: what is agreed and what is found say where to go on.
+//! [`pods`]'s. Nothing is remembered but since when: what is agreed and what is found say where to go on.
 
 mod addresses;
+mod mark;
 mod pods;
+mod servers;
 
 use std::{sync::Arc, time::Duration};
 
 use consensus_core::{
     Agreed, Command, DockerPhase, Drain, DrainCommand, DrainState, K3sPhase, K3sRole, LogIndex,
+    Time, WallMs,
 };
-use runtimes_core::drain::{Left, Orders, Seen, Verdict, judge};
+use runtimes_core::drain::{Heard, Left, Orders, Seen, Verdict, judge};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep},
@@ -23,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     addresses::held,
     pods::{Pods, PodsSeen, Wanted},
+    servers::others_lack,
 };
 use super::{
     Host,
@@ -79,6 +83,27 @@ struct Inputs {
     pods: watch::Receiver<PodsSeen>,
 }
 
+/// Since when the drain of this node goes on.
+#[derive(Debug, Default)]
+struct Began {
+    /// Whether the daemon has looked before: what is there at its first look began before it.
+    looked: bool,
+    heard: Option<Heard>,
+}
+
+impl Began {
+    /// How long it has been going on, in milliseconds.
+    fn waited_ms(&mut self, drain: &Drain, now: Time, wall: WallMs) -> u64 {
+        let heard = match self.heard {
+            Some(heard) if heard.is_of(drain) => heard,
+            Some(_) | None if self.looked => Heard::of(drain, now),
+            Some(_) | None => Heard::before_this_daemon(drain, now, wall),
+        };
+        self.heard = Some(heard);
+        heard.waited_ms(now)
+    }
+}
+
 impl Draining {
     /// Runs until cancelled.
     pub(crate) async fn run(self) {
@@ -100,13 +125,16 @@ impl Draining {
         };
         let mut view = self.proposer.views.watch();
         let mut told: Option<(LogIndex, DrainState, Instant)> = None;
+        let mut began = Began::default();
         loop {
             let agreed = view.borrow_and_update().agreed.clone();
             let drain = agreed.drains.get(&self.proposer.me);
             let verdict = drain.map(|drain| {
                 let known = with_its_end(drain, told.as_ref());
-                (drain, self.judge(&agreed, &known, &mut inputs))
+                let waited_ms = began.waited_ms(drain, self.host.clock.now(), wall_now());
+                (drain, self.judge(&agreed, &known, waited_ms, &mut inputs))
             });
+            began.looked = true;
             let (orders, pods) = match &verdict {
                 None => (Orders::default(), Wanted::Free),
                 Some((drain, verdict)) => {
@@ -136,7 +164,13 @@ impl Draining {
         emptier.abort();
     }
 
-    fn judge(&self, agreed: &Agreed, drain: &Drain, inputs: &mut Inputs) -> Verdict {
+    fn judge(
+        &self,
+        agreed: &Agreed,
+        drain: &Drain,
+        waited_ms: u64,
+        inputs: &mut Inputs,
+    ) -> Verdict {
         let me = &self.proposer.me;
         let heard = heard(agreed, &self.proposer.members.borrow().clone(), me);
         let docker = agreed.docker_hosts.get(me).map(|row| &row.phase);
@@ -149,7 +183,7 @@ impl Draining {
         let done = |resting: &Resting| resting.done == Some(drain.begun);
         let emptied = rests && done(&k3s_status);
         let seen = Seen {
-            now: wall_now(),
+            waited_ms,
             addresses: held(agreed, me, &heard),
             docker: match docker {
                 None | Some(DockerPhase::Stopped) => Left::Nothing,
@@ -170,6 +204,7 @@ impl Draining {
                 Some(_) | None => Left::Nothing,
             },
             k3s_rests: rests || done(&k3s_status),
+            others_lack: others_lack(agreed, me, &heard),
         };
         judge(drain, &seen)
     }
@@ -220,4 +255,37 @@ fn replace<T: PartialEq>(watch: &watch::Sender<T>, value: T) {
         *present = value;
         differs
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(begun: u64) -> Drain {
+        Drain {
+            begun: LogIndex(begun),
+            at: WallMs(1_000),
+            timeout_ms: 600_000,
+            cordon_only: false,
+            state: DrainState::Draining {
+                waits_for: String::new(),
+            },
+            forced: false,
+        }
+    }
+
+    const fn seconds(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn only_what_was_there_at_the_daemons_first_look_is_counted_by_the_wall() {
+        let ahead = WallMs(700_000);
+        let mut began = Began::default();
+        assert_eq!(began.waited_ms(&drain(7), seconds(1), ahead), 540_000);
+        began.looked = true;
+        assert_eq!(began.waited_ms(&drain(7), seconds(3), ahead), 542_000);
+        assert_eq!(began.waited_ms(&drain(9), seconds(4), ahead), 0);
+        assert_eq!(began.waited_ms(&drain(9), seconds(9), WallMs(0)), 5_000);
+    }
 }

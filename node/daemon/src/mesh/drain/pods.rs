@@ -2,24 +2,22 @@
 //!
 //! Decides: when the cluster is asked again. Which pods go, and that their disruption budgets are
 //! kept, `runtimes_core::k3s::eviction` says.
-//! Never: lets pods come to a node that somebody else has cordoned: what was cordoned by a drain is
-//! written down before, and only that is undone after it.
+//! Never: lets pods come to a node that somebody else has cordoned: only what is [marked](Mark) is undone.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use consensus_core::{Agreed, Drain, K3sNode, K3sPhase, K3sRole, LogIndex};
 use runtimes_core::drain::{Left, PodOrder};
-use runtimes_k3s::{ApiError, ClusterApi, K3sRuntime, Paths, evict_once};
+use runtimes_k3s::{ClusterApi, K3sRuntime, Paths, evict_once};
 use tokio::{sync::watch, time::sleep};
 
+use super::mark::{CordonError, Mark};
 use crate::mesh::{Host, overlay::with_sources, proposer::Proposer};
 
 /// A pod's budget is asked again, and an API that did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Somebody may let pods come to a node that is empty.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Below the data directory; exists while the cluster knows the node as cordoned because of a drain.
-const MARK: &str = "cordoned";
 
 /// What is to become of the pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,15 +68,20 @@ impl Pods {
     /// Runs until it is aborted, or nobody wants anything any more.
     pub(super) async fn run(mut self) {
         let runtime = K3sRuntime::new(Paths::under(self.host.data.root()));
+        let mut mark = Mark::below(self.host.data.root());
         let mut view = self.proposer.views.watch();
         loop {
             let wanted = *self.wanted.borrow_and_update();
             let agreed = view.borrow_and_update().agreed.clone();
             let outcome = match wanted {
                 Wanted::Unknown => Ok(None),
-                Wanted::Free => self.set_free(&runtime, &agreed).await.map(|()| None),
+                Wanted::Free => self
+                    .set_free(&runtime, &mut mark, &agreed)
+                    .await
+                    .map(|()| None),
                 Wanted::Ordered(drain, order) => {
-                    self.carry_out(&runtime, &agreed, drain, order).await
+                    self.carry_out(&runtime, &mut mark, &agreed, (drain, order))
+                        .await
                 }
             };
             let waits_for = match outcome {
@@ -126,10 +129,10 @@ impl Pods {
     async fn carry_out(
         &self,
         runtime: &K3sRuntime,
+        mark: &mut Mark,
         agreed: &Agreed,
-        drain: LogIndex,
-        order: PodOrder,
-    ) -> Result<Option<String>, ApiError> {
+        (drain, order): (LogIndex, PodOrder),
+    ) -> Result<Option<String>, CordonError> {
         let Some(row) = self.row(agreed).filter(|row| row.has_been_ready()) else {
             return Ok(None);
         };
@@ -140,44 +143,38 @@ impl Pods {
         }
         let name = agreed.name_of(&self.proposer.me);
         let api = runtime.api(row.role).await?;
-        self.cordon(&api, &name).await?;
+        cordon(&api, mark, &name).await?;
         match order {
             PodOrder::Cordon => Ok(None),
-            PodOrder::Evict => evict_once(&api, &name).await,
+            PodOrder::Evict => Ok(evict_once(&api, &name).await?),
         }
-    }
-
-    async fn cordon(&self, api: &ClusterApi, name: &str) -> Result<(), ApiError> {
-        let node = api.node(name).await?;
-        if node.is_none_or(|node| node.cordoned) {
-            return Ok(());
-        }
-        if let Err(error) = self.host.data.replace(MARK, b"") {
-            tracing::warn!(%error, "that the node is cordoned is not written down");
-        }
-        api.cordon(name, true).await
     }
 
     /// Undoes what a drain did.
-    async fn set_free(&self, runtime: &K3sRuntime, agreed: &Agreed) -> Result<(), ApiError> {
-        if !self.mark().exists() {
+    async fn set_free(
+        &self,
+        runtime: &K3sRuntime,
+        mark: &mut Mark,
+        agreed: &Agreed,
+    ) -> Result<(), CordonError> {
+        if !mark.is_set() {
             return Ok(());
         }
-        if let Some(row) = self.row(agreed) {
-            let name = agreed.name_of(&self.proposer.me);
-            let api = runtime.api(row.role).await?;
-            api.cordon(&name, false).await?;
-            tracing::info!("the cluster may give this node pods again");
-        }
-        if let Err(error) = fs::remove_file(self.mark()) {
-            tracing::warn!(%error, "that the node was cordoned is still written down");
-        }
-        Ok(())
+        let Some(row) = self.row(agreed) else {
+            return mark.uncordon(None::<std::future::Ready<_>>).await;
+        };
+        let name = agreed.name_of(&self.proposer.me);
+        let api = runtime.api(row.role).await?;
+        mark.uncordon(Some(api.cordon(&name, false))).await
     }
+}
 
-    fn mark(&self) -> PathBuf {
-        self.host.data.root().join(MARK)
+async fn cordon(api: &ClusterApi, mark: &mut Mark, name: &str) -> Result<(), CordonError> {
+    let node = api.node(name).await?;
+    if node.is_none_or(|node| node.cordoned) {
+        return Ok(());
     }
+    mark.cordon(api.cordon(name, true)).await
 }
 
 /// Waits until this node's K3s is in another phase.

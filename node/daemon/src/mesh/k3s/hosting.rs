@@ -21,6 +21,10 @@ use crate::mesh::{MembersRx, overlay::with_sources, proposer::Proposer};
 /// After something that did not work.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// What K3s does before a node is gone, an etcd member's removal for one, is a matter of its leading
+/// server's next look; afterwards there is the next try.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
+
 /// The task's inputs.
 pub(crate) struct Hosting {
     pub(crate) proposer: Proposer,
@@ -139,9 +143,11 @@ impl Hosting {
                 .await
                 .map_err(|e| with_sources(&e))?;
             for name in names.keys() {
-                api.forget(name)
-                    .await
-                    .map_err(|error| with_sources(&error))?;
+                let gone = api.forget_wholly(name, FORGOTTEN_WITHIN).await;
+                match gone.map_err(|error| with_sources(&error))? {
+                    true => {}
+                    false => return Err(format!("{name} is still being taken out of it")),
+                }
             }
             let names = names.clone();
             let command = Command::Cluster(ClusterCommand::ForgetNodes { cluster, names });

@@ -5,15 +5,14 @@
 //! cluster's servers do for others, tokens and forgetting, is [`hosting`]'s.
 
 mod hosting;
+mod report;
 mod rest;
 mod rollout;
 mod wish;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use consensus_core::{
-    Agreed, ClusterCommand, Command, IpPrefix, K3sNode, K3sPhase, K3sRole, LogIndex, Time, WallMs,
-};
+use consensus_core::{Agreed, Command, IpPrefix, K3sNode, K3sRole, LogIndex};
 use runtimes_core::{
     drain::Orders,
     k3s::{Phase, Plan, Stay, Step, is_behind, plan},
@@ -27,24 +26,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::hosting::Hosting;
-use self::wish::Wish;
+use self::{
+    report::{HEARTBEAT, Report},
+    rollout::Held,
+    wish::Wish,
+};
 use super::{
     Host,
     drain::Resting,
     overlay::{OverlayStatus, with_sources},
-    proposer::{Proposer, wall_now},
+    proposer::Proposer,
     reports::{REPORTS_MAX, agree_in_order},
 };
 
 /// A K3s that died is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A report that is not in the view by then is repeated.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-/// One that is not ready for so long is told as such. An election of etcd, or a worker's change to
-/// another API server, is over by then, and would have every node of a cluster report twice.
-const FALTERS_FOR: Duration = Duration::from_secs(5);
-/// How much of a reason is agreed.
-const REASON_CHARS_MAX: usize = 2000;
 
 /// What the rest of the daemon sees of this node's K3s.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,14 +64,6 @@ pub(crate) struct K3s {
     pub(crate) stop: CancellationToken,
 }
 
-/// What a node says of itself.
-#[derive(Debug, Clone, PartialEq)]
-struct Report {
-    phase: K3sPhase,
-    generation: LogIndex,
-    pods: BTreeSet<IpPrefix>,
-}
-
 /// The adapter, and what is remembered between two looks.
 struct Works {
     runtime: K3sRuntime,
@@ -84,6 +72,10 @@ struct Works {
     told: Option<(Report, Instant)>,
     /// What to do about the step that failed last.
     hint: Option<String>,
+    /// What its turn waits for.
+    held: Option<Held>,
+    /// Whether the last look found nothing out.
+    blind: bool,
     /// Since when it is not ready, having been.
     falters: Option<Instant>,
     /// Up to which entry the view goes that is acted on.
@@ -101,6 +93,8 @@ impl K3s {
             reports,
             told: None,
             hint: None,
+            held: None,
+            blind: false,
             falters: None,
             known: LogIndex(0),
         };
@@ -115,10 +109,13 @@ impl K3s {
                 works.known = view.revision;
                 view.agreed.clone()
             };
-            let wish = Wish::of(&agreed, &self.proposer.me, &overlay.borrow_and_update());
+            let me = &self.proposer.me;
+            let heard = rollout::heard(&self.proposer.members.borrow(), me);
+            let wish = Wish::of(&agreed, me, &heard, &overlay.borrow_and_update());
             if wish.tries_anew(before.as_ref()) {
                 // A new wish does not wait out the pause of an old failure.
                 works.retries.handle_new_desired();
+                works.held = None;
             }
             let ordered = *orders.borrow_and_update();
             let rests = rests(ordered, &wish);
@@ -169,6 +166,7 @@ impl K3s {
             node: &name,
             foreign_network: wish.brings_own_network(),
             wanted: wish.desired.stay.is_some(),
+            drained: wish.drained,
             token: token.as_ref(),
         };
         let Some((mut planned, sight)) = self.look(works, wish, &context).await else {
@@ -178,41 +176,58 @@ impl K3s {
             *hint = hint.take().or_else(|| works.hint.clone());
         }
         self.show(K3sStatus {
-            condition: condition(&planned.phase),
+            condition: condition(&planned.phase).or_else(|| works.waits_for()),
             resting: Resting::default(),
             gone: planned.phase == Phase::Stopped,
         });
         self.tell(works, row, &planned.phase, sight);
-        if planned.step == Some(Step::Vacate) && !self.may_begin_turn(works, agreed).await {
-            return None;
-        }
         match planned.step {
-            Some(step) if step != Step::RequestToken => self.take(works, step, &context).await,
+            Some(Step::RequestToken) => Some(LOOK_EVERY),
+            Some(step) => match self.may_take(works, agreed, wish, &step).await {
+                true => self.take(works, step, &context).await,
+                false => Some(LOOK_EVERY),
+            },
             // Nothing is there and nothing is wanted: only a report may have to be repeated.
             None if planned.phase == Phase::Stopped => Some(HEARTBEAT),
-            Some(_) | None => Some(LOOK_EVERY),
+            None => Some(LOOK_EVERY),
         }
     }
 
-    /// Whether this node may stop being ready for the change that its cluster is in.
-    async fn may_begin_turn(&self, works: &mut Works, agreed: &Agreed) -> bool {
-        let members = self.proposer.members.borrow().clone();
+    /// Whether this node may stop being ready for the change that its cluster is in, if that is what the
+    /// step does. What is in the way for a moment is waited for; for longer, it is a failure.
+    async fn may_take(&self, works: &mut Works, agreed: &Agreed, wish: &Wish, step: &Step) -> bool {
         let paths = works.runtime.paths();
-        let begun = tokio::select! {
+        let begins = *step == Step::Vacate && !paths.vacated().exists();
+        let turn = wish.desired.stay.as_ref().is_some_and(|stay| stay.turn);
+        // One that is down takes nothing from the others by being mended; maybe they wait for it.
+        let stops = matches!(step, Step::Restart(_)) && turn && !works.runtime.is_down();
+        if *step != Step::Vacate && !stops {
+            works.held = None;
+            return true;
+        }
+        let me = &self.proposer.me;
+        let members = self.proposer.members.borrow().clone();
+        let heard = rollout::heard(&members, me);
+        let may = tokio::select! {
             // A snapshot that is cut off is no snapshot; the next start takes another.
             () = self.stop.cancelled() => return false,
-            begun = rollout::begin(agreed, &self.proposer.me, &members, paths) => begun,
+            may = rollout::may_stop(agreed, me, &heard, begins.then_some(paths)) => may,
         };
-        let Err(held) = begun else {
-            rollout::let_address_go(&self.proposer, agreed).await;
+        let Err(why) = may else {
+            works.held = None;
+            if begins {
+                rollout::let_address_go(&self.proposer, agreed).await;
+            }
             return true;
         };
-        tracing::warn!(code = held.code(), error = %held, "k3s: its turn does not begin yet");
-        works.hint = Some(held.hint().to_owned());
-        let now = self.host.clock.now();
-        works
-            .retries
-            .handle_failure(held.code(), with_sources(&held), now);
+        let (now, reason) = (self.host.clock.now(), with_sources(&why));
+        tracing::info!(code = why.code(), reason, "k3s: its turn waits");
+        let held = Held::again(works.held.take(), reason.clone(), now);
+        if held.is_for_long(now) {
+            works.hint = Some(why.hint().to_owned());
+            works.retries.handle_failure(why.code(), reason, now);
+        }
+        works.held = Some(held);
         false
     }
 
@@ -226,6 +241,7 @@ impl K3s {
     ) -> Option<(Plan, Sight)> {
         let now = self.host.clock.now();
         let observed = works.runtime.observe(&wish.binary, context, now).await;
+        works.blind = observed.is_err();
         match observed {
             Ok((observed, _)) if is_behind(&observed, works.known) => None,
             Ok((observed, sight)) => {
@@ -258,7 +274,9 @@ impl K3s {
             works.retries.handle_start(self.host.clock.now());
         }
         let name = step_name(&step);
-        if step != Step::Probe {
+        let waits = matches!(step, Step::Vacate | Step::Return);
+        // These are taken again and again.
+        if step != Step::Probe && !(waits && works.runtime.waits_for().is_some()) {
             tracing::info!(step = name, "k3s");
         }
         let performed = tokio::select! {
@@ -275,9 +293,10 @@ impl K3s {
                 "k3s: a step failed"
             );
             works.hint = Some(error.hint());
+            let (code, pause, now) = (error.code(), error.pause(), self.host.clock.now());
             works
                 .retries
-                .handle_failure(error.code(), reason, self.host.clock.now());
+                .handle_costly_failure(code, reason, pause, now);
         }
         None
     }
@@ -309,80 +328,6 @@ impl K3s {
             differs
         });
     }
-
-    /// Queues a report where the agreed row says otherwise.
-    fn tell(&self, works: &mut Works, row: Option<&K3sNode>, phase: &Phase, sight: Sight) {
-        let Some(row) = row else {
-            works.told = None;
-            return;
-        };
-        let falters = row.is_ready() && matches!(phase, Phase::Starting | Phase::Bootstrap);
-        works.falters = falters.then(|| works.falters.unwrap_or_else(Instant::now));
-        if works
-            .falters
-            .is_some_and(|since| since.elapsed() < FALTERS_FOR)
-        {
-            return;
-        }
-        if let Some(report) = self.report(row, phase, sight) {
-            works.queue(row, report);
-        }
-    }
-
-    /// What the mesh is told; nothing of moments that need no agreement.
-    fn report(&self, row: &K3sNode, phase: &Phase, sight: Sight) -> Option<Report> {
-        let mut report = Report {
-            phase: K3sPhase::Installing,
-            generation: row.generation,
-            pods: BTreeSet::new(),
-        };
-        report.phase = match phase {
-            Phase::Lost => K3sPhase::Assigned,
-            Phase::Installing => K3sPhase::Installing,
-            Phase::Bootstrap => K3sPhase::Bootstrap,
-            Phase::JoinRequest => K3sPhase::JoinRequest,
-            Phase::Starting => K3sPhase::Starting,
-            Phase::Ready {
-                version,
-                generation,
-            } => {
-                report.generation = *generation;
-                report.pods = sight.pods.into_iter().collect();
-                K3sPhase::Ready {
-                    version: version.clone(),
-                }
-            }
-            // The mesh said so itself.
-            Phase::Leaving => return None,
-            Phase::Stopped => K3sPhase::Stopped,
-            Phase::Failed {
-                code,
-                reason,
-                retry_at,
-                hint,
-            } => K3sPhase::Failed {
-                reason: with_hint(reason, hint.as_deref())
-                    .chars()
-                    .take(REASON_CHARS_MAX)
-                    .collect(),
-                code: (*code).to_owned(),
-                retry_at: self.wall(retry_at.unwrap_or(Time::ZERO)),
-            },
-        };
-        Some(report)
-    }
-
-    fn wall(&self, at: Time) -> WallMs {
-        let ahead = at.since(self.host.clock.now());
-        WallMs(wall_now().0 + u64::try_from(ahead.as_millis()).unwrap_or(0))
-    }
-}
-
-fn with_hint(reason: &str, hint: Option<&str>) -> String {
-    match hint {
-        Some(hint) => format!("{reason}; {hint}"),
-        None => reason.to_owned(),
-    }
 }
 
 /// Of its pods' addresses those that the overlay routes: a prefix that K3s chose for itself, or that the
@@ -411,29 +356,11 @@ fn condition(phase: &Phase) -> Option<String> {
 }
 
 impl Works {
-    /// Queues what the mesh does not know yet.
-    fn queue(&mut self, row: &K3sNode, report: Report) {
-        let known = row.phase.tells_the_same(&report.phase)
-            && (!row.is_ready()
-                || (row.generation, &row.pods) == (report.generation, &report.pods));
-        let told = self.told.as_ref().is_some_and(|(told, at)| {
-            at.elapsed() < HEARTBEAT
-                && told.phase.tells_the_same(&report.phase)
-                && (told.generation, &told.pods) == (report.generation, &report.pods)
-        });
-        if known || told {
-            return;
-        }
-        let command = Command::Cluster(ClusterCommand::Report {
-            attempt: row.attempt,
-            phase: report.phase.clone(),
-            generation: report.generation,
-            pods: report.pods.clone(),
-        });
-        // A full queue means that the mesh has no majority; the heartbeat repeats what matters.
-        if self.reports.try_send(command).is_ok() {
-            self.told = Some((report, Instant::now()));
-        }
+    /// What its turn waits for, in words.
+    fn waits_for(&self) -> Option<String> {
+        let held = self.held.as_ref().map(|held| held.why.as_str());
+        let why = held.or(self.runtime.waits_for())?;
+        Some(format!("k3s: its turn waits: {why}"))
     }
 }
 

@@ -26,6 +26,7 @@ impl K3s {
             node: &name,
             foreign_network: false,
             wanted: true,
+            drained: true,
             token: None,
         };
         let stopped = self.stop_daemon(works, wish, &context).await;

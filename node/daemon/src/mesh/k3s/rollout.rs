@@ -5,11 +5,12 @@
 //! not tell. And the cluster is saved first (SPEC 5.12), because a newer K3s may write what an older
 //! one does not read. Never: whose turn it is, which is agreed; what is done in it, which is planned.
 //!
-//! Invariant: of three servers or more, none is emptied for a change unless the others go on without it.
+//! Invariants: of three servers or more, none is emptied or stopped for a change unless the others go on
+//! without it; and what keeps it from that for a moment is no failure, which would end the change for all.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use consensus_core::{Agreed, Command, K3sRole, NodeId, VirtualIp};
+use consensus_core::{Agreed, Command, K3sRole, NodeId, Time, VirtualIp};
 use overlay_core::membership::Condition;
 use overlay_net::membership::Members;
 use runtimes_k3s::{
@@ -24,12 +25,15 @@ const SNAPSHOT: &str = "shoal-before-change";
 /// With fewer servers etcd stands still for the turn anyhow.
 const MAJORITY_OF: usize = 3;
 
-/// Why a turn does not begin yet. It is tried again, and the change stops here meanwhile.
+/// A server that is suspected, elects, or starts is back, or known to be lost, within this.
+const WAITS_FOR: Duration = Duration::from_secs(60);
+
+/// Why a turn does not go on yet. It is looked at again, and the change stops here meanwhile.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeldBack {
     /// The others could not go on.
     #[error(
-        "the other servers are no majority of {members} without this one; not ready or not heard: {missing}"
+        "the other servers are no majority of {members} without this one; not ready, not heard or being emptied: {missing}"
     )]
     Quorum {
         /// Members of etcd.
@@ -62,23 +66,52 @@ impl HeldBack {
     }
 }
 
-/// Gets ready for this node's turn, once: nothing is done again for one that is being emptied.
-pub(super) async fn begin(
+/// Since when a turn waits, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    since: Time,
+    /// In words.
+    pub(super) why: String,
+}
+
+impl Held {
+    /// It waits, or waits on, perhaps for something else by now.
+    pub(super) fn again(before: Option<Self>, why: String, now: Time) -> Self {
+        let since = before.map_or(now, |before| before.since);
+        Self { since, why }
+    }
+
+    /// Whether that is more than a moment.
+    pub(super) fn is_for_long(&self, now: Time) -> bool {
+        now.since(self.since) >= WAITS_FOR
+    }
+}
+
+/// Those that are heard, this one among them. Who is suspected may be about to say that it lives.
+pub(super) fn heard(members: &Members, me: &NodeId) -> BTreeSet<NodeId> {
+    let heard = |condition| matches!(condition, Condition::Alive | Condition::Suspect);
+    let others = members.iter();
+    let others = others.filter(|(_, member)| heard(member.condition));
+    let me = std::iter::once(me.clone());
+    others.map(|(id, _)| id.clone()).chain(me).collect()
+}
+
+/// Whether this node may be emptied, or stop, for a change now. Where it is to be saved before, it is.
+pub(super) async fn may_stop(
     agreed: &Agreed,
     me: &NodeId,
-    members: &Members,
-    paths: &Paths,
+    heard: &BTreeSet<NodeId>,
+    save: Option<&Paths>,
 ) -> Result<(), HeldBack> {
     let row = agreed.k3s_nodes.get(me);
-    if row.is_none_or(|row| row.role == K3sRole::Agent) || paths.vacated().exists() {
+    if row.is_none_or(|row| row.role == K3sRole::Agent) {
         return Ok(());
     }
-    let alive = members.iter();
-    let alive = alive.filter(|(_, member)| member.condition == Condition::Alive);
-    let heard: BTreeSet<&NodeId> = alive.map(|(id, _)| id).collect();
-    check_quorum(agreed, me, &heard)?;
-    let taken = snapshots::take(paths, SNAPSHOT).await?;
-    tracing::info!(name = taken.name, "k3s: saved before it is changed");
+    check_quorum(agreed, me, heard)?;
+    if let Some(paths) = save {
+        let taken = snapshots::take(paths, SNAPSHOT).await?;
+        tracing::info!(name = taken.name, "k3s: saved before it is changed");
+    }
     Ok(())
 }
 
@@ -111,27 +144,17 @@ pub(super) async fn let_address_go(proposer: &Proposer, agreed: &Agreed) {
     }
 }
 
-fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<&NodeId>) -> Result<(), HeldBack> {
+fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<NodeId>) -> Result<(), HeldBack> {
     let Some(cluster) = agreed.k3s_nodes.get(me).map(|row| row.cluster) else {
         return Ok(());
     };
-    // One that was never ready is no member of etcd yet.
-    let servers = agreed.k3s_servers_of(cluster);
-    let servers = servers.filter(|(_, row)| row.has_been_ready());
-    let (mut members, mut others, mut missing) = (0, 0, Vec::new());
-    for (id, row) in servers {
-        members += 1;
-        if id == me {
-            continue;
-        }
-        match row.is_ready() && heard.contains(id) {
-            true => others += 1,
-            false => missing.push(agreed.name_of(id)),
-        }
-    }
-    if members < MAJORITY_OF || others > members / 2 {
+    let etcd = agreed.etcd(cluster).heard(heard).stopped(me);
+    let members = etcd.members.len();
+    if members < MAJORITY_OF || etcd.has_majority() {
         return Ok(());
     }
+    let missing = etcd.missing().filter(|id| *id != me);
+    let missing: Vec<String> = missing.map(|id| agreed.name_of(id)).collect();
     Err(HeldBack::Quorum {
         members,
         missing: missing.join(", "),
@@ -140,7 +163,9 @@ fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<&NodeId>) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::{ClusterId, K3sBinary, K3sNode, K3sPhase, LogIndex, WallMs};
+    use consensus_core::{
+        ClusterId, Drain, DrainState, K3sBinary, K3sNode, K3sPhase, LogIndex, WallMs,
+    };
 
     use super::*;
 
@@ -174,8 +199,8 @@ mod tests {
     }
 
     fn may_begin(agreed: &Agreed, heard: &[usize]) -> bool {
-        let nodes: Vec<NodeId> = heard.iter().map(|n| node(*n)).collect();
-        check_quorum(agreed, &node(1), &nodes.iter().collect()).is_ok()
+        let heard = heard.iter().map(|n| node(*n)).collect();
+        check_quorum(agreed, &node(1), &heard).is_ok()
     }
 
     #[test]
@@ -212,5 +237,36 @@ mod tests {
         row.phase = K3sPhase::JoinRequest;
         row.version = None;
         assert!(may_begin(&agreed, &[2, 3]));
+    }
+
+    #[test]
+    fn a_server_that_is_emptied_is_missing_and_one_that_is_only_cordoned_is_not() {
+        for (cordon_only, may) in [(true, true), (false, false)] {
+            let mut agreed = of(3);
+            let drain = Drain {
+                begun: LogIndex(9),
+                at: WallMs(0),
+                timeout_ms: 600_000,
+                cordon_only,
+                state: DrainState::Drained,
+                forced: false,
+            };
+            agreed.drains.insert(node(2), drain);
+            assert_eq!(
+                may_begin(&agreed, &[2, 3]),
+                may,
+                "cordon only: {cordon_only}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_for_less_than_a_minute_is_no_failure() {
+        let at = |seconds: u64| Time::from_micros(seconds * 1_000_000);
+        let first = Held::again(None, "s2".to_owned(), at(5));
+        assert!(!first.is_for_long(at(5)));
+        let later = Held::again(Some(first), "s3".to_owned(), at(64));
+        assert_eq!(later.why, "s3");
+        assert!(!later.is_for_long(at(64)) && later.is_for_long(at(65)));
     }
 }

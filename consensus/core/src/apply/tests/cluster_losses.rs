@@ -1,0 +1,296 @@
+//! What a cluster cannot do without: servers that are taken from it by name, by label, by selector, and
+//! those that are dead already.
+
+use std::collections::BTreeSet;
+
+use super::{clusters::*, world::*};
+use crate::{
+    Assignment, ClusterCommand, Command, Etcd, K3sBinary, K3sPhase, K3sRole, LeaseProfile, Module,
+    NodeId, Target,
+};
+
+/// Those nodes.
+fn nodes(ns: &[u32]) -> BTreeSet<NodeId> {
+    ns.iter().map(|n| id(*n)).collect()
+}
+
+fn unassign_hearing(n: u32, heard: &[u32]) -> Command {
+    unassigning(Assignment::to_node(Module::K3sServer, id(n)), &nodes(heard))
+}
+
+fn remove_hearing(n: u32, heard: &[u32], force: bool) -> Command {
+    Command::RemoveNode {
+        node: name(n),
+        reason: "broken".into(),
+        compromised: false,
+        reachable: nodes(heard),
+        force,
+    }
+}
+
+fn label_hearing(n: u32, set: &[(&str, &str)], heard: &[u32]) -> Command {
+    Command::LabelNode {
+        node: name(n),
+        set: labels(set),
+        unset: Vec::new(),
+        reachable: nodes(heard),
+    }
+}
+
+/// `prod` with three servers, of which a selector brings the second and the third.
+fn by_selector() -> World {
+    let mut world = World::with_cluster();
+    world.ok(1, selecting(K3sRole::Server, &[("role", "master")], None));
+    for n in [2, 3] {
+        world.ok(1, label(n, &[("role", "master")], &[]));
+        world.k3s(n, K3sPhase::JoinRequest);
+        let token = world.issuing(n);
+        world.ok(1, token);
+        world.k3s(n, version());
+    }
+    world.k3s_join(4, K3sRole::Agent);
+    world
+}
+
+#[test]
+fn etcd_counts_who_was_ready_and_is_served_by_who_is() {
+    let mut world = World::with_servers(1);
+    let prod = world.row(1).cluster;
+    let of = |world: &World| world.agreed().etcd(prod);
+    assert_eq!(of(&world).members, nodes(&[1, 2, 3]));
+    assert_eq!(of(&world).serving, nodes(&[1, 2, 3]));
+    world.k3s(2, broken());
+    assert_eq!(of(&world).serving, nodes(&[1, 3]));
+    assert!(of(&world).has_majority());
+    assert!(!of(&world).heard(&nodes(&[1, 2])).has_majority());
+    world.ok(1, cordon(3));
+    assert_eq!(of(&world).serving, nodes(&[1, 3]));
+    world.ok(1, drain(3, true));
+    assert_eq!(of(&world).serving, nodes(&[1]));
+    assert!(of(&world).missing().eq(&nodes(&[2, 3])));
+    // A server that never was ready is no member, and one that leaves is none any more.
+    world.ok(1, provision(5, K3sRole::Server, Some("prod")));
+    world.ok(
+        1,
+        unassigning(Assignment::to_node(Module::K3sServer, id(2)), &nodes(&[])),
+    );
+    assert_eq!(of(&world).members, nodes(&[1, 3]));
+    assert_eq!(of(&world).without(&id(3)).needed(), 1);
+    // It takes itself off only if it lives.
+    assert_eq!(of(&world).heard(&nodes(&[1, 2])).members, nodes(&[1, 3]));
+    assert_eq!(of(&world).heard(&nodes(&[1])).members, nodes(&[1, 2, 3]));
+    assert!(!Etcd::default().has_majority());
+}
+
+#[test]
+fn a_dead_server_does_not_serve_though_its_row_is_ready() {
+    let mut world = World::with_servers(1);
+    let hearing = |n, heard: &[u32], force| {
+        Command::Drain(crate::DrainCommand::Begin {
+            node: name(n),
+            timeout_ms: 600_000,
+            cordon_only: false,
+            force,
+            reachable: nodes(heard),
+        })
+    };
+    let refusal = world.refused(1, hearing(1, &[1, 2], false));
+    assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
+    let refusal = world.refused(1, hearing(1, &[1], false));
+    assert_eq!(refusal.code(), "ClusterLastServerError");
+    world.ok(1, hearing(1, &[1, 2], true));
+    let mut world = World::with_servers(1);
+    world.ok(1, hearing(1, &[1, 2, 3], false));
+}
+
+#[test]
+fn a_live_server_is_not_taken_out_while_dead_ones_stay() {
+    let world = World::with_servers(1);
+    for heard in [&[1, 2][..], &[1]] {
+        let mut world = world.clone();
+        for command in [
+            unassign_hearing(1, heard),
+            remove_hearing(1, heard, false),
+            provision_hearing(1, "blue", heard),
+        ] {
+            let refusal = world.refused(2, command);
+            assert_eq!(refusal.code(), "ClusterMajorityAtRiskError", "{heard:?}");
+        }
+        world.ok(2, remove_hearing(1, heard, true));
+    }
+}
+
+#[test]
+fn one_of_two_live_servers_leaves_its_cluster_before_it_leaves_the_mesh() {
+    let mut world = World::with_servers(1);
+    let all = [1, 2, 3];
+    world.ok(1, unassign_hearing(3, &all));
+    world.k3s(3, K3sPhase::Stopped);
+    let refusal = world.refused(1, remove_hearing(2, &all, false));
+    assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
+    assert!(refusal.hint().contains("module unassign"), "{refusal}");
+    world.clone().ok(1, remove_hearing(2, &all, true));
+    // A dead one takes nothing with it that is not lost already.
+    world.clone().ok(1, remove_hearing(2, &[1, 3], false));
+    world.ok(1, unassign_hearing(2, &all));
+}
+
+fn provision_hearing(n: u32, cluster: &str, heard: &[u32]) -> Command {
+    Command::Cluster(ClusterCommand::Assign {
+        assignment: Assignment::to_node(Module::K3sServer, id(n)),
+        cluster: Some(cluster.to_owned()),
+        network: None,
+        cni: None,
+        binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: nodes(heard),
+    })
+}
+
+#[test]
+fn a_dead_server_is_taken_out_and_then_a_live_one_may_go() {
+    let mut world = World::with_servers(1);
+    world.ok(1, unassign_hearing(3, &[1, 2]));
+    assert!(world.row(3).is_leaving());
+    // etcd counts it until the mesh has it taken off.
+    let refusal = world.refused(1, unassign_hearing(2, &[1, 2]));
+    assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
+    world.ok(1, remove_hearing(3, &[1, 2], false));
+    world.ok(1, unassign_hearing(2, &[1, 2]));
+    let refusal = world.refused(1, unassign_hearing(1, &[1, 2]));
+    assert_eq!(refusal.code(), "ClusterLastServerError");
+    // The last one stays also where it is dead: its disk is all that is left.
+    let refusal = world.refused(1, unassign_hearing(1, &[]));
+    assert_eq!(refusal.code(), "ClusterLastServerError");
+}
+
+#[test]
+fn a_selector_takes_no_cluster_its_servers() {
+    let mut world = by_selector();
+    world.ok(1, provision(5, K3sRole::Server, Some("blue")));
+    world.k3s(5, version());
+    let blue = |role| selecting(role, &[("role", "master")], Some("blue"));
+    // As servers of another cluster they would all leave but the first.
+    world.ok(1, unassign(1, K3sRole::Server));
+    world.k3s(1, K3sPhase::Stopped);
+    let refusal = world.refused(2, blue(K3sRole::Server));
+    assert_eq!(refusal.code(), "ClusterLastServerError");
+    assert!(!world.row(2).is_leaving() && !world.row(3).is_leaving());
+    // What is said of a node itself counts before.
+    world.ok(2, blue(K3sRole::Agent));
+    assert!(!world.row(2).is_leaving() && !world.row(3).is_leaving());
+}
+
+#[test]
+fn a_label_takes_no_cluster_its_servers() {
+    let mut world = by_selector();
+    world.ok(1, label_hearing(2, &[("role", "idle")], &[1, 2, 3]));
+    assert!(world.row(2).is_leaving());
+    world.k3s(2, K3sPhase::Stopped);
+    // Of the two that stay one is dead.
+    let refusal = world.refused(1, label_hearing(3, &[("role", "idle")], &[3]));
+    assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
+    world.ok(1, unassign(1, K3sRole::Server));
+    world.k3s(1, K3sPhase::Stopped);
+    for change in [label(3, &[("role", "idle")], &[]), label(3, &[], &["role"])] {
+        let refusal = world.refused(3, change);
+        assert_eq!(refusal.code(), "ClusterLastServerError");
+    }
+    world.ok(3, label(3, &[("zone", "a")], &[]));
+    world.ok(3, label(4, &[("role", "idle")], &[]));
+}
+
+#[test]
+fn a_server_is_not_emptied_or_taken_out_while_another_one_is_changed() {
+    let mut world = World::with_servers(0);
+    world.ok(1, upgrade("v1.32.0+k3s1"));
+    let on = world.turn()[0];
+    let other = if on == 2 { 3 } else { 2 };
+    for n in [on, other] {
+        let refusal = world.refused(1, drain(n, false));
+        assert_eq!(
+            refusal.code(),
+            "ClusterBusyError",
+            "n{n}, and it is n{on}'s turn"
+        );
+        assert!(refusal.to_string().contains(&name(on)), "{refusal}");
+    }
+    let refusal = world.refused(1, unassign(other, K3sRole::Server));
+    assert_eq!(refusal.code(), "ClusterBusyError");
+    world.ok(1, cordon(on));
+    // Of five two may be missing.
+    for n in [4, 5] {
+        world.k3s_join(n, K3sRole::Server);
+    }
+    world.ok(1, drain(other, false));
+}
+
+#[test]
+fn an_agent_is_not_emptied_in_its_turn() {
+    let mut world = World::with_cluster();
+    world.k3s_join(4, K3sRole::Agent);
+    world.ok(1, upgrade("v1.32.0+k3s1"));
+    world.ok(1, drain(4, false));
+    world.ok(
+        1,
+        Command::Drain(crate::DrainCommand::End { node: name(4) }),
+    );
+    world.k3s_ready(1);
+    assert_eq!(world.turn(), [4]);
+    assert_eq!(world.refused(1, drain(4, false)).code(), "ClusterBusyError");
+}
+
+#[test]
+fn of_the_names_that_are_to_be_forgotten_the_oldest_goes_first() {
+    let mut world = World::with_cluster();
+    world.k3s_join(4, K3sRole::Agent);
+    let agreed = std::sync::Arc::make_mut(&mut world.state.agreed);
+    let cluster = agreed.clusters.values_mut().next().unwrap();
+    for n in 0..crate::limits::DEPARTED_MAX {
+        let went = crate::LogIndex(9 - u64::from(n == 7));
+        cluster.departed.insert(format!("m{n:04}"), went);
+    }
+    world.ok(1, unassign(4, K3sRole::Agent));
+    world.k3s(4, K3sPhase::Stopped);
+    let departed = &world.prod().departed;
+    assert!(departed.contains_key("m0000") && departed.contains_key(&name(4)));
+    assert!(!departed.contains_key("m0007"));
+}
+
+#[test]
+fn the_address_of_a_clusters_api_moves_as_fast_as_its_founder_said() {
+    let founded = |profile| {
+        let mut world = World::for_clusters();
+        world.ok(1, found_with(profile));
+        world
+    };
+    assert_eq!(founded(None).prod_vip().profile, LeaseProfile::Lan);
+    let mut world = founded(Some(LeaseProfile::Wan));
+    assert_eq!(world.prod_vip().profile, LeaseProfile::Wan);
+    world.ok(1, found_with(Some(LeaseProfile::Wan)));
+    let refusal = world.refused(1, found_with(Some(LeaseProfile::Safe)));
+    assert_eq!(refusal.code(), "ClusterFixedError");
+}
+
+fn found_with(profile: Option<LeaseProfile>) -> Command {
+    Command::Cluster(ClusterCommand::Assign {
+        assignment: Assignment::to_node(Module::K3sServer, id(1)),
+        cluster: Some("prod".to_owned()),
+        network: None,
+        cni: None,
+        binary: K3sBinary::INSTALLED,
+        profile,
+        reachable: BTreeSet::new(),
+    })
+}
+
+#[test]
+fn only_k3s_modules_are_taken_back_from_clusters() {
+    let mut world = World::with_cluster();
+    let docker = Assignment {
+        module: Module::DockerEngine,
+        target: Target::Node(id(2)),
+    };
+    let refusal = world.refused(1, unassigning(docker, &nodes(&[])));
+    assert_eq!(refusal.code(), "InvalidInputError");
+}
