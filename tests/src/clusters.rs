@@ -15,6 +15,8 @@ use crate::{
 pub const K3S: &str = "/run/lab/bin/k3s";
 /// Every way into a cluster ends before that, on a machine that builds at the same time.
 const IN_TIME: Duration = Duration::from_secs(60);
+/// And every way out, with the minute in which a server may wait for etcd to let it go.
+const OUT_IN_TIME: Duration = Duration::from_secs(150);
 /// Where faults are put into the `k3s` of a host.
 const KNOBS: &str = "/run/k3s-stand-in";
 /// An operator's own settings, which K3s reads before shoal's.
@@ -78,7 +80,7 @@ impl Host {
     /// Waits until a node is in that cluster no more.
     #[track_caller]
     pub fn wait_until_not_in(&self, cluster: &str, node: &str) {
-        wait_until(IN_TIME, &format!("{node} has left {cluster}"), || {
+        wait_until(OUT_IN_TIME, &format!("{node} has left {cluster}"), || {
             self.k3s_row(cluster, node).is_none()
         });
     }

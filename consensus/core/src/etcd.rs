@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Agreed, ClusterId, NodeId};
+use crate::{Agreed, ClusterId, K3sRole, NodeId, Role};
 
 /// A cluster's etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,6 +37,15 @@ impl Etcd {
     #[must_use]
     pub fn stopped(mut self, node: &NodeId) -> Self {
         self.serving.remove(node);
+        self
+    }
+
+    /// As it is while this node, on its way out, has not had itself taken off yet.
+    #[must_use]
+    pub(crate) fn with(mut self, node: &NodeId) -> Self {
+        self.leaving.remove(node);
+        self.serving.insert(node.clone());
+        self.members.insert(node.clone());
         self
     }
 
@@ -80,6 +89,13 @@ impl Agreed {
             }
         }
         etcd
+    }
+
+    /// Whether a node is a server, of the mesh or of a K3s cluster.
+    pub fn is_server(&self, node: &NodeId) -> bool {
+        let of_mesh = self.nodes.get(node).map(|row| row.role);
+        let of_cluster = self.k3s_nodes.get(node).map(|row| row.role);
+        of_mesh == Some(Role::Server) || of_cluster == Some(K3sRole::Server)
     }
 
     /// Whether a node is emptied, or is to be: what runs on it stops. One that only nothing new comes to

@@ -149,7 +149,7 @@ impl Refusal {
                 "add another server first: `shoal k3s provision NODE --role server --cluster {cluster}`; or give the cluster up with `shoal cluster decommission {cluster}`"
             ),
             Self::ClusterMajorityAtRisk { node, cluster, .. } => format!(
-                "bring a silent server back or take that one out first, let a drained one work again (`shoal node uncordon`), or add one: `shoal k3s provision NODE --role server --cluster {cluster}`; one that is to be removed leaves its cluster in peace with `shoal module unassign {node} k3s-server`; `--force` of `node drain` and `node remove` does it all the same, and the cluster's API then stands still"
+                "bring a silent server back, or take it out first (`shoal node remove`), let a drained one work again (`shoal node uncordon`), or add one: `shoal k3s provision NODE --role server --cluster {cluster}`; one that is to be removed leaves its cluster in peace with `shoal module unassign {node} k3s-server`, and has left once `shoal cluster nodes {cluster}` shows it no more; `--force` of `node drain` and `node remove` does it all the same, and the cluster's API then stands still"
             ),
             Self::ClusterUsesPeer { node, .. } => {
                 format!("take the node out of it first: `shoal module unassign {node} k3s-server`, or k3s-agent")

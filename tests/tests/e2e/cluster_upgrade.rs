@@ -292,7 +292,11 @@ fn workers_are_upgraded_as_many_at_once_as_it_is_asked_for() {
     let s1 = cluster.host("s1");
     std::fs::write(s1.disk("/tmp/kept.yaml"), KEPT).expect("the host's disk is writable");
     let create = ["create", "--validate=false", "-f", "/tmp/kept.yaml"];
-    s1.kubectl(CLUSTER, &create).ok();
+    wait_until(SOON, "what is to be kept is there", || {
+        let created = s1.kubectl(CLUSTER, &create);
+        let mut said = created.stderr.lines();
+        created.success() || said.all(|line| line.contains("AlreadyExists"))
+    });
     let both = ["--batch", "2", "--no-wait"];
     let begin = [upgrade(NEW_BINARY, NEW).as_slice(), &both].concat();
     cluster.runs(&begin).ok();

@@ -418,7 +418,12 @@ fn a_cluster_on_ovn_is_there_for_its_owner_before_he_has_brought_ovn() {
 
 /// `k3s provision` with these words is refused with a code, and says `part`.
 fn refuses(server: &Host, words: &str, code: &str, part: &str) {
-    let command: Vec<&str> = "k3s provision".split(' ').chain(words.split(' ')).collect();
+    // Some of it would move a node, which is asked about first.
+    let words_given = words.split(' ').chain(["--yes"]);
+    let command: Vec<&str> = ["k3s", "provision"]
+        .into_iter()
+        .chain(words_given)
+        .collect();
     let refusal = server.shoal_refused(&command);
     assert_eq!(refusal["code"], code, "{words}: {refusal}");
     let said = refusal["message"].as_str().unwrap_or_default();

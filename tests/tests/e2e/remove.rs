@@ -10,7 +10,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// dockerd itself takes one to three seconds here.
 const PROVISIONED: Duration = Duration::from_secs(60);
 /// All that a daemon gives its containers and its K3s to end, and its own end.
-const GONE: Duration = Duration::from_secs(200);
+const GONE: Duration = Duration::from_secs(320);
 
 /// Everything that a program may leave on a host, one line each: interfaces, addresses, routes,
 /// rules, mounts, processes, files. `/run/lab` is the lab's own.
@@ -20,6 +20,7 @@ ip -o addr show scope global | awk '{print "address " $2, $4}'
 { ip -4 route show table all; ip -6 route show table all; } | grep -v fe80 | sed 's/expires.*//; s/^/route /'
 { ip -4 rule show; ip -6 rule show; } | sed 's/^/rule /'
 nft list tables | sed 's/^/nft /'
+{ iptables-save; ip6tables-save; } 2>/dev/null | grep -oE '(KUBE|FLANNEL|CNI)-[A-Z0-9-]+' | sort -u | sed 's/^/chain /'
 awk '{print "mount " $2}' /proc/self/mounts
 # Nothing of this script but the shell itself runs beside `ps`.
 processes=$(ps -eo ppid,args --no-headers)

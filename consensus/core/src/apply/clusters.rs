@@ -139,7 +139,7 @@ pub(super) fn assign(
             if let Target::Node(node) = &assignment.target {
                 check_member(change, cluster, node)?;
                 refuse_other_role(change, node, role)?;
-                refuse_other_binary(change, cluster, node, &binary)?;
+                refuse_other_binary(change, cluster, node, asked.binary)?;
                 refuse_drained(change, cluster, node, role)?;
             }
             let wish = K3sWish { cluster, binary };

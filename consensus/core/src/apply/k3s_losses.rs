@@ -38,7 +38,11 @@ pub(super) fn refuse_removal_with_member(
     let Some(row) = agreed.k3s_nodes.get(node).filter(|_| !force) else {
         return Ok(());
     };
-    let etcd = agreed.etcd(row.cluster).heard(reachable);
+    let mut etcd = agreed.etcd(row.cluster).heard(reachable);
+    let was_member = row.role == K3sRole::Server && row.has_been_ready();
+    if was_member && row.is_leaving() && reachable.contains(node) {
+        etcd = etcd.with(node);
+    }
     if etcd.members.len() < 2 || !etcd.serving.contains(node) {
         return Ok(());
     }
@@ -76,6 +80,11 @@ fn refuse_loss(
         };
         let mut nodes = agreed.k3s_nodes_of(row.cluster);
         if nodes.all(|(id, _)| losing.contains(id)) {
+            continue;
+        }
+        let founder = agreed.clusters[&row.cluster].is_founded_by(node, row);
+        if !row.has_been_ready() && !founder {
+            // etcd never knew it.
             continue;
         }
         let before = agreed.etcd(row.cluster);
@@ -116,10 +125,11 @@ pub(super) fn refuse_drain(
     if row.role == K3sRole::Agent {
         return Ok(());
     }
-    let etcd = agreed.etcd(row.cluster).heard(reachable).stopped(node);
+    let etcd = agreed.etcd(row.cluster).stopped(node);
     if etcd.serving.is_empty() {
         return Err(last(agreed, node, row));
     }
+    let etcd = etcd.heard(reachable);
     if !etcd.members.contains(node) {
         return Ok(());
     }

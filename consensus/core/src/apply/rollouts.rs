@@ -77,7 +77,10 @@ fn refuse_busy(
         Some(rollout) if rollout.failed.is_none() => {
             let names = rollout.turn.iter().map(|id| change.agreed().name_of(id));
             let names: Vec<String> = names.collect();
-            return busy(format!("is being changed, at {}", names.join(", ")));
+            return busy(match names.is_empty() {
+                false => format!("is being changed, at {}", names.join(", ")),
+                true => "is being changed, and waits for a server that is being drained".to_owned(),
+            });
         }
         Some(_) | None => {}
     }
@@ -195,7 +198,7 @@ pub(super) fn advance(change: &mut Change<'_>, id: ClusterId) {
     let mut to_do = rows.clone();
     to_do.retain(|_, row| rollout.kind.waits_for(row, generation));
     rollout.turn.retain(|node| to_do.contains_key(node));
-    equip_drained(change, &rollout.kind, &rows);
+    equip_drained(change, &rollout.kind, generation, &rows);
     if goes_on(&rollout, &rows, generation) {
         rollout.failed = None;
         let mut turn = rollout.turn.iter();
@@ -294,13 +297,21 @@ fn equip(change: &mut Change<'_>, node: &NodeId, kind: &RolloutKind, generation:
     });
 }
 
-/// A server that is drained gets the new K3s too, and begins with it when it may work again.
-fn equip_drained(change: &mut Change<'_>, kind: &RolloutKind, rows: &BTreeMap<NodeId, K3sNode>) {
-    let Some(binary) = kind.binary() else { return };
+/// A server that is drained gets the new settings and the new K3s too, and begins with them when it may
+/// work again.
+fn equip_drained(
+    change: &mut Change<'_>,
+    kind: &RolloutKind,
+    generation: LogIndex,
+    rows: &BTreeMap<NodeId, K3sNode>,
+) {
     for (node, row) in rows {
         if row.phase == K3sPhase::Drained && row.has_been_ready() {
             k3s_nodes::edit(change, node, |row| {
-                row.binary = binary.instead_of(&row.binary);
+                row.generation = generation;
+                if let Some(binary) = kind.binary() {
+                    row.binary = binary.instead_of(&row.binary);
+                }
             });
         }
     }

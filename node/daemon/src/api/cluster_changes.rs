@@ -12,11 +12,12 @@ use std::{
 
 use axum::Json;
 use consensus_core::{
-    Agreed, ClusterId, ClusterStatus, Command, Envelope, K3sNode, K3sRole, LogIndex, NodeId,
-    Refusal, RequestId, Role, State, apply,
+    Agreed, ClusterId, ClusterStatus, Command, Envelope, K3sNode, LogIndex, NodeId, Refusal,
+    RequestId, State, apply,
 };
 use futures::future::join_all;
 use node_api::types::Changed;
+use overlay_core::membership::Condition;
 
 use super::{Answer, change};
 use crate::mesh::{Mesh, cluster_desk::Occasion, proposer::wall_now};
@@ -86,19 +87,24 @@ impl Foresight {
 }
 
 /// The servers, of the mesh and of K3s clusters, that this node hears: what a change that takes one of
-/// them is weighed against. All members would be too many for an entry of the log.
-pub(super) fn heard_servers(mesh: &Mesh) -> BTreeSet<NodeId> {
+/// them is weighed against. All members would be too many for an entry of the log. The one that is
+/// taken counts unless it is known to be dead: for a while after its own start a daemon knows nothing
+/// of the others, and a suspected one lives in most cases.
+pub(super) fn heard_servers(mesh: &Mesh, taken: Option<&str>) -> BTreeSet<NodeId> {
     let agreed = mesh.proposer.views.view().agreed.clone();
-    servers_among(&agreed, mesh.vips.heard())
+    let mut heard = servers_among(&agreed, mesh.vips.heard());
+    let members = mesh.proposer.members.borrow().clone();
+    let dead = |id: &NodeId| {
+        let member = members.get(id);
+        member.is_some_and(|member| member.condition == Condition::Dead)
+    };
+    let taken = taken.and_then(|name| agreed.find_node(name));
+    heard.extend(taken.map(|(id, _)| id.clone()).filter(|id| !dead(id)));
+    heard
 }
 
 fn servers_among(agreed: &Agreed, mut heard: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let serves = |id: &NodeId| {
-        let of_mesh = agreed.nodes.get(id).map(|node| node.role);
-        let of_cluster = agreed.k3s_nodes.get(id).map(|row| row.role);
-        of_mesh == Some(Role::Server) || of_cluster == Some(K3sRole::Server)
-    };
-    heard.retain(serves);
+    heard.retain(|id| agreed.is_server(id));
     heard
 }
 

@@ -187,6 +187,7 @@ pub(super) async fn provision(
         let rule = "lan, safe or wan";
         LeaseProfile::from_name(name).ok_or_else(|| invalid_text("lease profile", name, rule))
     });
+    let reachable = heard_servers(&mesh, Some(&id.to_string()));
     let command = ClusterCommand::Assign {
         assignment: Assignment::to_node(role.module(), id),
         cluster: request.cluster,
@@ -194,7 +195,7 @@ pub(super) async fn provision(
         cni: cni.transpose()?,
         binary: binary(request.binary)?,
         profile: profile.transpose()?,
-        reachable: heard_servers(&mesh),
+        reachable,
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }
@@ -346,7 +347,7 @@ pub(super) async fn drain(
         timeout_ms: timeout_s.saturating_mul(1000),
         cordon_only: request.cordon_only,
         force: request.force,
-        reachable: heard_servers(&mesh),
+        reachable: heard_servers(&mesh, None),
     };
     change_clusters(&mesh, Command::Drain(command)).await
 }

@@ -90,6 +90,7 @@ pub(super) async fn assign(
         return change(&mesh, Command::AssignModule(assignment)).await;
     }
     refuse_again(&mesh.proposer.views.view().agreed, &assignment)?;
+    let reachable = heard_servers(&mesh, one(&assignment).as_deref());
     let command = ClusterCommand::Assign {
         assignment,
         cluster,
@@ -97,9 +98,17 @@ pub(super) async fn assign(
         cni: None,
         binary: K3sBinary::INSTALLED,
         profile: None,
-        reachable: heard_servers(&mesh),
+        reachable,
     };
     change_clusters(&mesh, Command::Cluster(command)).await
+}
+
+/// The node that an assignment is to, where it is to one.
+fn one(assignment: &Assignment) -> Option<String> {
+    match &assignment.target {
+        Target::Node(node) => Some(node.to_string()),
+        Target::Selector(_) => None,
+    }
 }
 
 /// Who says the same again means nothing by it; another cluster or another K3s is asked for with
@@ -127,9 +136,10 @@ pub(super) async fn unassign(
     if assignment.module == Module::DockerEngine {
         return change(&mesh, Command::UnassignModule(assignment)).await;
     }
+    let reachable = heard_servers(&mesh, one(&assignment).as_deref());
     let command = ClusterCommand::Unassign {
         assignment,
-        reachable: heard_servers(&mesh),
+        reachable,
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }

@@ -157,11 +157,12 @@ pub(super) async fn label(
     Path(node): Path<String>,
     Body(request): Body<LabelRequest>,
 ) -> Answer<Changed> {
+    let reachable = heard_servers(&mesh, Some(&node));
     let command = Command::LabelNode {
         node,
         set: request.set,
         unset: request.unset,
-        reachable: heard_servers(&mesh),
+        reachable,
     };
     // A selector may take a server from a cluster, or bring it one.
     change_clusters(&mesh, command).await
@@ -192,7 +193,7 @@ pub(super) async fn remove(
         node: node.clone(),
         reason: reason.unwrap_or_else(|| "removed by an operator".into()),
         compromised: request.compromised,
-        reachable: heard_servers(&mesh),
+        reachable: heard_servers(&mesh, Some(&node)),
         force: request.force,
     };
     // What is going to be refused must not move anything before.

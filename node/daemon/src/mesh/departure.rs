@@ -43,7 +43,7 @@ const STAY_WITHIN: Duration = Duration::from_secs(1);
 /// Between two attempts: a lost connection is there again within a few of these.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 /// Containers and K3s stop, with all the time that they have for it. What is there then stays.
-const GONE_WITHIN: Duration = Duration::from_secs(180);
+const GONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Tells nodes, and is told.
 #[derive(Clone)]

@@ -228,6 +228,9 @@ async fn prune(proposer: Proposer, clock: Clock) {
         .map(|(id, member)| (id.clone(), now.since(member.since)))
         .collect();
     let agreed = proposer.views.view().agreed.clone();
+    // All members would be too many for an entry of the log.
+    let mut reachable = heard(&agreed, &members, &proposer.me);
+    reachable.retain(|id| agreed.is_server(id));
     for id in silent_too_long(&agreed, &silences) {
         let class = agreed
             .nodes
@@ -245,7 +248,7 @@ async fn prune(proposer: Proposer, clock: Clock) {
                 node: id.to_string(),
                 reason,
                 compromised: false,
-                reachable: heard(&agreed, &members, &proposer.me),
+                reachable: reachable.clone(),
                 force: false,
             })
             .await

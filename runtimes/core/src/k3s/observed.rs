@@ -18,12 +18,17 @@ pub struct Record {
     pub founded: bool,
     /// The token that was put in place last.
     pub token: Option<TokenMark>,
-    /// Whether K3s was started in it. Before that, whatever data are there are somebody else's.
-    #[serde(default)]
+    /// Whether K3s was started in it. Before that, whatever data are there are somebody else's. A record
+    /// that says nothing of it was made when nobody began a stay on a host with data.
+    #[serde(default = "as_before")]
     pub started: bool,
     /// Where the disk is mounted that K3s's data were on when it was started last.
     #[serde(default)]
     pub disk: Option<String>,
+}
+
+const fn as_before() -> bool {
+    true
 }
 
 impl Record {

@@ -17,8 +17,9 @@ use super::ANSWER_WITHIN;
 const PREFIXES: [&str; 2] = ["KUBE-", "FLANNEL-"];
 /// What begins the names of CNI's, which others use too.
 const CNI: &str = "CNI-";
-/// CNI's that are not of one pod (containernetworking/plugins: `portmap`, `firewall`).
-const CNI_SHARED: [&str; 3] = ["CNI-HOSTPORT-", "CNI-FORWARD", "CNI-ADMIN"];
+/// CNI's that are not of one pod (containernetworking/plugins: `portmap`). Those of its `firewall`, which
+/// K3s does not use, bear nobody's mark: they stay, with the rules of an admin that are in them.
+const CNI_SHARED: &str = "CNI-HOSTPORT-";
 /// How CNI's plugins say whose a rule is: this is what K3s calls its network (k3s-io/k3s,
 /// `pkg/agent/flannel`).
 const MARK: &str = "name: \"cbr0\"";
@@ -166,11 +167,11 @@ impl Table<'_> {
 
     fn chains_to_go(&self) -> BTreeSet<&str> {
         let named = |chain: &str| PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
-        let shared = |chain: &str| CNI_SHARED.iter().any(|prefix| chain.starts_with(prefix));
         let (cni, others): (Vec<&str>, Vec<&str>) =
             self.chains.iter().partition(|chain| chain.starts_with(CNI));
-        let (shared, of_pods): (Vec<&str>, Vec<&str>) =
-            cni.into_iter().partition(|chain| shared(chain));
+        let (shared, of_pods): (Vec<&str>, Vec<&str>) = cni
+            .into_iter()
+            .partition(|chain| chain.starts_with(CNI_SHARED));
         let (ours, foreign): (Vec<&str>, Vec<&str>) =
             of_pods.into_iter().partition(|chain| self.is_marked(chain));
         let mut all: BTreeSet<&str> = others.into_iter().filter(|chain| named(chain)).collect();

@@ -144,6 +144,8 @@ fn a_server_that_is_drained_on_the_way_holds_an_upgrade_up_no_longer() {
     assert_eq!(world.turn(), [0; 0]);
     world.k3s(other, K3sPhase::Drained);
     assert_eq!(world.runs(other), Some(NEW));
+    // What it starts with then is what its row says: nobody has to stop it once more.
+    assert_eq!(world.row(other).generation, world.prod().generation);
     assert_eq!(world.turn(), [4]);
     world.k3s_ready(4);
     assert_eq!(world.prod().rollout, None);

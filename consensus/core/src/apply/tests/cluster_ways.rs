@@ -156,6 +156,7 @@ fn a_cluster_whose_founder_is_sent_elsewhere_before_it_came_is_given_up() {
     assert!(world.kinds().contains(&EventKind::ClusterFailed));
     let mut world = World::with_cluster();
     world.k3s_join(2, K3sRole::Server);
+    world.k3s_join(3, K3sRole::Server);
     world.ok(1, provision(2, K3sRole::Server, Some("blue")));
     world.ok(1, remove(2));
     assert_eq!(status(&world, "blue"), "none");

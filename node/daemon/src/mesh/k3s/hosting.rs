@@ -13,7 +13,7 @@ use consensus_core::{
 };
 use overlay_core::membership::Condition;
 use runtimes_k3s::{K3sRuntime, Paths};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::mesh::{MembersRx, overlay::with_sources, proposer::Proposer};
@@ -142,17 +142,25 @@ impl Hosting {
                 .api(K3sRole::Server)
                 .await
                 .map_err(|e| with_sources(&e))?;
+            let by = Instant::now() + FORGOTTEN_WITHIN;
+            let (mut gone, mut stays) = (names.clone(), None);
             for name in names.keys() {
-                let gone = api.forget_wholly(name, FORGOTTEN_WITHIN).await;
-                match gone.map_err(|error| with_sources(&error))? {
-                    true => {}
-                    false => return Err(format!("{name} is still being taken out of it")),
-                }
+                let within = by.saturating_duration_since(Instant::now());
+                let forgotten = match api.forget_wholly(name, within).await {
+                    Ok(true) => continue,
+                    Ok(false) => "its finalizers are not done".to_owned(),
+                    Err(error) => with_sources(&error),
+                };
+                gone.remove(name);
+                stays = Some(format!("{name}: {forgotten}"));
             }
-            let names = names.clone();
-            let command = Command::Cluster(ClusterCommand::ForgetNodes { cluster, names });
-            let agreed = self.proposer.submit(command).await;
-            agreed.map(drop).map_err(|error| error.to_string())
+            if !gone.is_empty() {
+                let names = gone;
+                let command = Command::Cluster(ClusterCommand::ForgetNodes { cluster, names });
+                let agreed = self.proposer.submit(command).await;
+                agreed.map_err(|error| error.to_string())?;
+            }
+            stays.map_or(Ok(()), Err)
         };
         forgotten.await.map_err(|reason: String| {
             tracing::warn!(reason, "the cluster has not forgotten yet who left it");

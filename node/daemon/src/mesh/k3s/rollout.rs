@@ -59,7 +59,7 @@ impl HeldBack {
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Self::Quorum { .. } => {
-                "bring them back, or take them out: `shoal module unassign NODE k3s-server`"
+                "bring them back; `shoal node remove NODE` takes a dead one out, `shoal module unassign NODE k3s-server` one that lives"
             }
             Self::Snapshot(_) => "look at K3s's log on this node",
         }
