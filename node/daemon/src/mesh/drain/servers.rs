@@ -62,56 +62,14 @@ fn lack(agreed: &Agreed, id: &NodeId, heard: &BTreeSet<NodeId>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::{
-        ClusterId, Drain, DrainState, K3sBinary, K3sNode, K3sPhase, LogIndex, WallMs,
-    };
+    use consensus_core::K3sPhase;
 
     use super::*;
-
-    fn node(n: usize) -> NodeId {
-        let letter = ["a", "b", "c", "d", "e", "f"][n];
-        let text = format!("12D3KooW{}", letter.repeat(44));
-        text.parse().expect("52 characters of base58")
-    }
-
-    /// A cluster of so many servers, all ready, from node 1 on.
-    fn of(servers: usize) -> Agreed {
-        let mut agreed = Agreed::default();
-        for n in 1..=servers {
-            let row = K3sNode {
-                cluster: ClusterId::from_bytes([7; 16]),
-                role: K3sRole::Server,
-                attempt: LogIndex(3),
-                binary: K3sBinary::INSTALLED,
-                phase: K3sPhase::Ready {
-                    version: "v1.31.2+k3s1".into(),
-                },
-                since: WallMs(0),
-                token: None,
-                version: Some("v1.31.2+k3s1".into()),
-                generation: LogIndex(3),
-                pods: BTreeSet::new(),
-            };
-            agreed.k3s_nodes.insert(node(n), row);
-        }
-        agreed
-    }
+    use crate::mesh::k3s::testing::{emptied, node, of};
 
     fn lack(agreed: &Agreed, heard: &[usize]) -> Option<String> {
         let heard = heard.iter().map(|n| node(*n)).collect();
         others_lack(agreed, &node(1), &heard)
-    }
-
-    fn emptied(agreed: &mut Agreed, n: usize, cordon_only: bool) {
-        let drain = Drain {
-            begun: LogIndex(9),
-            at: WallMs(0),
-            timeout_ms: 600_000,
-            cordon_only,
-            state: DrainState::Drained,
-            forced: false,
-        };
-        agreed.drains.insert(node(n), drain);
     }
 
     #[test]

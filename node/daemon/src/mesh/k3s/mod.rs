@@ -8,6 +8,8 @@ mod hosting;
 mod report;
 mod rest;
 mod rollout;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wish;
 
 use std::{sync::Arc, time::Duration};

@@ -163,40 +163,10 @@ fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<NodeId>) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::{
-        ClusterId, Drain, DrainState, K3sBinary, K3sNode, K3sPhase, LogIndex, WallMs,
-    };
+    use consensus_core::K3sPhase;
 
     use super::*;
-
-    fn node(n: usize) -> NodeId {
-        let letter = ["a", "b", "c", "d", "e", "f"][n];
-        let text = format!("12D3KooW{}", letter.repeat(44));
-        text.parse().expect("52 characters of base58")
-    }
-
-    /// A cluster of so many servers, all ready, from node 1 on.
-    fn of(servers: usize) -> Agreed {
-        let mut agreed = Agreed::default();
-        for n in 1..=servers {
-            let row = K3sNode {
-                cluster: ClusterId::from_bytes([7; 16]),
-                role: K3sRole::Server,
-                attempt: LogIndex(3),
-                binary: K3sBinary::INSTALLED,
-                phase: K3sPhase::Ready {
-                    version: "v1.31.2+k3s1".into(),
-                },
-                since: WallMs(0),
-                token: None,
-                version: Some("v1.31.2+k3s1".into()),
-                generation: LogIndex(3),
-                pods: BTreeSet::new(),
-            };
-            agreed.k3s_nodes.insert(node(n), row);
-        }
-        agreed
-    }
+    use crate::mesh::k3s::testing::{emptied, node, of};
 
     fn may_begin(agreed: &Agreed, heard: &[usize]) -> bool {
         let heard = heard.iter().map(|n| node(*n)).collect();
@@ -243,15 +213,7 @@ mod tests {
     fn a_server_that_is_emptied_is_missing_and_one_that_is_only_cordoned_is_not() {
         for (cordon_only, may) in [(true, true), (false, false)] {
             let mut agreed = of(3);
-            let drain = Drain {
-                begun: LogIndex(9),
-                at: WallMs(0),
-                timeout_ms: 600_000,
-                cordon_only,
-                state: DrainState::Drained,
-                forced: false,
-            };
-            agreed.drains.insert(node(2), drain);
+            emptied(&mut agreed, 2, cordon_only);
             assert_eq!(
                 may_begin(&agreed, &[2, 3]),
                 may,
