@@ -59,7 +59,8 @@ reach_once() {
   before=$(reach_epoch)
   # At no particular moment of what daemons do by the clock.
   sleep "$(random_part_of "$(shoal_period)")"
-  on "$FOUNDER" shoal vip failover "$VIP" >/dev/null
+  # With fifty daemons on two cores it may be open there only after the order is over.
+  on "$FOUNDER" shoal vip failover "$VIP" >/dev/null || say "run $1: the order was over before the move"
   sleep "$REACH_SETTLES_SECONDS"
   until_true 'everybody sends to the new holder' all_send_to_the_holder
   after=$(reach_epoch)

@@ -77,9 +77,10 @@ shoal_victim() {
   fi
   echo "$to"
 }
-# move_to NODE: it answers when the address is open there.
+# move_to NODE: it answers when the address is open there. Who has just come back is suspected for a
+# moment now and then by those who had it for dead, and may not have it meanwhile.
 move_to() {
-  on "$OBSERVER" shoal vip failover "$VIP" --to "$1" >/dev/null || fail "$1 was to serve"
+  until_true "$1 is to serve" on "$OBSERVER" shoal vip failover "$VIP" --to "$1" >/dev/null
   until_true "$1 serves" serves "$1"
 }
 serves() { [ "$(served_by)" = "$1" ]; }

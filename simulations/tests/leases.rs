@@ -1,10 +1,17 @@
 //! Claims about virtual IPs' leases, Raft and the membership in one simulated world.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use simulations::{
     Distribution,
-    agreement::{Outcome, Report, Scenario, find, run, shipped},
+    agreement::{
+        Outcome, Report, Scenario,
+        fault::{Moment, What},
+        find, run, shipped,
+    },
     report::Asked,
     run_agreement_seeds,
 };
@@ -14,6 +21,11 @@ const FAILOVERS: u64 = 10_000;
 /// Seeds of a scenario in one round: more of those whose failovers are cheap.
 const SEEDS_CHEAP: u64 = 12;
 const SEEDS: u64 = 2;
+/// Of the scenario in which leases' voters change, beside those of the rounds.
+const SEEDS_OF_CHANGES: Range<u64> = 1_000..1_008;
+/// How often a lease must have left a voter in them, and how many must have died meanwhile.
+const LEFT_LEAST: u64 = 100;
+const DIED_LEAST: u64 = 40;
 /// A scenario is cheap if its faults come at least so often.
 const CHEAP_TIMES: u32 = 30;
 
@@ -44,6 +56,27 @@ fn seeds(scenario: &Scenario) -> u64 {
 
 fn count(all: &Distribution) -> u64 {
     all.percentiles().map_or(0, |all| all.count)
+}
+
+#[test]
+fn leases_pass_to_other_voters_while_holders_and_leaders_die_in_the_middle_of_it() {
+    let scenario = find("voters_change").unwrap();
+    let mut outages = Distribution::default();
+    let (mut left, mut died) = (0, 0);
+    for outcome in run_agreement_seeds(&scenario, SEEDS_OF_CHANGES, |_| {}) {
+        let story = || format!("seed {}\n{}", outcome.seed, told(&outcome));
+        assert_eq!(outcome.violation, None, "{}", story());
+        outages.merge(&outcome.outages);
+        for (fault, hits) in scenario.faults.iter().zip(&outcome.hits) {
+            left += u64::from(matches!(fault.what, What::Retire { .. })) * hits;
+            died += u64::from(fault.on == Some(Moment::Joint)) * hits;
+        }
+    }
+    println!(
+        "{left} times a lease left a voter, {died} holders and leaders died meanwhile: outages {:?}",
+        outages.percentiles()
+    );
+    assert!(left >= LEFT_LEAST && died >= DIED_LEAST);
 }
 
 #[test]

@@ -13,6 +13,16 @@ use crate::{
 
 /// Where hosts find a `k3s` to install.
 pub const K3S: &str = "/run/lab/bin/k3s";
+/// With which a cluster is founded whose test is not about its API's address: leases of 1.2 s. Those of
+/// the default, 0.4 s, are lost now and then on a machine that runs another lab at the same time.
+pub const PATIENT: [&str; 4] = ["--cni", "flannel", "--vip-profile", "safe"];
+
+/// The same, under a name.
+pub const fn patient(cluster: &'static str) -> [&'static str; 6] {
+    let [cni, flannel, profile, safe] = PATIENT;
+    ["--cluster", cluster, cni, flannel, profile, safe]
+}
+
 /// Every way into a cluster ends before that, on a machine that builds at the same time.
 const IN_TIME: Duration = Duration::from_secs(60);
 /// And every way out, with the minute in which a server may wait for etcd to let it go.
@@ -33,14 +43,7 @@ impl Host {
         node.hasten_k3s(role);
         let command = ["k3s", "provision", node.name(), "--role", role];
         let binary = ["--k3s-binary", K3S];
-        // Who founds says which CNI. A machine that builds at the same time holds no lease of 0.4 s.
-        let founds = flags.contains(&"--cni") && !flags.contains(&"--vip-profile");
-        let patient: &[&str] = if founds {
-            &["--vip-profile", "safe"]
-        } else {
-            &[]
-        };
-        self.shoal(&[command.as_slice(), &binary, flags, patient].concat())
+        self.shoal(&[command.as_slice(), &binary, flags].concat())
             .ok();
     }
 
@@ -77,6 +80,19 @@ impl Host {
         );
     }
 
+    /// Waits until the row of a node says that it failed, with that code or those words; returns all of
+    /// the reason.
+    #[track_caller]
+    pub fn k3s_fails_with(&self, cluster: &str, node: &str, expected: &str) -> String {
+        let mut said = String::new();
+        wait_until(IN_TIME, &format!("{node} fails with {expected}"), || {
+            let row = self.k3s_row(cluster, node).unwrap_or_default();
+            said = row["reason"].as_str().unwrap_or_default().to_owned();
+            row["status"] == "failed" && said.contains(expected)
+        });
+        said
+    }
+
     /// Waits until a node is in that cluster no more.
     #[track_caller]
     pub fn wait_until_not_in(&self, cluster: &str, node: &str) {
@@ -104,6 +120,27 @@ impl Host {
             &[command.as_slice(), args].concat(),
             &[("KUBECONFIG", &kubeconfig(cluster))],
         )
+    }
+
+    /// Has `kubectl create` make something, once the API takes it.
+    #[track_caller]
+    pub fn kubectl_creates(&self, cluster: &str, what: &[&str]) {
+        let command = [["create"].as_slice(), what].concat();
+        wait_until(IN_TIME, &format!("kubectl creates {what:?}"), || {
+            let created = self.kubectl(cluster, &command);
+            // The answer to an attempt that went through may have been lost.
+            let mut said = created.stderr.lines().filter(|line| !line.is_empty());
+            let made = |line: &str| line.contains("AlreadyExists");
+            created.success() || (!created.stderr.is_empty() && said.all(made))
+        });
+    }
+
+    /// The same with all that a manifest says.
+    #[track_caller]
+    pub fn kubectl_creates_all(&self, cluster: &str, manifest: &str) {
+        let path = "/tmp/manifest.yaml";
+        std::fs::write(self.disk(path), manifest).expect("the host's disk is writable");
+        self.kubectl_creates(cluster, &["--validate=false", "-f", path]);
     }
 
     /// Whether a node is ready, as `kubectl` sees it.
@@ -148,4 +185,20 @@ impl Host {
 
 fn kubeconfig(cluster: &str) -> String {
     format!("/tmp/{cluster}.kubeconfig")
+}
+
+/// The manifest of a pod of an app on a node, called after both, which nobody makes anew.
+pub fn pod(app: &str, node: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {app}-{node}, labels: {{app: {app}}}}}\n\
+         spec: {{nodeName: {node}, containers: [{{name: c, image: x}}]}}\n"
+    )
+}
+
+/// The manifest of a budget that keeps so many pods of an app.
+pub fn budget(app: &str, kept: usize) -> String {
+    format!(
+        "---\napiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {{name: {app}}}\n\
+         spec: {{minAvailable: {kept}, selector: {{matchLabels: {{app: {app}}}}}}}\n"
+    )
 }

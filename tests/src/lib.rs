@@ -29,7 +29,7 @@ mod process;
 mod turn;
 mod wait;
 
-pub use clusters::K3S;
+pub use clusters::{K3S, PATIENT, budget, patient, pod};
 pub use daemon::Daemon;
 pub use host::{BIN_DIR, Host, LISTEN_PORT, SOCKET};
 pub use image::{IMAGE, PAGE, image_tar};

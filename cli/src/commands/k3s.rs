@@ -9,7 +9,6 @@ use node_api::{
     types::{K3sBinaryRequest, K3sRequest},
 };
 
-use self::consent::Whom;
 use crate::{
     consent::Yes,
     context::Context,
@@ -123,8 +122,6 @@ impl K3s {
 
 impl Provision {
     async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
-        let (whom, to) = (Whom::Node(&self.node), self.cluster.as_deref());
-        consent::to_moving(context, &self.yes, &whom, to).await?;
         let article = if self.role == "agent" { "an" } else { "a" };
         let cluster = self.cluster.as_deref().unwrap_or("CLUSTER");
         let said = format!(
@@ -139,8 +136,12 @@ impl Provision {
             cni: self.cni,
             binary: self.binary.request(),
             vip_profile: self.vip_profile,
+            consent: false,
         };
-        let answer = context.client.post(&route, &request).await;
-        context.changed(answer, &said)
+        let answer = consent::post(context, &self.yes, &route, |consent| K3sRequest {
+            consent,
+            ..request.clone()
+        });
+        context.changed(Ok(answer.await?), &said)
     }
 }

@@ -8,7 +8,7 @@ use node_api::{
     types::{AssignRequest, ModuleView},
 };
 
-use super::k3s::consent::{self, Whom};
+use super::k3s::consent;
 use crate::{
     consent::Yes,
     context::Context,
@@ -82,17 +82,12 @@ impl Module {
                 cluster,
                 yes,
             }) => {
-                consent::to_moving(context, &yes, &assignment.whom(), cluster.as_deref()).await?;
-                assignment
-                    .run(context, "assign", "assigned to", cluster)
-                    .await
+                let verb = ("assign", "assigned to");
+                assignment.run(context, verb, cluster, &yes).await
             }
             Self::Unassign(Unassign { assignment, yes }) => {
-                let (module, whom) = (&assignment.module, assignment.whom());
-                consent::to_taking(context, &yes, module, &whom).await?;
-                assignment
-                    .run(context, "unassign", "no longer assigned to", None)
-                    .await
+                let verb = ("unassign", "no longer assigned to");
+                assignment.run(context, verb, None, &yes).await
             }
         }
     }
@@ -109,20 +104,13 @@ impl Assignment {
         }
     }
 
-    fn whom(&self) -> Whom<'_> {
-        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
-        match &self.node {
-            Some(node) => Whom::Node(node),
-            None => Whom::With(self.selector.as_ref().unwrap_or(NONE)),
-        }
-    }
-
+    /// The verb comes with what is said of it once it is done.
     async fn run(
         self,
         context: &Context<'_>,
-        verb: &str,
-        said: &str,
+        (verb, said): (&str, &str),
         cluster: Option<String>,
+        yes: &Yes,
     ) -> Result<Exit, Failure> {
         let said = format!("{} is {said} {}", self.module, self.target());
         let request = AssignRequest {
@@ -130,9 +118,14 @@ impl Assignment {
             node: self.node,
             selector: self.selector,
             cluster,
+            consent: false,
         };
         let route = Route::to(&["modules", verb]);
-        context.changed(context.client.post(&route, &request).await, &said)
+        let answer = consent::post(context, yes, &route, |consent| AssignRequest {
+            consent,
+            ..request.clone()
+        });
+        context.changed(Ok(answer.await?), &said)
     }
 }
 

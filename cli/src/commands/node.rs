@@ -12,7 +12,9 @@ use node_api::{
     types::{LabelRequest, NodeView},
 };
 
+use super::k3s::consent;
 use crate::{
+    consent::Yes,
     context::Context,
     failure::{self, Exit, Failure},
     table::{facts, or_nothing, pairs, span, table},
@@ -29,7 +31,6 @@ pub(crate) enum Node {
     Show(One),
     /// Have a node probe another one now
     Ping(ping::Ping),
-    /// Set or remove labels of a node
     Label(Label),
     /// Make an agent a server
     Promote(role::Change),
@@ -49,7 +50,12 @@ pub(crate) struct One {
     node: String,
 }
 
+/// Set or remove labels of a node
+///
+/// A selector of k3s-server or k3s-agent gives every node with certain labels a place in a cluster.
+/// A node that loses it loses all that K3s has there, and is asked about before.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Label {
     /// The node's name or id
     #[arg(value_parser = values::name)]
@@ -57,6 +63,8 @@ pub(crate) struct Label {
     /// KEY=VALUE to set a label, KEY- to remove it
     #[arg(required = true, value_name = "CHANGE", value_parser = values::label_change)]
     changes: Vec<LabelChange>,
+    #[command(flatten)]
+    yes: Yes,
 }
 
 impl Node {
@@ -84,8 +92,12 @@ impl Label {
         let request = label_request(self.changes)
             .map_err(|error| failure::usage(error.to_string(), "give each label once"))?;
         let route = Route::to(&["nodes", &self.node, "labels"]);
-        let answer = context.client.post(&route, &request).await;
-        context.changed(answer, &format!("labels of {} changed", self.node))
+        let answer = consent::post(context, &self.yes, &route, |consent| LabelRequest {
+            consent,
+            ..request.clone()
+        });
+        let said = format!("labels of {} changed", self.node);
+        context.changed(Ok(answer.await?), &said)
     }
 }
 
@@ -101,7 +113,11 @@ fn label_request(changes: Vec<LabelChange>) -> Result<LabelRequest, values::Inva
     let set = values::labels(set)?;
     match unset.iter().find(|key| set.contains_key(*key)) {
         Some(key) => Err(values::InvalidValue::LabelTwice(key.clone())),
-        None => Ok(LabelRequest { set, unset }),
+        None => Ok(LabelRequest {
+            set,
+            unset,
+            consent: false,
+        }),
     }
 }
 

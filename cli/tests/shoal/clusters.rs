@@ -56,42 +56,9 @@ fn drain(state: &str, reason: Option<&str>, heard: bool) -> (u16, String) {
     (200, told.to_string())
 }
 
-/// A mesh with the clusters `prod`, that `n1` serves and `n2` works in, and `lab`, which is empty.
-fn two_clusters(request: &str, body: &[u8]) -> (u16, String) {
-    let cluster = |id: &str, name: &str| {
-        json!({
-            "id": id, "name": name, "status": "active", "api_endpoint": null,
-            "network": "default", "cni": "flannel", "node_count": 2,
-        })
-    };
-    let node = |name: &str, zone: &str| {
-        json!({
-            "id": format!("id-{name}"), "name": name, "role": "agent", "state": "running",
-            "silent": false, "labels": {"zone": zone}, "overlay_ipv6": null, "overlay_ipv4": null,
-            "last_seen_ms": 0, "rtt_us": null, "path": null, "lifecycle_class": "persistent",
-            "network_profile": "heavyweight", "tmpfs_store": false, "metadata": {}, "addresses": [],
-            "modules": [], "key_rotation": null,
-        })
-    };
-    let member = |name: &str, role: &str| {
-        json!({
-            "node": name, "role": role, "status": "active", "phase": "ready", "version": "v1",
-            "pod_subnets": [], "reason": null,
-        })
-    };
-    let rows = match request {
-        "GET /v1/clusters" => json!([cluster("0f", "prod"), cluster("1e", "lab")]),
-        "GET /v1/clusters/0f/nodes" => json!([member("n1", "server"), member("n2", "agent")]),
-        "GET /v1/clusters/1e/nodes" => json!([]),
-        "GET /v1/nodes" => json!([node("n1", "a"), node("n2", "b"), node("n3", "b")]),
-        _ => return changed(request, body),
-    };
-    (200, rows.to_string())
-}
-
 #[test]
 fn what_is_asked_for_is_sent_as_it_was_written() {
-    let server = Server::answering(two_clusters);
+    let server = Server::answering(changed);
     let sum = "0f".repeat(32);
     let url = format!(
         "k3s provision n2 --role agent --cluster prod --k3s-url http://f/k3s --sha256 {sum}"
@@ -229,56 +196,60 @@ fn an_upgrade_that_stops_is_a_failure_that_says_where_and_why() {
     assert_eq!(lost.json()["code"], "ClusterUpgradeAbandonedError");
 }
 
+/// A mesh whose word is that the change would wipe K3s off a node.
+pub(crate) fn wiping(request: &str, body: &[u8]) -> (u16, String) {
+    let asked: Value = serde_json::from_slice(body).unwrap();
+    match asked["consent"] == true {
+        true => changed(request, body),
+        false => {
+            let message = "this wipes K3s off n1 (server of prod)";
+            let refused =
+                json!({ "code": "ConsentRequiredError", "message": message, "hint": "h" });
+            (422, refused.to_string())
+        }
+    }
+}
+
 #[test]
 fn what_wipes_k3s_off_a_node_needs_consent() {
-    let server = Server::answering(two_clusters);
     for line in [
         "module unassign n1 k3s-server",
-        "module unassign n2 k3s-agent",
         "module unassign --selector zone=b k3s-agent",
         "k3s provision n1 --role server --cluster lab",
-        "k3s provision id-n1 --role server --cluster 1e",
-        "k3s provision n2 --role server --cluster new",
         "module assign n2 k3s-agent --cluster lab",
-        "module assign --selector zone=b k3s-agent --cluster lab",
+        "module assign --selector zone=b k3s-agent",
+        "node label n1 role=idle",
+        "node label n1 role-",
     ] {
+        let server = Server::answering(wiping);
         let args: Vec<&str> = line.split(' ').collect();
         let refused = server.run(&[&args[..], &["--json"]].concat());
         let code = refused.json()["code"].clone();
         assert_eq!(code, "ConfirmationRequiredError", "{line}: {refused}");
-        let sent = |asked: &[String]| asked.iter().any(|one| one.starts_with("POST"));
-        assert!(!sent(&server.asked()), "{line}");
+        assert_eq!(refused.code, 1, "{line}");
+        let done = server.run(&[&args[..], &["--yes"]].concat());
+        assert_eq!(done.code, 0, "{line}: {done}");
+        // Asked once, and given with consent once.
+        let asked = server.asked();
+        let consents: Vec<bool> = asked.iter().map(|one| one.contains("consent")).collect();
+        assert_eq!(consents, [false, true], "{line}: {asked:?}");
+        assert!(asked[1].ends_with(r#","consent":true}"#), "{asked:?}");
     }
-    let before = server.asked().len();
-    for line in [
-        "module unassign n1 k3s-server --yes",
-        "k3s provision n1 --role server --cluster lab --yes",
-        "module assign --selector zone=b k3s-agent --cluster lab -y",
-    ] {
-        let args: Vec<&str> = line.split(' ').collect();
-        assert_eq!(server.run(&args).code, 0, "{line}");
-    }
-    // Nothing is looked up of what there is consent to.
-    assert_eq!(server.asked().len(), before + 3);
 }
 
 #[test]
-fn what_wipes_nothing_is_not_asked_about() {
-    let server = Server::answering(two_clusters);
+fn nothing_else_is_taken_for_a_question() {
+    let server = Server::answering(|_, _| (422, refusal("ClusterLastServerError")));
     for line in [
-        "module unassign n1 docker-engine",
-        "module unassign n1 k3s-agent",
-        "module unassign n3 k3s-server",
-        "module unassign --selector zone=a k3s-agent",
-        "k3s provision n1 --role server --cluster prod",
-        "k3s provision n1 --role server --cluster 0f",
-        "k3s provision n3 --role agent --cluster lab",
-        "k3s provision n3 --role server",
-        "module assign --selector zone=c k3s-agent --cluster lab",
+        "module unassign n1 k3s-server",
+        "k3s provision n1 --role agent",
+        "node label n1 role-",
     ] {
         let args: Vec<&str> = line.split(' ').collect();
-        let done = server.run(&args);
-        assert_eq!(done.code, 0, "{line}: {done}");
+        let before = server.asked().len();
+        let refused = server.run(&[&args[..], &["--json"]].concat());
+        assert_eq!(refused.json()["code"], "ClusterLastServerError", "{line}");
+        assert_eq!(server.asked().len(), before + 1, "{line}");
     }
 }
 

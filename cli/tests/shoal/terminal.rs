@@ -9,7 +9,7 @@ use std::{
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 
-use crate::{fake_daemon::Server, recovery::recover};
+use crate::{clusters::wiping, fake_daemon::Server, recovery::recover};
 
 struct Said {
     code: i32,
@@ -93,5 +93,21 @@ fn at_a_terminal_consent_is_a_yes_and_nothing_else() {
                         freed. [y/N] ";
         assert!(said.terminal.contains(question), "{}", said.terminal);
         assert_eq!(server.asked().len(), usize::from(code == 0));
+    }
+}
+
+#[test]
+fn at_a_terminal_what_wipes_k3s_off_a_node_is_told_and_done_after_a_yes() {
+    for (typed, code) in [("y\n", 0), ("\n", 1)] {
+        let server = Server::answering(wiping);
+        let command = server.command(&["node", "label", "n1", "role=idle"]);
+        let said = at_a_terminal(command, typed);
+        assert_eq!(said.code, code, "{}", said.terminal);
+        let question = "Go on, though this wipes K3s off n1 (server of prod)? \
+                        With it goes all that K3s has there";
+        assert!(said.terminal.contains(question), "{}", said.terminal);
+        let asked = server.asked();
+        let given = asked.iter().filter(|one| one.contains(r#""consent":true"#));
+        assert_eq!(given.count(), usize::from(code == 0));
     }
 }

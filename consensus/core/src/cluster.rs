@@ -235,6 +235,9 @@ pub struct Cluster {
     pub departed: BTreeMap<String, LogIndex>,
     /// When it was made.
     pub created_at: WallMs,
+    /// Those of [`departed`](Self::departed) that were servers and did not take themselves off: they were
+    /// removed, or lost their disks. etcd counts them as long as they are not forgotten.
+    pub lost: BTreeSet<String>,
 }
 
 impl Cluster {

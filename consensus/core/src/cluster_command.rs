@@ -33,6 +33,9 @@ pub enum ClusterCommand {
         /// The servers that were heard when this was asked: a cluster that a server is taken from keeps
         /// a majority of those that stay.
         reachable: BTreeSet<NodeId>,
+        /// Whether it may wipe K3s off nodes that go from one cluster to another, or become something
+        /// else there.
+        consent: bool,
     },
     /// A node tells how far its K3s is.
     Report {
@@ -81,6 +84,8 @@ pub enum ClusterCommand {
         assignment: Assignment,
         /// As for [`ClusterCommand::Assign`].
         reachable: BTreeSet<NodeId>,
+        /// Whether it may wipe K3s off nodes.
+        consent: bool,
     },
 }
 

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Assignment, ClusterCommand, DockerPhase, DrainCommand, Enrolment, Epoch, ExpiringCertificate,
     FoundingAuthority, IpPrefix, Ipv4Prefix, IssuedCertificate, LeaseProfile, LogIndex, Mesh,
-    NetworkChange, NetworkId, NewCertificate, NewGrant, NewIntermediate, NewNetwork, NewRoot,
-    NewRule, NodeId, NodeState, OperatorRole, ReadinessCheck, Revocation, Role, RootFingerprint,
-    RotationStep, RuleNumber, SealedKey, TokenId, VipId, WallMs,
+    Module, NetworkChange, NetworkId, NewCertificate, NewGrant, NewIntermediate, NewNetwork,
+    NewRoot, NewRule, NodeId, NodeState, OperatorRole, ReadinessCheck, Revocation, Role,
+    RootFingerprint, RotationStep, RuleNumber, SealedKey, TokenId, VipId, WallMs,
 };
 
 /// Everything that changes the agreed state.
@@ -84,6 +84,8 @@ pub enum Command {
         unset: Vec<String>,
         /// As for [`ClusterCommand::Assign`]: a selector may give a node its place in a cluster.
         reachable: BTreeSet<NodeId>,
+        /// Whether it may wipe K3s off the node.
+        consent: bool,
     },
     /// Promote or demote.
     SetRole {
@@ -91,8 +93,7 @@ pub enum Command {
         node: String,
         /// What it becomes.
         role: Role,
-        /// The servers that were seen alive when this was asked: a change that would leave fewer
-        /// than a majority of them is refused.
+        /// The servers that were seen alive when this was asked: a majority of them must remain.
         reachable: BTreeSet<NodeId>,
         /// Whether to do it all the same.
         force: bool,
@@ -423,6 +424,13 @@ pub enum Command {
     Cluster(ClusterCommand),
     /// About a node that is emptied.
     Drain(DrainCommand),
+    /// A node found something of a module otherwise than it had left it; only writes the event.
+    ReportDrift {
+        /// Of which module.
+        module: Module,
+        /// What, in words.
+        what: String,
+    },
 }
 
 impl Command {
@@ -456,6 +464,7 @@ impl Command {
             Self::UnassignModule(_) => "unassign_module",
             Self::Cluster(command) => command.name(),
             Self::Drain(command) => command.name(),
+            Self::ReportDrift { .. } => "report_drift",
             Self::ReportDocker { .. } => "report_docker",
             Self::DockerCertSigned { .. } => "docker_cert_signed",
             Self::DecommissionDocker { .. } => "decommission_docker",

@@ -21,6 +21,8 @@ pub struct Etcd {
     /// Servers on their way out. One that lives is a member until it has had itself taken off, and
     /// serves until then; so it counts for nothing.
     leaving: BTreeSet<NodeId>,
+    /// So many servers that are gone it counts until it has forgotten them.
+    lost: usize,
 }
 
 impl Etcd {
@@ -57,9 +59,14 @@ impl Etcd {
         self.stopped(node)
     }
 
+    /// So many members it counts, with those that are gone and not forgotten yet.
+    pub fn counted(&self) -> usize {
+        self.members.len() + self.lost
+    }
+
     /// So many members have to serve.
     pub fn needed(&self) -> usize {
-        self.members.len() / 2 + 1
+        self.counted() / 2 + 1
     }
 
     /// Whether so many do.
@@ -76,7 +83,11 @@ impl Etcd {
 impl Agreed {
     /// A cluster's etcd by what is agreed alone. A server that was never ready is no member yet.
     pub fn etcd(&self, cluster: ClusterId) -> Etcd {
-        let mut etcd = Etcd::default();
+        let lost = self.clusters.get(&cluster).map_or(0, |row| row.lost.len());
+        let mut etcd = Etcd {
+            lost,
+            ..Etcd::default()
+        };
         let servers = self.k3s_servers_of(cluster);
         for (id, row) in servers.filter(|(_, row)| row.has_been_ready()) {
             if row.is_leaving() {

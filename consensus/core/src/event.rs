@@ -168,6 +168,8 @@ kinds! {
     NodeDrainFailed = "node.drain_failed",
     /// A drained node takes work again.
     NodeUncordoned = "node.uncordoned",
+    /// Something of a module was otherwise than shoal had left it.
+    ModuleDrifted = "module.drift_detected",
 }
 
 /// One thing that happened.

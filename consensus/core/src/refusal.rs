@@ -262,6 +262,8 @@ pub enum Refusal {
     NotDrained { node: String },
     #[error("{node} is drained, or is being drained")]
     NodeDrained { node: String },
+    #[error("this wipes K3s off {nodes}")]
+    ConsentRequired { nodes: String },
 }
 
 impl Refusal {
@@ -346,6 +348,7 @@ impl Refusal {
             Self::TokenSealedToOthers { .. } => "TokenSealedToOthersError",
             Self::NotDrained { .. } => "NotDrainedError",
             Self::NodeDrained { .. } => "NodeDrainedError",
+            Self::ConsentRequired { .. } => "ConsentRequiredError",
             Self::GrantUnknown { .. } => "AccessGrantNotFoundError",
             Self::GrantExists { .. } => "AccessGrantExistsError",
             Self::GrantCollision { .. } => "AccessGrantCollisionError",

@@ -177,6 +177,9 @@ impl Refusal {
             Self::NodeDrained { node } => {
                 format!("let it work again first: `shoal node uncordon {node}`")
             }
+            Self::ConsentRequired { .. } => {
+                "with it goes all that K3s has there, a server's part of etcd too; if that is meant give `--yes`, or `\"consent\": true` in a request".into()
+            }
             Self::GrantUnknown { .. } => "`shoal access ls` lists the access grants".into(),
             Self::GrantExists { .. } => {
                 "choose another name, or revoke that one with `shoal access revoke`".into()

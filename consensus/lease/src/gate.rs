@@ -13,6 +13,10 @@
 //!
 //! So a commit happens at most T after the question, and what it adds lasts T more; asked with
 //! 2T + delta left, it ends inside the lease however long the process was stopped in between.
+//!
+//! Whoever knows when the element of 1 ends at the latest asks [`GateRule::may_replace`] instead, which
+//! says yes wherever the other one does. `overlay-gate` asks how long the next element may live then,
+//! if not for T.
 
 use consensus_core::{Epoch, LeaseTiming, Time, VipId};
 
@@ -78,6 +82,13 @@ impl GateRule {
         left >= self.timing.refresh_left_us()
     }
 
+    /// The same where the element of 1 is known to end by then: the next one is written before, and
+    /// ends inside the lease, with delta to spare.
+    pub const fn may_replace(&self, order: GateOrder, ends: Time) -> bool {
+        let left = order.lease_until_us.saturating_sub(ends.as_micros());
+        left >= self.timing.gate_us + self.timing.margin_us
+    }
+
     /// Plants a bug.
     #[cfg(feature = "planted-bugs")]
     pub const fn plant(&mut self, bug: PlantedBug) {
@@ -120,6 +131,24 @@ mod tests {
                 if rule.may_refresh(order(lease_until), Time::from_micros(asked)) {
                     // The element of step 1 lived when the question was asked.
                     let committed = asked + stall.min(timing.gate_us);
+                    prop_assert!(committed + timing.gate_us + timing.margin_us <= lease_until);
+                    let ends = Time::from_micros(asked + timing.gate_us);
+                    prop_assert!(rule.may_replace(order(lease_until), ends));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_committed_before_an_element_ends_ends_inside_the_lease(
+            lease_until in 1..10_000_000_u64,
+            ends in 0..10_000_000_u64,
+            before in 0..10_000_000_u64,
+        ) {
+            for profile in LeaseProfile::ALL {
+                let timing = profile.timing();
+                let rule = GateRule::new(timing);
+                if rule.may_replace(order(lease_until), Time::from_micros(ends)) {
+                    let committed = ends.saturating_sub(before);
                     prop_assert!(committed + timing.gate_us + timing.margin_us <= lease_until);
                 }
             }

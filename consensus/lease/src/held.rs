@@ -1,17 +1,64 @@
-//! What a holder knows of one virtual IP that it holds.
+//! What a holder knows of one virtual IP that it holds, and what it wants done.
 //!
-//! Decides: when it is due, and whether acknowledgements carry its lease. Never: sends, or orders a
-//! gate; the [`Holder`](crate::Holder) does.
+//! Decides: when it is due, whether acknowledgements carry its lease, and who is told that it rests on
+//! a joint phase: its voters, who coordinate as a rule, and where that was in vain everybody, by a
+//! proposal. Never: sends, or orders a gate; the [`Holder`](crate::Holder) does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use consensus_core::{Epoch, LeaseProfile, LeaseVoters, LogIndex, NodeId, Time, VipId};
 
 use crate::{
-    Assignment, HolderOutput, Message, Timings,
+    Assignment, GateOrder, HolderRecord, Message, Timings,
     agreed::later,
     planted::{Planted, PlantedBug},
 };
+
+/// What a holder wants done.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HolderOutput {
+    /// Send it; losing it is allowed.
+    Send {
+        /// To whom; may be this node.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// What the gate of a VIP is to be from now on; only the latest counts.
+    Gate(GateOrder),
+    /// Write durably, then call [`Holder::handle_persisted`](crate::Holder::handle_persisted) with the
+    /// same. If it cannot be written, do not call.
+    Persist {
+        /// The virtual IP.
+        vip: VipId,
+        /// Replaces what the disk has of it.
+        record: HolderRecord,
+    },
+    /// The record of a VIP that is long gone may be erased.
+    ForgetRecord {
+        /// The virtual IP.
+        vip: VipId,
+    },
+    /// Propose that nobody holds the VIP, provided its epoch is still this one. Comes again until
+    /// the state shows it.
+    ProposeRelease {
+        /// The virtual IP.
+        vip: VipId,
+        /// The epoch let go.
+        epoch: Epoch,
+    },
+    /// Propose that the joint phase ends with its new set, on which the lease rests: whoever
+    /// coordinates has not, though it was told. It may be none of the voters, and hear nothing. Comes
+    /// again until the state shows it.
+    ProposeStable {
+        /// The virtual IP.
+        vip: VipId,
+        /// The epoch whose voters change.
+        epoch: Epoch,
+        /// Names the joint phase.
+        voters_since: LogIndex,
+    },
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Held {
@@ -36,8 +83,10 @@ pub(crate) enum Report {
     Not,
     /// It does; that no older set will be used again is being written.
     Recording,
-    /// It is written; coordinators are told again from here on.
+    /// It is written; the voters are told then.
     At(Time),
+    /// They were told and nothing came of it; it is said again then, and proposed.
+    Told(Time),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,19 +167,30 @@ impl Held {
             }
             return;
         }
-        if let Report::At(at) = self.report
-            && at <= now
-        {
-            self.report = Report::At(again);
-            let voters_since = self.voters_since;
-            said.extend(self.voters.everyone().into_iter().map(|to| {
-                let message = Message::RestsOnJoint {
-                    vip,
-                    epoch,
-                    voters_since,
-                };
-                HolderOutput::Send { to, message }
-            }));
+        let (at, in_vain) = match self.report {
+            Report::At(at) => (at, false),
+            Report::Told(at) => (at, true),
+            Report::Not | Report::Recording => return,
+        };
+        if at > now {
+            return;
+        }
+        self.report = Report::Told(again);
+        let voters_since = self.voters_since;
+        said.extend(self.voters.everyone().into_iter().map(|to| {
+            let message = Message::RestsOnJoint {
+                vip,
+                epoch,
+                voters_since,
+            };
+            HolderOutput::Send { to, message }
+        }));
+        if in_vain {
+            said.push(HolderOutput::ProposeStable {
+                vip,
+                epoch,
+                voters_since,
+            });
         }
     }
 
@@ -140,7 +200,7 @@ impl Held {
         }
         let due = self.renew_at.min(self.give_up_at);
         match self.report {
-            Report::At(at) => Some(at.min(due)),
+            Report::At(at) | Report::Told(at) => Some(at.min(due)),
             Report::Not | Report::Recording => Some(due),
         }
     }

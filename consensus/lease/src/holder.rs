@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, VecDeque};
 use consensus_core::{Epoch, LeaseVoters, LogIndex, NodeId, Time, VipId};
 
 use crate::{
-    Assignment, Assignments, GateOrder, Granted, Life, Message, RENEWALS_PER_MESSAGE_MAX, Renewal,
-    Timings,
+    Assignment, Assignments, GateOrder, Granted, HolderOutput, Life, Message,
+    RENEWALS_PER_MESSAGE_MAX, Renewal, Timings,
     agreed::later,
     held::{Held, Leaving, Report, carries},
     planted::{Planted, PlantedBug},
@@ -45,41 +45,6 @@ pub struct HolderRecord {
     pub voters_since: LogIndex,
     /// That epoch is never held again.
     pub let_go: bool,
-}
-
-/// What a holder wants done.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HolderOutput {
-    /// Send it; losing it is allowed.
-    Send {
-        /// To whom; may be this node.
-        to: NodeId,
-        /// What.
-        message: Message,
-    },
-    /// What the gate of a VIP is to be from now on; only the latest counts.
-    Gate(GateOrder),
-    /// Write durably, then call [`Holder::handle_persisted`] with the same. If it cannot be
-    /// written, do not call.
-    Persist {
-        /// The virtual IP.
-        vip: VipId,
-        /// Replaces what the disk has of it.
-        record: HolderRecord,
-    },
-    /// The record of a VIP that is long gone may be erased.
-    ForgetRecord {
-        /// The virtual IP.
-        vip: VipId,
-    },
-    /// Propose that nobody holds the VIP, provided its epoch is still this one. Comes again until
-    /// the state shows it.
-    ProposeRelease {
-        /// The virtual IP.
-        vip: VipId,
-        /// The epoch let go.
-        epoch: Epoch,
-    },
 }
 
 /// One node's holder.
@@ -422,7 +387,7 @@ impl Holder {
             held.renew_at = earlier(held.renew_at, us);
             held.lease_until = held.lease_until.map(|until| earlier(until, us));
             held.give_up_at = earlier(held.give_up_at, us);
-            if let Report::At(at) = &mut held.report {
+            if let Report::At(at) | Report::Told(at) = &mut held.report {
                 *at = earlier(*at, us);
             }
             if let Some(leaving) = &mut held.leaving {
@@ -476,7 +441,7 @@ impl Holder {
                 let least = Time::from_micros(now.as_micros().saturating_sub(stood));
                 (held.renew_at.max(least), held.give_up_at.max(now))
             };
-            if let Report::At(at) = &mut held.report {
+            if let Report::At(at) | Report::Told(at) = &mut held.report {
                 *at = (*at).max(now);
             }
             if let Some(leaving) = &mut held.leaving {

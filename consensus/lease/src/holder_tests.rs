@@ -62,7 +62,8 @@ fn renewed_to(holder: &mut Holder) -> BTreeSet<NodeId> {
         | HolderOutput::Gate(_)
         | HolderOutput::Persist { .. }
         | HolderOutput::ForgetRecord { .. }
-        | HolderOutput::ProposeRelease { .. } => None,
+        | HolderOutput::ProposeRelease { .. }
+        | HolderOutput::ProposeStable { .. } => None,
     };
     said(holder).into_iter().filter_map(renewal).collect()
 }
@@ -73,7 +74,8 @@ fn orders(outputs: &[HolderOutput]) -> Vec<u64> {
         HolderOutput::Send { .. }
         | HolderOutput::Persist { .. }
         | HolderOutput::ForgetRecord { .. }
-        | HolderOutput::ProposeRelease { .. } => None,
+        | HolderOutput::ProposeRelease { .. }
+        | HolderOutput::ProposeStable { .. } => None,
     };
     outputs.iter().filter_map(order).collect()
 }
@@ -323,6 +325,43 @@ fn the_joint_phase_is_reported_once_the_lease_rests_on_it_durably() {
     assert_eq!(said(&mut later_life), []);
     later_life.handle_assignments(LogIndex(8), &held(1, stable(&[3, 4, 5]), 8), ms(2001));
     assert_eq!(renewed_to(&mut later_life), nodes(&[3, 4, 5]));
+}
+
+#[test]
+fn a_joint_phase_that_whoever_coordinates_does_not_end_is_proposed_to_end_by_the_holder() {
+    let start = ms(1000);
+    let mut holder = holding(start);
+    holder.handle_assignments(LogIndex(7), &held(1, joint(), 7), ms(1010));
+    for voter in [1, 2, 4, 5] {
+        ack(&mut holder, voter, ms(1010), ms(1011));
+    }
+    let record = HolderRecord {
+        epoch: EPOCH,
+        voters_since: LogIndex(7),
+        let_go: false,
+    };
+    holder.handle_persisted(VIP, record, ms(1013));
+    let end = HolderOutput::ProposeStable {
+        vip: VIP,
+        epoch: EPOCH,
+        voters_since: LogIndex(7),
+    };
+    let outputs = said(&mut holder);
+    assert!(outputs.iter().any(reports));
+    assert!(!outputs.contains(&end), "whoever coordinates may be told");
+    let again = later(ms(1013), LeaseProfile::Lan.timing().missed_us());
+    for at in [again, later(again, LeaseProfile::Lan.timing().missed_us())] {
+        holder.handle_timeout(at);
+        let outputs = said(&mut holder);
+        assert_eq!(outputs.iter().filter(|one| reports(one)).count(), 5);
+        assert_eq!(outputs.iter().filter(|one| **one == end).count(), 1);
+    }
+    // The state shows it.
+    let agreed = held(1, stable(&[3, 4, 5]), 8);
+    holder.handle_assignments(LogIndex(8), &agreed, ms(1300));
+    holder.handle_timeout(ms(2000));
+    let outputs = said(&mut holder);
+    assert!(!outputs.contains(&end) && !outputs.iter().any(reports));
 }
 
 fn reports(output: &HolderOutput) -> bool {

@@ -28,295 +28,144 @@ pub struct Rule {
     pub access: Access,
 }
 
-const fn rule(
-    method: &'static str,
-    path: &'static str,
-    verb: &'static str,
-    access: Access,
-) -> Rule {
-    Rule {
-        method,
-        path,
-        verb,
-        access,
-    }
+/// A path, and for each of its methods the verb that uses it and what it asks for.
+macro_rules! rules {
+    ($($path:literal { $($method:ident $verb:literal $access:expr),+ $(,)? })+) => {
+        &[$($(Rule {
+            method: stringify!($method),
+            path: $path,
+            verb: $verb,
+            access: $access,
+        },)+)+]
+    };
 }
 
+const SOCKET: Access = Access::Socket;
 const VIEWER: Access = Access::Role(AccessRole::Viewer);
 const OPERATOR: Access = Access::Role(AccessRole::Operator);
 const ADMIN: Access = Access::Role(AccessRole::Admin);
 
 /// Every route. A container can be given the whole host, so whoever runs containers is root on the
 /// Docker hosts; that is what the role of operator means.
-pub const RULES: &[Rule] = &[
-    rule("GET", "/v1/status", "status", VIEWER),
-    rule("POST", "/v1/init", "init", Access::Socket),
-    rule("POST", "/v1/join", "join", Access::Socket),
-    rule("GET", "/v1/tokens", "token ls", ADMIN),
-    rule("POST", "/v1/tokens", "token create", ADMIN),
-    rule("DELETE", "/v1/tokens/{token}", "token revoke", ADMIN),
-    rule("GET", "/v1/nodes", "node ls", VIEWER),
-    rule("GET", "/v1/nodes/{node}", "node show", VIEWER),
-    rule("POST", "/v1/nodes/{node}/ping", "node ping", OPERATOR),
-    rule("POST", "/v1/nodes/{node}/labels", "node label", OPERATOR),
-    rule("POST", "/v1/nodes/{node}/role", "node promote", ADMIN),
-    rule("POST", "/v1/nodes/{node}/remove", "node remove", ADMIN),
-    rule(
-        "POST",
-        "/v1/nodes/{node}/wireguard-key",
-        "node rotate-key",
-        ADMIN,
-    ),
-    rule("GET", "/v1/networks", "network ls", VIEWER),
-    rule("POST", "/v1/networks", "network create", OPERATOR),
-    rule("GET", "/v1/networks/{network}", "network show", VIEWER),
-    rule("POST", "/v1/networks/{network}", "network set", OPERATOR),
-    rule(
-        "DELETE",
-        "/v1/networks/{network}",
-        "network delete",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/networks/{network}/peers/{node}",
-        "network set-peer",
-        OPERATOR,
-    ),
-    rule(
-        "PUT",
-        "/v1/networks/{network}/peers/{node}",
-        "network attach",
-        OPERATOR,
-    ),
-    rule(
-        "DELETE",
-        "/v1/networks/{network}/peers/{node}",
-        "network detach",
-        OPERATOR,
-    ),
-    rule(
-        "GET",
-        "/v1/networks/{network}/rules",
-        "network rule ls",
-        VIEWER,
-    ),
-    rule(
-        "POST",
-        "/v1/networks/{network}/rules",
-        "network rule add",
-        OPERATOR,
-    ),
-    rule(
-        "DELETE",
-        "/v1/networks/{network}/rules/{rule}",
-        "network rule rm",
-        OPERATOR,
-    ),
-    rule("GET", "/v1/vips", "vip ls", VIEWER),
-    // A check may be a program, which every candidate runs as root.
-    rule("POST", "/v1/vips", "vip create", ADMIN),
-    rule("GET", "/v1/vips/{vip}", "vip show", VIEWER),
-    rule("DELETE", "/v1/vips/{vip}", "vip delete", OPERATOR),
-    rule("PUT", "/v1/vips/{vip}/check", "vip check", ADMIN),
-    rule(
-        "PUT",
-        "/v1/vips/{vip}/candidates",
-        "vip candidates",
-        OPERATOR,
-    ),
-    rule("POST", "/v1/vips/{vip}/failover", "vip failover", OPERATOR),
-    rule("POST", "/v1/vips/{vip}/drill", "vip drill", OPERATOR),
+pub const RULES: &[Rule] = rules! {
+    "/v1/status" { GET "status" VIEWER }
+    "/v1/init" { POST "init" SOCKET }
+    "/v1/join" { POST "join" SOCKET }
+    "/v1/tokens" {
+        GET "token ls" ADMIN,
+        POST "token create" ADMIN,
+    }
+    "/v1/tokens/{token}" { DELETE "token revoke" ADMIN }
+    "/v1/nodes" { GET "node ls" VIEWER }
+    "/v1/nodes/{node}" { GET "node show" VIEWER }
+    "/v1/nodes/{node}/ping" { POST "node ping" OPERATOR }
+    "/v1/nodes/{node}/labels" { POST "node label" OPERATOR }
+    "/v1/nodes/{node}/role" { POST "node promote" ADMIN }
+    "/v1/nodes/{node}/remove" { POST "node remove" ADMIN }
+    "/v1/nodes/{node}/wireguard-key" { POST "node rotate-key" ADMIN }
+    "/v1/networks" {
+        GET "network ls" VIEWER,
+        POST "network create" OPERATOR,
+    }
+    "/v1/networks/{network}" {
+        GET "network show" VIEWER,
+        POST "network set" OPERATOR,
+        DELETE "network delete" OPERATOR,
+    }
+    "/v1/networks/{network}/peers/{node}" {
+        POST "network set-peer" OPERATOR,
+        PUT "network attach" OPERATOR,
+        DELETE "network detach" OPERATOR,
+    }
+    "/v1/networks/{network}/rules" {
+        GET "network rule ls" VIEWER,
+        POST "network rule add" OPERATOR,
+    }
+    "/v1/networks/{network}/rules/{rule}" { DELETE "network rule rm" OPERATOR }
+    "/v1/vips" {
+        GET "vip ls" VIEWER,
+        // A check may be a program, which every candidate runs as root.
+        POST "vip create" ADMIN,
+    }
+    "/v1/vips/{vip}" {
+        GET "vip show" VIEWER,
+        DELETE "vip delete" OPERATOR,
+    }
+    "/v1/vips/{vip}/check" { PUT "vip check" ADMIN }
+    "/v1/vips/{vip}/candidates" { PUT "vip candidates" OPERATOR }
+    "/v1/vips/{vip}/failover" { POST "vip failover" OPERATOR }
+    "/v1/vips/{vip}/drill" { POST "vip drill" OPERATOR }
     // A node's daemon ends.
-    rule(
-        "POST",
-        "/v1/vips/{vip}/drill/kill",
-        "vip drill --kill",
-        ADMIN,
-    ),
-    rule("GET", "/v1/clusters", "cluster ls", VIEWER),
-    rule("GET", "/v1/clusters/{cluster}", "cluster show", VIEWER),
-    rule(
-        "DELETE",
-        "/v1/clusters/{cluster}",
-        "cluster decommission",
-        ADMIN,
-    ),
-    rule(
-        "GET",
-        "/v1/clusters/{cluster}/nodes",
-        "cluster nodes",
-        VIEWER,
-    ),
+    "/v1/vips/{vip}/drill/kill" { POST "vip drill --kill" ADMIN }
+    "/v1/clusters" { GET "cluster ls" VIEWER }
+    "/v1/clusters/{cluster}" {
+        GET "cluster show" VIEWER,
+        DELETE "cluster decommission" ADMIN,
+    }
+    "/v1/clusters/{cluster}/nodes" { GET "cluster nodes" VIEWER }
     // Whoever has it is the cluster's administrator, and root on its nodes.
-    rule(
-        "POST",
-        "/v1/clusters/{cluster}/kubeconfig",
-        "cluster kubeconfig",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/clusters/{cluster}/snapshot",
-        "cluster snapshot",
-        OPERATOR,
-    ),
+    "/v1/clusters/{cluster}/kubeconfig" { POST "cluster kubeconfig" OPERATOR }
+    "/v1/clusters/{cluster}/snapshot" { POST "cluster snapshot" OPERATOR }
     // They name a program that nodes run as root.
-    rule(
-        "POST",
-        "/v1/clusters/{cluster}/upgrade",
-        "cluster upgrade",
-        ADMIN,
-    ),
-    rule("POST", "/v1/k3s/{node}/provision", "k3s provision", ADMIN),
-    rule("GET", "/v1/nodes/{node}/drain", "node drain", VIEWER),
-    rule("POST", "/v1/nodes/{node}/drain", "node drain", OPERATOR),
-    rule(
-        "POST",
-        "/v1/nodes/{node}/uncordon",
-        "node uncordon",
-        OPERATOR,
-    ),
-    rule("GET", "/v1/access-grants", "access ls", VIEWER),
-    rule("POST", "/v1/access-grants", "access grant", ADMIN),
-    rule("GET", "/v1/access-grants/{grant}", "access show", VIEWER),
-    rule(
-        "DELETE",
-        "/v1/access-grants/{grant}",
-        "access revoke",
-        OPERATOR,
-    ),
-    rule(
-        "PUT",
-        "/v1/access-grants/{grant}/gateway",
-        "access move",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/access-grants/{grant}/suspend",
-        "access suspend",
-        OPERATOR,
-    ),
+    "/v1/clusters/{cluster}/upgrade" { POST "cluster upgrade" ADMIN }
+    "/v1/k3s/{node}/provision" { POST "k3s provision" ADMIN }
+    "/v1/nodes/{node}/drain" {
+        GET "node drain" VIEWER,
+        POST "node drain" OPERATOR,
+    }
+    "/v1/nodes/{node}/uncordon" { POST "node uncordon" OPERATOR }
+    "/v1/access-grants" {
+        GET "access ls" VIEWER,
+        POST "access grant" ADMIN,
+    }
+    "/v1/access-grants/{grant}" {
+        GET "access show" VIEWER,
+        DELETE "access revoke" OPERATOR,
+    }
+    "/v1/access-grants/{grant}/gateway" { PUT "access move" OPERATOR }
+    "/v1/access-grants/{grant}/suspend" { POST "access suspend" OPERATOR }
     // Lets somebody in.
-    rule(
-        "POST",
-        "/v1/access-grants/{grant}/resume",
-        "access resume",
-        ADMIN,
-    ),
-    rule("GET", "/v1/modules", "module ls", VIEWER),
-    rule("POST", "/v1/modules/assign", "module assign", OPERATOR),
-    rule("POST", "/v1/modules/unassign", "module unassign", OPERATOR),
-    rule("GET", "/v1/docker/hosts", "docker ls", VIEWER),
-    rule(
-        "DELETE",
-        "/v1/docker/hosts/{node}",
-        "docker decommission",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/docker/hosts/{node}/provision",
-        "docker provision",
-        OPERATOR,
-    ),
-    rule(
-        "PUT",
-        "/v1/docker/external/{name}",
-        "docker register",
-        OPERATOR,
-    ),
-    rule(
-        "DELETE",
-        "/v1/docker/external/{name}",
-        "docker unregister",
-        OPERATOR,
-    ),
-    rule(
-        "GET",
-        "/v1/docker/hosts/{node}/containers",
-        "docker ps",
-        VIEWER,
-    ),
-    rule(
-        "POST",
-        "/v1/docker/hosts/{node}/containers",
-        "docker run",
-        OPERATOR,
-    ),
-    rule(
-        "DELETE",
-        "/v1/docker/hosts/{node}/containers/{container}",
-        "docker rm",
-        OPERATOR,
-    ),
-    rule(
-        "GET",
-        "/v1/docker/hosts/{node}/containers/{container}/logs",
-        "docker logs",
-        OPERATOR,
-    ),
-    rule(
-        "GET",
-        "/v1/docker/hosts/{node}/images",
-        "docker images",
-        VIEWER,
-    ),
-    rule(
-        "DELETE",
-        "/v1/docker/hosts/{node}/images/{image}",
-        "docker rmi",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/docker/hosts/{node}/pull",
-        "docker pull",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/docker/hosts/{node}/import",
-        "docker import",
-        OPERATOR,
-    ),
-    rule(
-        "POST",
-        "/v1/docker/client-certificate",
-        "docker env",
-        OPERATOR,
-    ),
-    rule("GET", "/v1/events", "events", VIEWER),
-    rule("GET", "/v1/ca", "ca status", VIEWER),
-    rule("POST", "/v1/ca/rotate", "ca rotate", ADMIN),
-    rule("POST", "/v1/ca/revoke", "ca revoke", ADMIN),
-    rule("GET", "/v1/operators", "operator ls", ADMIN),
-    rule("POST", "/v1/operators", "operator create", ADMIN),
-    rule(
-        "POST",
-        "/v1/operators/{operator}/certificate",
-        "operator renew",
-        ADMIN,
-    ),
-    rule(
-        "POST",
-        "/v1/operators/{operator}/role",
-        "operator role",
-        ADMIN,
-    ),
-    rule(
-        "DELETE",
-        "/v1/operators/{operator}",
-        "operator remove",
-        ADMIN,
-    ),
-    rule("POST", "/v1/backup", "backup create", ADMIN),
-    rule("POST", "/v1/restore", "backup restore", Access::Socket),
-    rule("GET", "/v1/recover", "recover", Access::Socket),
-    rule("POST", "/v1/recover", "recover", Access::Socket),
-    rule("GET", "/metrics", "metrics", VIEWER),
-];
+    "/v1/access-grants/{grant}/resume" { POST "access resume" ADMIN }
+    "/v1/modules" { GET "module ls" VIEWER }
+    "/v1/modules/assign" { POST "module assign" OPERATOR }
+    "/v1/modules/unassign" { POST "module unassign" OPERATOR }
+    "/v1/docker/hosts" { GET "docker ls" VIEWER }
+    "/v1/docker/hosts/{node}" { DELETE "docker decommission" OPERATOR }
+    "/v1/docker/hosts/{node}/provision" { POST "docker provision" OPERATOR }
+    "/v1/docker/external/{name}" {
+        PUT "docker register" OPERATOR,
+        DELETE "docker unregister" OPERATOR,
+    }
+    "/v1/docker/hosts/{node}/containers" {
+        GET "docker ps" VIEWER,
+        POST "docker run" OPERATOR,
+    }
+    "/v1/docker/hosts/{node}/containers/{container}" { DELETE "docker rm" OPERATOR }
+    "/v1/docker/hosts/{node}/containers/{container}/logs" { GET "docker logs" OPERATOR }
+    "/v1/docker/hosts/{node}/images" { GET "docker images" VIEWER }
+    "/v1/docker/hosts/{node}/images/{image}" { DELETE "docker rmi" OPERATOR }
+    "/v1/docker/hosts/{node}/pull" { POST "docker pull" OPERATOR }
+    "/v1/docker/hosts/{node}/import" { POST "docker import" OPERATOR }
+    "/v1/docker/client-certificate" { POST "docker env" OPERATOR }
+    "/v1/events" { GET "events" VIEWER }
+    "/v1/ca" { GET "ca status" VIEWER }
+    "/v1/ca/rotate" { POST "ca rotate" ADMIN }
+    "/v1/ca/revoke" { POST "ca revoke" ADMIN }
+    "/v1/operators" {
+        GET "operator ls" ADMIN,
+        POST "operator create" ADMIN,
+    }
+    "/v1/operators/{operator}/certificate" { POST "operator renew" ADMIN }
+    "/v1/operators/{operator}/role" { POST "operator role" ADMIN }
+    "/v1/operators/{operator}" { DELETE "operator remove" ADMIN }
+    "/v1/backup" { POST "backup create" ADMIN }
+    "/v1/restore" { POST "backup restore" SOCKET }
+    "/v1/recover" {
+        GET "recover" SOCKET,
+        POST "recover" SOCKET,
+    }
+    "/metrics" { GET "metrics" VIEWER }
+};
 
 /// What a route asks for; none for a route that nobody may use.
 pub fn access(method: &str, path: &str) -> Option<Access> {

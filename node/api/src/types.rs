@@ -259,6 +259,9 @@ pub struct LabelRequest {
     /// Keys to remove.
     #[serde(default)]
     pub unset: Vec<String>,
+    /// Even if it wipes K3s off the node. Left out unless it is said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub consent: bool,
 }
 
 /// `POST /v1/nodes/{node}/role`

@@ -169,6 +169,7 @@ async fn bodies_and_names_arrive_unchanged() {
     let asked = LabelRequest {
         set: [("k".into(), "v".into())].into(),
         unset: vec!["old".into()],
+        consent: false,
     };
     let route = to(&["nodes", "ü /1", "labels"]);
     let answer = server.client.post::<Changed>(&route, &asked).await.unwrap();

@@ -4,15 +4,22 @@
 //! over. Never: talks to a kernel, reads a clock.
 //!
 //! Invariants:
-//! - No opening or refresh is begun with less of the lease left than [`GateKind::left_us_min`].
+//! - No opening or refresh is begun that could end outside the lease (`life`): what is replaced ends
+//!   at a time that is known from when the kernel had acknowledged it.
 //! - An opening follows an arm, and the clock is read for its check after the arm was written.
 //! - No epoch below the highest that was opened is opened, and none that was released.
 //! - What was found lapsed is opened again only by a lease renewed since.
 
-use crate::order::{GateKind, GateOrder};
+use crate::{
+    life,
+    order::{GateKind, GateOrder},
+};
 
 /// Refreshes in the life of an element: three may be late before it dies.
 const REFRESHES_PER_LIFE: u64 = 4;
+/// What the kernel says of an element's remaining life is rounded down: by a tick where there are 100
+/// a second.
+const ROUNDED_US: u64 = 10_000;
 /// Arms in a row that took too long to be used, before that is said: one is a busy moment.
 const VAIN_ARMS_TOLD: u8 = 2;
 
@@ -35,12 +42,17 @@ pub enum ClosedWhy {
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Make one opening possible.
-    Arm { epoch: u64 },
-    /// Consume the arm and let packets through; `previous` is the epoch whose element makes room.
-    Open { epoch: u64, previous: Option<u64> },
+    /// Make one opening possible, within this time.
+    Arm { epoch: u64, life_us: u64 },
+    /// Consume the arm and let packets through for so long; `previous` is the epoch whose element
+    /// makes room.
+    Open {
+        epoch: u64,
+        life_us: u64,
+        previous: Option<u64>,
+    },
     /// Let packets through for another life.
-    Refresh { epoch: u64 },
+    Refresh { epoch: u64, life_us: u64 },
     /// Stop letting packets through.
     Close { epoch: u64, why: ClosedWhy },
     /// The kernel has closed it by itself; nothing to send.
@@ -74,6 +86,10 @@ pub(crate) struct Decision {
     stale_lease_us: u64,
     /// Asked to close what is open.
     closing: bool,
+    /// When the last arm has expired, at the latest.
+    armed_until_us: u64,
+    /// An earlier process may have left arms, of whole lives.
+    arms_unknown: bool,
     /// Arms since the last opening that took so long that too little of the lease was left.
     vain_arms: u8,
 }
@@ -89,7 +105,18 @@ impl Decision {
             released,
             stale_lease_us: 0,
             closing: false,
+            armed_until_us: 0,
+            arms_unknown: false,
             vain_arms: 0,
+        }
+    }
+
+    /// An address that an earlier process guarded; `highest` and `released` are what the kernel
+    /// remembers.
+    pub(crate) fn inherited(kind: GateKind, highest: u64, released: u64) -> Self {
+        Self {
+            arms_unknown: true,
+            ..Self::new(kind, highest, released)
         }
     }
 
@@ -100,7 +127,7 @@ impl Decision {
             epoch,
             // Due for a refresh as soon as an order permits one.
             written_us: 0,
-            dead_by_us: now_us.saturating_add(left_us),
+            dead_by_us: now_us.saturating_add(left_us).saturating_add(ROUNDED_US),
         };
     }
 
@@ -179,28 +206,29 @@ impl Decision {
         let Some(order) = &self.order else {
             return self.await_end(now_us, epoch, dead_by_us);
         };
-        let enough = self.has_enough(order, now_us);
         if order.epoch > epoch {
             // The next epoch's opening takes the place of this one's element.
-            return if enough {
-                Step::Arm { epoch: order.epoch }
-            } else {
-                self.await_end(now_us, epoch, dead_by_us)
-            };
+            let arm = self.arm(order, now_us);
+            return arm.unwrap_or_else(|| self.await_end(now_us, epoch, dead_by_us));
         }
-        if now_us >= dead_by_us || !enough {
+        let life = life::of_element(self.kind, order, dead_by_us, now_us);
+        let Some(life_us) = life.filter(|_| now_us < dead_by_us) else {
             return self.await_end(now_us, epoch, dead_by_us);
-        }
-        let life = self.kind.life_us(&order.timing);
+        };
+        let whole = self.kind.life_us(&order.timing);
         let due = match self.kind {
+            // What is left of the lease is used up late: the next one may come before.
+            GateKind::Nftables if life_us < whole => {
+                dead_by_us.saturating_sub(whole / REFRESHES_PER_LIFE)
+            }
             GateKind::Nftables | GateKind::AddressLifetime => {
-                written_us.saturating_add(life / REFRESHES_PER_LIFE)
+                written_us.saturating_add(whole / REFRESHES_PER_LIFE)
             }
             GateKind::Ebpf if order.deadline_us() > dead_by_us => now_us,
             GateKind::Ebpf => dead_by_us,
         };
         if now_us >= due {
-            Step::Refresh { epoch }
+            Step::Refresh { epoch, life_us }
         } else {
             Step::Wait {
                 until_us: Some(due),
@@ -214,7 +242,7 @@ impl Decision {
                 until_us: Some(dead_by_us),
             };
         }
-        let enough = |order: &GateOrder| self.has_enough(order, now_us);
+        let enough = |order: &GateOrder| life::of_arm(self.kind, order, now_us).is_some();
         let why = if self.order.as_ref().is_some_and(enough) {
             ClosedWhy::Late
         } else {
@@ -224,42 +252,48 @@ impl Decision {
     }
 
     fn next_closed(&self, now_us: u64) -> Step {
-        match &self.order {
-            Some(order)
-                if order.epoch > self.released
-                    && order.lease_until_us > self.stale_lease_us
-                    && self.has_enough(order, now_us) =>
-            {
-                Step::Arm { epoch: order.epoch }
-            }
-            Some(_) | None => Step::Wait { until_us: None },
-        }
+        let order = self.order.as_ref().filter(|order| {
+            order.epoch > self.released && order.lease_until_us > self.stale_lease_us
+        });
+        let arm = order.and_then(|order| self.arm(order, now_us));
+        arm.unwrap_or(Step::Wait { until_us: None })
+    }
+
+    /// The arm to begin with, if there is room for an element after it and after one that is there
+    /// already. What was armed in vain is so not armed again before a later lease.
+    fn arm(&self, order: &GateOrder, now_us: u64) -> Option<Step> {
+        let life_us = life::of_arm(self.kind, order, now_us)?;
+        let ends_us = self.armed_until_us.max(now_us.saturating_add(life_us));
+        life::of_element(self.kind, order, ends_us, now_us)?;
+        Some(Step::Arm {
+            epoch: order.epoch,
+            life_us,
+        })
     }
 
     /// Whether the order's lease is too short to open anything with.
     pub(crate) fn is_too_short(&self, now_us: u64) -> bool {
-        let short =
-            |order: &GateOrder| order.lease_until_us > now_us && !self.has_enough(order, now_us);
-        self.order.as_ref().is_some_and(short)
+        self.order.as_ref().is_some_and(|order| {
+            order.lease_until_us > now_us && life::of_arm(self.kind, order, now_us).is_none()
+        })
     }
 
-    fn has_enough(&self, order: &GateOrder, now_us: u64) -> bool {
-        let needed = self.kind.left_us_min(&order.timing);
-        order.lease_until_us.saturating_sub(now_us) >= needed
-    }
-
-    /// The arm was written. Says whether to open with what is left at `now_us`, a later look at the
-    /// clock than the one that led to the arm.
-    pub(crate) fn armed(&mut self, epoch: u64, now_us: u64) -> Step {
+    /// An arm was written that lives for `life_us`. Says whether to open with what is left at
+    /// `now_us`, a later look at the clock than the one that led to the arm.
+    pub(crate) fn armed(&mut self, epoch: u64, life_us: u64, now_us: u64) -> Step {
+        self.note_arm(life_us, now_us);
+        let ends_us = self.armed_until_us;
         let order = self.order.as_ref().filter(|order| order.epoch == epoch);
-        match order.map(|order| self.has_enough(order, now_us)) {
-            Some(true) => {
+        let life = order.map(|order| life::of_element(self.kind, order, ends_us, now_us));
+        match life {
+            Some(Some(life_us)) => {
                 return Step::Open {
                     epoch,
+                    life_us,
                     previous: self.open_epoch(),
                 };
             }
-            Some(false) => self.vain_arms = self.vain_arms.saturating_add(1),
+            Some(None) => self.vain_arms = self.vain_arms.saturating_add(1),
             None => {}
         }
         // The arm dies by itself, and the next opening writes another.
@@ -268,20 +302,37 @@ impl Decision {
         }
     }
 
+    /// An arm that lives for `life_us` may have been written by `now_us`. One that was there already
+    /// may keep its own end.
+    pub(crate) fn note_arm(&mut self, life_us: u64, now_us: u64) {
+        let whole = self.order.as_ref().map_or(0, |order| order.timing.gate_us);
+        let longest = if std::mem::take(&mut self.arms_unknown) {
+            life_us.max(whole)
+        } else {
+            life_us
+        };
+        let ends_us = now_us.saturating_add(longest);
+        self.armed_until_us = self.armed_until_us.max(ends_us);
+    }
+
     /// Whether this host takes too long, again and again, to open within its leases.
     pub(crate) fn arms_in_vain(&self) -> bool {
         self.vain_arms >= VAIN_ARMS_TOLD
     }
 
-    /// An opening or a refresh that began at `began_us` was acknowledged by `acked_us`. Says
-    /// whether it came so late that the gate must be closed.
+    /// An opening or a refresh for `life_us` that began at `began_us` was acknowledged by `acked_us`.
+    /// Says whether it came so late that the gate must be closed.
     #[must_use]
-    pub(crate) fn opened(&mut self, epoch: u64, began_us: u64, acked_us: u64) -> Option<Step> {
+    pub(crate) fn opened(
+        &mut self,
+        epoch: u64,
+        life_us: u64,
+        began_us: u64,
+        acked_us: u64,
+    ) -> Option<Step> {
         let (dead_by_us, lease_until) = self.order.as_ref().map_or((acked_us, 0), |order| {
             let dead_by_us = match self.kind {
-                GateKind::Nftables | GateKind::AddressLifetime => {
-                    acked_us.saturating_add(self.kind.life_us(&order.timing))
-                }
+                GateKind::Nftables | GateKind::AddressLifetime => acked_us.saturating_add(life_us),
                 GateKind::Ebpf => order.deadline_us(),
             };
             (dead_by_us, order.lease_until_us)
@@ -298,6 +349,16 @@ impl Decision {
             epoch,
             why: ClosedWhy::Overdue,
         })
+    }
+
+    /// The kernel said neither that it has refreshed what is open for `life_us` nor that it could
+    /// not: it may live on that long from `now_us`.
+    pub(crate) fn doubt(&mut self, life_us: u64, now_us: u64) {
+        if let Passage::Open { dead_by_us, .. } = &mut self.passage
+            && self.kind == GateKind::Nftables
+        {
+            *dead_by_us = (*dead_by_us).max(now_us.saturating_add(life_us));
+        }
     }
 
     /// The gate is shut, for a reason of ours or of the kernel's.

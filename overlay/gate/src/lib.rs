@@ -18,11 +18,11 @@
 //! # Why it holds
 //!
 //! A refresh deletes and adds the element in one transaction. The kernel refuses it once the
-//! element has expired, so it takes effect at most T after the element before it was written, which
-//! was before the clock was read for the check; and what it writes lives for T. Checked with
-//! 2T + delta of the lease left, it ends inside the lease, however long the thread stood still in
-//! between. An opening has no element before it; it consumes an *arm* that lives for T and was
-//! written before the check, which gives the same bound.
+//! element has expired, so it takes effect by the end of the element before it, which is known from
+//! when that was acknowledged; and what it writes lives for as long as it is told. It is told no more
+//! than what the lease has left after that end, without delta, and T at most. So it ends inside the
+//! lease, however long the thread stood still in between. An opening has no element before it; it
+//! consumes an *arm*, whose end is known in the same way.
 
 mod address;
 mod advertisement;
@@ -30,6 +30,7 @@ mod decision;
 mod ebpf;
 mod events;
 mod gate;
+mod life;
 mod mailbox;
 pub mod measuring;
 mod netlink;
@@ -44,5 +45,5 @@ pub use decision::ClosedWhy;
 pub use events::{GateEvent, GateStatus, RefusedWhy};
 pub use gate::{Gate, GateConfig, GateError, uninstall};
 pub use order::{GateKind, GateOrder, InvalidOrder, Timing};
-pub use priority::Priority;
+pub use priority::{Priority, take_precedence};
 pub use worker::now_us;

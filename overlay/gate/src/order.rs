@@ -1,7 +1,7 @@
 //! What the gate of an address may be told, and by what means an address is held.
 //!
-//! Decides: which orders are possible at all, how long each kind of gate stays open without being told
-//! again, and how much of a lease it takes to open. Never: looks at a clock or a kernel.
+//! Decides: which orders are possible at all, and how long each kind of gate stays open at most without
+//! being told again. Never: looks at a clock or a kernel.
 
 use std::net::Ipv6Addr;
 
@@ -33,18 +33,8 @@ pub enum GateKind {
 }
 
 impl GateKind {
-    /// How much of a lease must be left for an opening or a refresh. A lease that is never longer
-    /// than this opens nothing.
-    pub const fn left_us_min(self, timing: &Timing) -> u64 {
-        match self {
-            Self::Nftables | Self::AddressLifetime => 2 * self.life_us(timing) + timing.delta_us,
-            // The deadline keeps the margin; as much again is worth opening for.
-            Self::Ebpf => 2 * timing.delta_us,
-        }
-    }
-
-    /// How long the kernel lets packets through without being told again; what [`Self::Ebpf`] is
-    /// told is the end instead.
+    /// How long the kernel lets packets through at most without being told again; what [`Self::Ebpf`]
+    /// is told is the end instead.
     pub const fn life_us(self, timing: &Timing) -> u64 {
         match self {
             Self::Nftables | Self::Ebpf => timing.gate_us,

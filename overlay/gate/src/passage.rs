@@ -127,18 +127,19 @@ impl Kernel {
         }
     }
 
-    /// Puts the address behind the closed gate, and makes one opening possible. `guarded` is what
-    /// is known of the address; what is `open` already stays so.
+    /// Puts the address behind the closed gate, and makes one opening possible within `life_us`.
+    /// `guarded` is what is known of the address; what is `open` already stays so.
     pub(crate) fn arm(
         &mut self,
         order: &GateOrder,
         guarded: &Guarded,
         open: bool,
+        life_us: u64,
     ) -> Result<(), StepError> {
         match &mut self.line {
             Line::Nftables(table) => {
                 self.addresses.put(&order.interface, order.address)?;
-                table.arm(order.address, order.epoch, order.timing.gate_us)?;
+                table.arm(order.address, order.epoch, life_us)?;
             }
             Line::Ebpf(deadlines) => {
                 if !open {
@@ -158,10 +159,11 @@ impl Kernel {
         &mut self,
         order: &GateOrder,
         previous: Option<u64>,
+        life_us: u64,
     ) -> Result<(), StepError> {
         match &mut self.line {
             Line::Nftables(table) => {
-                table.open(order.address, order.epoch, previous, order.timing.gate_us)?;
+                table.open(order.address, order.epoch, previous, life_us)?;
             }
             Line::Ebpf(deadlines) => write_deadline(deadlines, order)?,
             Line::Lifetime => self.addresses.put(&order.interface, order.address)?,
@@ -169,10 +171,10 @@ impl Kernel {
         Ok(())
     }
 
-    pub(crate) fn refresh(&mut self, order: &GateOrder) -> Result<(), StepError> {
+    pub(crate) fn refresh(&mut self, order: &GateOrder, life_us: u64) -> Result<(), StepError> {
         match &mut self.line {
             Line::Nftables(table) => {
-                table.refresh(order.address, order.epoch, order.timing.gate_us)?;
+                table.refresh(order.address, order.epoch, life_us)?;
             }
             Line::Ebpf(deadlines) => write_deadline(deadlines, order)?,
             Line::Lifetime => self.addresses.put(&order.interface, order.address)?,

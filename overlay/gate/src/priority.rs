@@ -1,4 +1,4 @@
-//! How urgently the gate's thread runs.
+//! How urgently the gate's thread runs, and the one that keeps its leases.
 //!
 //! Decides: the scheduling class and that memory stays in. Neither is needed for safety: a thread
 //! that comes late finds the gate shut. They keep a loaded host from losing its address.
@@ -34,6 +34,15 @@ pub(crate) fn claim(lock_memory: bool) -> Priority {
             Err("not asked for".to_owned())
         },
     }
+}
+
+/// Has the calling thread, and those that it starts, come before all ordinary ones from now on, like
+/// the gate's. Only for threads that work for a moment and then wait.
+///
+/// # Errors
+/// Says why the host does not grant it; the thread stays an ordinary one.
+pub fn take_precedence() -> Result<(), String> {
+    claim_real_time()
 }
 
 fn claim_real_time() -> Result<(), String> {

@@ -74,7 +74,8 @@ impl Worker {
         let mut vips = BTreeMap::new();
         for found in guarded.into_iter().take(ADDRESSES_MAX) {
             let released = if found.released { found.epoch } else { 0 };
-            let mut vip = Vip::new(Decision::new(kind, found.epoch, released), now);
+            let mut vip = Vip::new(Decision::inherited(kind, found.epoch, released), now);
+            vip.guarded = true;
             if let Some(it) = living.iter().find(|it| it.address == found.address) {
                 vip.decision.adopt(it.epoch, now, it.left_us);
             }
@@ -125,6 +126,14 @@ impl Worker {
         for _ in 0..STEPS_MAX {
             let now = now_us();
             let vip = self.vips.get_mut(&address)?;
+            if !vip.guarded && now >= vip.retry_us {
+                // Complained about there, and tried again after a pause.
+                let _ = self.guard(address);
+            }
+            let vip = self.vips.get_mut(&address)?;
+            if !vip.guarded {
+                return Some(vip.retry_us);
+            }
             let step = vip.decision.next(now);
             if let Step::Wait { until_us } = step {
                 return earliest(until_us, self.renew_address(address, now));
@@ -146,19 +155,23 @@ impl Worker {
             return;
         };
         match (step, order) {
-            (Step::Arm { epoch }, Some(order)) => {
-                let done = self.arm(&order);
+            (Step::Arm { epoch, life_us }, Some(order)) => {
+                let done = self.arm(&order, life_us);
                 self.judge(address, epoch, done);
             }
-            (Step::Open { epoch, previous }, Some(order)) => {
-                let done = self.open(&order, previous, now);
+            (
+                Step::Open {
+                    epoch,
+                    life_us,
+                    previous,
+                },
+                Some(order),
+            ) => {
+                let done = self.open(&order, previous, life_us, now);
                 self.judge(address, epoch, done);
             }
-            (Step::Refresh { epoch }, Some(order)) => {
-                let done = self.kernel.refresh(&order);
-                if done.is_ok() {
-                    self.opened(&order, now);
-                }
+            (Step::Refresh { epoch, life_us }, Some(order)) => {
+                let done = self.refresh(&order, life_us, now);
                 self.judge(address, epoch, done);
             }
             (Step::Close { epoch, why } | Step::Lapse { epoch, why }, _) => {
@@ -171,7 +184,7 @@ impl Worker {
         }
     }
 
-    fn arm(&mut self, order: &GateOrder) -> Result<(), StepError> {
+    fn arm(&mut self, order: &GateOrder, life_us: u64) -> Result<(), StepError> {
         let address = order.address;
         let Some(vip) = self.vips.get_mut(&address) else {
             return Ok(());
@@ -186,12 +199,19 @@ impl Worker {
         vip.interface = Some(order.interface.clone());
         let open = vip.decision.open_epoch().is_some();
         let guarded = vip.remembered(address);
-        self.kernel.arm(order, &guarded, open)?;
+        let written = self.kernel.arm(order, &guarded, open, life_us);
         // The clock that counts for the check is read after the arm was written.
         let now = now_us();
+        if written.is_err() {
+            vip.decision.note_arm(life_us, now);
+        }
+        written?;
         vip.address_put_us = now;
-        if let Step::Open { previous, .. } = vip.decision.armed(order.epoch, now) {
-            return self.open(order, previous, now);
+        if let Step::Open {
+            previous, life_us, ..
+        } = vip.decision.armed(order.epoch, life_us, now)
+        {
+            return self.open(order, previous, life_us, now);
         }
         if vip.decision.arms_in_vain() {
             self.complain(address, order.epoch, RefusedWhy::TooSlow);
@@ -203,10 +223,11 @@ impl Worker {
         &mut self,
         order: &GateOrder,
         previous: Option<u64>,
+        life_us: u64,
         now: u64,
     ) -> Result<(), StepError> {
-        self.kernel.open(order, previous)?;
-        let opened_us = self.opened(order, now);
+        self.kernel.open(order, previous, life_us)?;
+        let opened_us = self.opened(order, life_us, now);
         let held = self
             .vips
             .get(&order.address)
@@ -231,11 +252,21 @@ impl Worker {
         Ok(())
     }
 
-    /// The kernel has acknowledged an element that was asked for at `began`.
-    fn opened(&mut self, order: &GateOrder, began: u64) -> u64 {
+    fn refresh(&mut self, order: &GateOrder, life_us: u64, now: u64) -> Result<(), StepError> {
+        let done = self.kernel.refresh(order, life_us);
+        if done.is_ok() {
+            self.opened(order, life_us, now);
+        } else if let Some(vip) = self.vips.get_mut(&order.address) {
+            vip.decision.doubt(life_us, now_us());
+        }
+        done
+    }
+
+    /// The kernel has acknowledged an element for `life_us` that was asked for at `began`.
+    fn opened(&mut self, order: &GateOrder, life_us: u64, began: u64) -> u64 {
         let acked = now_us();
         let vip = self.vips.get_mut(&order.address);
-        let overdue = vip.and_then(|vip| vip.decision.opened(order.epoch, began, acked));
+        let overdue = vip.and_then(|vip| vip.decision.opened(order.epoch, life_us, began, acked));
         if let Some(Step::Close { epoch, why }) = overdue
             && let Err(errno) = self.shut(order.address, epoch, why)
         {
@@ -363,6 +394,7 @@ impl Worker {
         self.tell(GateEvent::RulesRestored { at_us });
         let mut closed = Vec::new();
         for (address, vip) in &mut self.vips {
+            vip.guarded = true;
             let Some(epoch) = vip.decision.open_epoch() else {
                 continue;
             };

@@ -28,7 +28,10 @@ use pair::{
 /// L, T and delta of the LAN profile.
 const LAN: &str = "400 150 25";
 const LEASE_US: u64 = 400_000;
-/// A lease that is too short for a gate with timeouts of 150 ms; T does not matter.
+/// A lease of which less than two lives of 150 ms are left when it is renewed, as where renewals take
+/// long.
+const LATE: &str = "250 150 25";
+/// A lease for a gate with deadlines; T does not matter.
 const SHORT: &str = "200 150 25";
 const SHORT_LEASE_US: u64 = 200_000;
 /// The stand-in's gate with deadlines, and where it keeps them.
@@ -69,6 +72,48 @@ fn an_address_whose_lease_is_not_renewed_falls_silent_within_the_lease() {
         holder.await_event(&["Closed", &format!("epoch: {epoch},")]);
     }
     assert!(seen(&mut observer).answered > 0, "it was open in between");
+}
+
+#[test]
+fn an_address_whose_renewals_are_late_answers_and_falls_silent_within_the_lease() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched("owned");
+    for epoch in 1..=5 {
+        let lease_until_us = held_for_a_while(&mut holder, epoch, LATE);
+        let seen = until_silent(&mut observer, lease_until_us);
+        assert!(
+            seen.last_us <= lease_until_us,
+            "{} us late",
+            seen.last_us - lease_until_us
+        );
+        holder.await_event(&["Closed", &format!("epoch: {epoch},")]);
+    }
+    assert!(seen(&mut observer).answered > 0, "it was open in between");
+}
+
+#[test]
+fn an_address_that_the_kernel_would_not_guard_is_guarded_later_and_not_put_up_before() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    pair.holder.shell(
+        "nft 'add table inet shoal_gate; \
+         add set inet shoal_gate guarded { type ipv6_addr; size 1; }; \
+         add element inet shoal_gate guarded { fd5a::99 }'",
+    );
+    let (mut holder, mut observer) = pair.watched("watched");
+    holder.ask(&format!("renew {VIP} {LINK} 1 {LAN}"));
+    holder.await_event(&["Refused", "Kernel"]);
+    let put_up = || {
+        pair.holder
+            .shell(&format!("ip -6 addr show dev {LINK} to {VIP}"))
+    };
+    assert_eq!(put_up(), "");
+    let refused = holder.ask_any(&format!("close {VIP} 0"));
+    assert!(refused.starts_with("err"), "{refused}");
+    pair.holder
+        .shell("nft 'delete element inet shoal_gate guarded { fd5a::99 }'");
+    until_it_answers(&mut observer);
 }
 
 #[test]

@@ -54,6 +54,14 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// Largest request that is read; a thousand peers with twenty prefixes each are 1 MB.
 const REQUEST_BYTES_MAX: u64 = 16 << 20;
 
+/// How nice the device's threads are: ten times the weight of an ordinary one (sched(7)). The kernel
+/// moves packets before it runs any program; a device that waits its turn among all others is silent
+/// for seconds on a host that is busy. Not more than that, for a flood of packets must leave something
+/// to those who have to read them.
+const NICE: i32 = -10;
+/// Where sessions share the processors, this is the weight of the device's own (sched(7)).
+const SESSION_NICE: &str = "/proc/self/autogroup";
+
 type Transports = (Sockets, ToKernel, FromKernel);
 type Tunnel = Device<Transports>;
 
@@ -152,6 +160,7 @@ pub fn run_device(settings: &DeviceSettings) -> Result<(), DeviceError> {
     // Fails only for a process that leads a group already, such as one started from a shell; that
     // one is not to be detached.
     let _ = rustix::process::setsid();
+    take_precedence();
     end_at_a_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
@@ -163,6 +172,13 @@ pub fn run_device(settings: &DeviceSettings) -> Result<(), DeviceError> {
         report(error);
     }
     result
+}
+
+/// Where the host does not grant it, or does not know sessions, the device is an ordinary process. Threads
+/// that are started from here on are as nice as this one.
+fn take_precedence() {
+    let _ = rustix::process::setpriority_process(None, NICE);
+    let _ = fs::write(SESSION_NICE, NICE.to_string());
 }
 
 /// A task that panics would leave one direction deaf, in a device that answers its socket. The daemon

@@ -49,6 +49,12 @@ impl ObserveError {
         }
     }
 
+    /// Whether the device has not answered yet: it may be stuck, or only slow.
+    pub fn is_late(&self) -> bool {
+        let late = |source: &io::Error| source.kind() == io::ErrorKind::TimedOut;
+        matches!(self, Self::DeviceGone { source, .. } if late(source))
+    }
+
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -95,6 +101,12 @@ impl ApplyError {
             Self::Device { .. } => "WireguardConfigureError",
             Self::Record(_) => "RunFolderError",
         }
+    }
+
+    /// Whether the device has not answered yet: it may be stuck, or only slow.
+    pub fn is_late(&self) -> bool {
+        let late = |source: &io::Error| source.kind() == io::ErrorKind::TimedOut;
+        matches!(self, Self::Device { source, .. } if late(source))
     }
 
     /// What the operator can do.

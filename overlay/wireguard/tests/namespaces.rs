@@ -31,6 +31,21 @@ fn two_hosts_reach_each_other_over_the_overlay_in_both_families() {
     );
 }
 
+#[test]
+fn a_device_comes_before_ordinary_processes() {
+    root_or_say_so!();
+    let (one, _two, _underlay) = joined_pair();
+    let pid = one.device_pid();
+    let threads = one.shell(&format!("ps -L -o ni= -p {pid} | sort -u"));
+    assert_eq!(threads.trim(), "-10", "every thread of it");
+    // Where the kernel has sessions share the processors.
+    let session = one.shell(&format!("cat /proc/{pid}/autogroup 2>/dev/null || true"));
+    assert!(
+        session.is_empty() || session.ends_with(" nice -10"),
+        "{session}"
+    );
+}
+
 /// Several connections at once, so that their segments are mixed, and far more than one frame each.
 #[test]
 fn bulk_data_arrives_whole_in_both_families() {

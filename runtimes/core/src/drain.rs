@@ -13,8 +13,11 @@
 //! - When its time is up nothing more is stopped.
 //! - Its time is counted by the node's own clock that nobody sets.
 //! - A K3s server stops only while the others are a majority, unless somebody insisted.
+//! - A K3s server that has not begun does not begin before the node may work again.
 
-use consensus_core::{Drain, DrainState, LogIndex, Time, WallMs};
+pub mod residents;
+
+use consensus_core::{Drain, DrainState, K3sNode, K3sPhase, K3sRole, LogIndex, Time, WallMs};
 
 /// How much of what is waited for is told: with four bytes each, within the limit on reasons.
 const WORDS_CHARS_MAX: usize = 1000;
@@ -170,6 +173,19 @@ pub fn judge(drain: &Drain, seen: &Seen) -> Verdict {
     }
 }
 
+/// The drain for which a K3s server is to be at rest: one that was told to, or one that came to a node that
+/// is emptied already, by a label of the node's, and has not begun: nothing new comes to such a node
+/// (SPEC 7.1). Who leaves is taken off as ever, and an agent goes on without pods.
+pub fn server_rests(
+    orders: Orders,
+    drain: Option<&Drain>,
+    row: Option<&K3sNode>,
+) -> Option<LogIndex> {
+    let row = row.filter(|row| row.role == K3sRole::Server && !row.is_leaving())?;
+    let emptied = drain.filter(|drain| !drain.cordon_only && row.phase == K3sPhase::Assigned);
+    orders.k3s.or(emptied.map(|drain| drain.begun))
+}
+
 /// Why a K3s server goes on although its pods have gone. Others may have fallen silent meanwhile; what
 /// is at rest already is not started for them.
 fn kept<'a>(drain: &Drain, seen: &'a Seen) -> Option<&'a str> {
@@ -216,6 +232,10 @@ fn cut(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use consensus_core::{ClusterId, K3sBinary};
+
     use super::*;
 
     const BEGUN: LogIndex = LogIndex(7);
@@ -394,6 +414,62 @@ mod tests {
         let later = judge(&drain, &seen);
         assert_eq!(later.orders, Orders { docker, k3s: None });
         assert_eq!(later.state, drain.state);
+    }
+
+    fn server(phase: K3sPhase) -> K3sNode {
+        K3sNode {
+            cluster: ClusterId::from_bytes([7; 16]),
+            role: K3sRole::Server,
+            attempt: LogIndex(9),
+            binary: K3sBinary::INSTALLED,
+            phase,
+            since: WallMs(0),
+            token: None,
+            version: None,
+            generation: LogIndex(0),
+            pods: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_server_that_comes_to_a_node_that_is_emptied_begins_once_the_node_may_work_again() {
+        let nothing = Orders::default();
+        let new = server(K3sPhase::Assigned);
+        let rests = |drain: Option<&Drain>, row: &K3sNode| server_rests(nothing, drain, Some(row));
+        let mut emptied = drain(false);
+        // Also while its addresses are on their way, and where the drain was not done in time.
+        assert_eq!(rests(Some(&emptied), &new), Some(BEGUN));
+        let reason = "a pod".into();
+        for state in [DrainState::Drained, DrainState::Failed { reason }] {
+            emptied.state = state;
+            assert_eq!(rests(Some(&emptied), &new), Some(BEGUN));
+        }
+        assert_eq!(rests(None, &new), None);
+        // Only new work is kept away from one that is cordoned, and a server is none.
+        assert_eq!(rests(Some(&drain(true)), &new), None);
+        let agent = K3sNode {
+            role: K3sRole::Agent,
+            ..new.clone()
+        };
+        assert_eq!(rests(Some(&emptied), &agent), None);
+    }
+
+    #[test]
+    fn a_server_that_has_begun_rests_when_it_is_told_to_and_not_while_it_leaves() {
+        let emptied = drain(false);
+        let told = Orders {
+            docker: None,
+            k3s: Some(BEGUN),
+        };
+        for phase in [K3sPhase::Installing, K3sPhase::Starting] {
+            let row = server(phase);
+            let rests = |orders| server_rests(orders, Some(&emptied), Some(&row));
+            assert_eq!(rests(Orders::default()), None);
+            assert_eq!(rests(told), Some(BEGUN));
+        }
+        let leaving = server(K3sPhase::Leaving);
+        assert_eq!(server_rests(told, Some(&emptied), Some(&leaving)), None);
+        assert_eq!(server_rests(told, Some(&emptied), None), None);
     }
 
     #[test]

@@ -14,12 +14,15 @@
 //!   it another stay.
 //! - A K3s that was ready in its stay changes its settings or its program only in its turn, also while
 //!   it is not ready for a moment. In its turn one that is not is changed only once it is down.
+//! - A K3s that was ready since it was started is not restarted as it is because its cluster does not
+//!   answer: only if it listens no more itself.
 //! - A step performed with success leads to an observation that asks for a later step; those that wait
 //!   for others, to become ready or empty, are asked for again until these are.
 
 pub mod eviction;
 mod observed;
 mod obstacles;
+mod running;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -30,17 +33,21 @@ use std::time::Duration;
 use consensus_core::{K3sBinary, K3sRole, LogIndex, Time};
 use serde::{Deserialize, Serialize};
 
-use self::obstacles::{disk_away, foreign, misfits, strange_data};
+use self::{
+    observed::is_same,
+    obstacles::{disk_away, foreign, misfits, strange_data},
+    running::{is_ready, not_ready, plan_running, running_phase},
+};
 pub use self::{
-    observed::{Daemon, Observed, Program, Record, StartedWith},
+    observed::{Daemon, Observed, Program, ProgramSum, Record, StartedWith},
     obstacles::Misfit,
+    running::{NOT_READY, REFUSED_MAX, UNANSWERED_PROBES_MAX},
     settings::{Entrance, Membership, Place, SecretFiles},
 };
 use crate::retries::Retries;
 
-/// Probes that may fail in a row before a K3s that runs but is not ready is restarted. Each waits
-/// for its own deadline, so three are minutes.
-pub const UNANSWERED_PROBES_MAX: u32 = 3;
+/// What is said of a K3s that ended by itself.
+pub const EXITED: &str = "K3sExitedError";
 
 /// For so long data that are not there may yet come: a disk that a machine's start does not wait for,
 /// one that asks for its key, is mounted a little later.
@@ -245,16 +252,8 @@ fn plan_towards(stay: &Stay, observed: &Observed, files: &SecretFiles, retries: 
     }
     // First of all: a program that is of no use must not cost a node that works its pods.
     let program = match &observed.program {
-        Some(program) if program.wanted => program,
-        Some(_) | None => {
-            let binary = stay.binary.clone();
-            // One that is ready stays so meanwhile.
-            let phase = match runs {
-                true => running_phase(observed),
-                false => Phase::Installing,
-            };
-            return does(phase, Step::Install { binary });
-        }
+        Some(program) if is_to_run(program, stay) => program,
+        Some(_) | None => return plan_program(stay, observed),
     };
     if runs && differs(stay, observed, &settings) {
         match (observed.vacated, stay.holds_api) {
@@ -276,15 +275,19 @@ fn plan_towards(stay: &Stay, observed: &Observed, files: &SecretFiles, retries: 
         generation: stay.generation,
         token: stay.token,
         founds: membership.entrance == Entrance::Found,
+        sum: program.sum,
     };
-    match &observed.daemon {
-        Daemon::Ours { started_with, .. } if started_with.as_ref() != Some(&wanted) => {
-            does(not_ready(stay, membership), Step::Restart(wanted))
-        }
-        Daemon::Ours { .. } => plan_running(stay, membership, observed, retries),
+    let started_with = match &observed.daemon {
+        Daemon::Ours { started_with, .. } => started_with,
         Daemon::Absent | Daemon::Foreign { .. } => {
-            does(not_ready(stay, membership), Step::Start(wanted))
+            return does(not_ready(stay, membership), Step::Start(wanted));
         }
+    };
+    match started_with {
+        Some(started) if started.is_as(&wanted) => {
+            plan_running(stay, membership, observed, retries)
+        }
+        Some(_) | None => does(not_ready(stay, membership), Step::Restart(wanted)),
     }
 }
 
@@ -322,10 +325,6 @@ fn entering(membership: &Membership, stay: &Stay, record: &Record) -> Membership
     }
 }
 
-const fn is_ready(observed: &Observed) -> bool {
-    matches!(observed.daemon, Daemon::Ours { ready: true, .. })
-}
-
 /// Whether the K3s that runs is not to be changed now, whatever it should be.
 fn stays_as_it_is(stay: &Stay, observed: &Observed) -> bool {
     let (runs, started) = match &observed.daemon {
@@ -343,6 +342,23 @@ fn stays_as_it_is(stay: &Stay, observed: &Observed) -> bool {
     !runs && started && !observed.down && !observed.vacated
 }
 
+fn plan_program(stay: &Stay, observed: &Observed) -> Plan {
+    // One that is ready stays so meanwhile.
+    let phase = match is_ready(observed) {
+        true => running_phase(observed),
+        false => Phase::Installing,
+    };
+    let binary = stay.binary.clone();
+    does(phase, Step::Install { binary })
+}
+
+/// Whether a program in place is the one that is to run. A file that was put where it came from counts
+/// where K3s is to be changed anyhow, or was never ready: else it would come in by a crash.
+const fn is_to_run(program: &Program, stay: &Stay) -> bool {
+    let looked_at = stay.turn || !stay.settled;
+    program.wanted && !(program.stale && looked_at)
+}
+
 /// Whether the K3s that runs is another than it should be.
 fn differs(stay: &Stay, observed: &Observed, settings: &str) -> bool {
     let program = observed.program.as_ref().filter(|program| program.wanted);
@@ -353,6 +369,7 @@ fn differs(stay: &Stay, observed: &Observed, settings: &str) -> bool {
     let same = |started: &StartedWith, program: &Program| {
         started.settings == settings
             && started.version == program.version
+            && is_same(started.sum, program.sum)
             && started.generation == stay.generation
     };
     !started_with
@@ -384,65 +401,12 @@ fn plan_secrets(
     }
 }
 
-fn plan_running(
-    stay: &Stay,
-    membership: &Membership,
-    observed: &Observed,
-    retries: &Retries,
-) -> Plan {
-    if is_ready(observed) {
-        let phase = running_phase(observed);
-        // Also where the change is not wanted any more, half-way.
-        return match observed.vacated || observed.emptying {
-            true => does(phase, Step::Return),
-            false => rests(phase),
-        };
-    }
-    let phase = not_ready(stay, membership);
-    let unanswered = retries.unanswered();
-    match &observed.daemon {
-        Daemon::Ours {
-            started_with: Some(started),
-            ..
-        } if unanswered >= UNANSWERED_PROBES_MAX => does(phase, Step::Restart(started.clone())),
-        Daemon::Ours { .. } | Daemon::Absent | Daemon::Foreign { .. } => does(phase, Step::Probe),
-    }
-}
-
-/// Ready, with what it was started with; one whose record is gone is shown as the oldest.
-fn running_phase(observed: &Observed) -> Phase {
-    let started_with = match &observed.daemon {
-        Daemon::Ours { started_with, .. } => started_with.as_ref(),
-        Daemon::Absent | Daemon::Foreign { .. } => None,
-    };
-    let program = || {
-        observed
-            .program
-            .as_ref()
-            .map(|program| program.version.clone())
-    };
-    Phase::Ready {
-        version: started_with
-            .map(|started| started.version.clone())
-            .or_else(program)
-            .unwrap_or_default(),
-        generation: started_with.map_or_else(LogIndex::default, |started| started.generation),
-    }
-}
-
-fn not_ready(stay: &Stay, membership: &Membership) -> Phase {
-    match (membership.entrance, stay.active) {
-        (Entrance::Found, false) => Phase::Bootstrap,
-        (Entrance::Found, true) | (Entrance::Join, _) => Phase::Starting,
-    }
-}
-
 /// What is shown instead of a step whose pause still runs.
 fn gate(step: &Step, now: Time, retries: &Retries) -> Option<Plan> {
     if *step == Step::RequestToken {
         return None;
     }
-    let crash = retries.crash("K3sExitedError", "K3s ended without being told to");
+    let crash = retries.crash(EXITED, "K3s ended without being told to");
     let crash = crash.filter(|_| matches!(step, Step::Start(_)));
     let failure = retries.failure().cloned();
     failure

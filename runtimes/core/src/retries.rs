@@ -6,7 +6,7 @@
 //! Invariant: an engine that becomes ready and dies at once does not reset the pause; only a
 //! stretch of [`STEADY`] does.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use consensus_core::Time;
 
@@ -38,8 +38,8 @@ pub struct Retries {
     ready_since: Option<Time>,
     /// Starts since the engine was last steady, and when the last one was.
     starts: Option<(u32, Time)>,
-    /// Failures since the last of these.
-    since_start: u32,
+    /// Failures since the last of these, by their codes. As many entries as there are codes.
+    since_start: BTreeMap<&'static str, u32>,
 }
 
 impl Retries {
@@ -63,7 +63,8 @@ impl Retries {
     ) {
         let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
         self.ready_since = None;
-        self.since_start = self.since_start.saturating_add(1);
+        let same = self.since_start.entry(code).or_default();
+        *same = same.saturating_add(1);
         self.failure = Some(Failure {
             code,
             reason,
@@ -77,16 +78,27 @@ impl Retries {
         let count = self.starts.map_or(0, |(count, _)| count) + 1;
         self.starts = Some((count, now));
         self.ready_since = None;
-        self.since_start = 0;
+        self.since_start.clear();
     }
 
     /// How often in a row an engine that was started did not do what it should. What failed before it was
     /// started says nothing about it.
     pub fn unanswered(&self) -> u32 {
         match &self.failure {
-            Some(failure) => failure.count.min(self.since_start),
+            Some(failure) => failure.count.min(self.since_start.values().sum()),
             None => 0,
         }
+    }
+
+    /// The same of one reason alone: what failed for another one says nothing about the engine either.
+    pub fn unanswered_as(&self, code: &'static str) -> u32 {
+        let same = self.since_start.get(code).copied().unwrap_or_default();
+        same.min(self.unanswered())
+    }
+
+    /// The last failure, unless the engine was seen ready since.
+    pub fn lasting(&self) -> Option<&Failure> {
+        self.failure.as_ref().filter(|_| self.ready_since.is_none())
     }
 
     /// The crash that an engine which must be started once more has suffered, with the time
@@ -107,6 +119,7 @@ impl Retries {
         if now.since(since) >= STEADY {
             self.failure = None;
             self.starts = None;
+            self.since_start.clear();
         }
     }
 
@@ -178,6 +191,37 @@ mod tests {
         assert_eq!(retries.unanswered(), 0);
         retries.handle_failure("K3sNotReadyError", "no".into(), at(309));
         assert_eq!(retries.unanswered(), 1);
+    }
+
+    #[test]
+    fn failures_of_one_reason_are_told_from_those_of_others() {
+        let mut retries = Retries::default();
+        retries.handle_start(at(0));
+        for second in 1..=3 {
+            retries.handle_failure("HostFileError", "no".into(), at(second));
+        }
+        retries.handle_failure("K3sNotReadyError", "no".into(), at(300));
+        assert_eq!(retries.unanswered(), 4);
+        assert_eq!(retries.unanswered_as("K3sNotReadyError"), 1);
+        retries.handle_failure("K3sNotReadyError", "no".into(), at(600));
+        assert_eq!(retries.unanswered_as("K3sNotReadyError"), 2);
+        // A steady minute forgets them all.
+        retries.handle_ready(at(700));
+        retries.handle_ready(at(760));
+        assert_eq!(retries.unanswered_as("K3sNotReadyError"), 0);
+        retries.handle_failure("K3sNotReadyError", "no".into(), at(1100));
+        assert_eq!(retries.unanswered_as("K3sNotReadyError"), 1);
+    }
+
+    #[test]
+    fn a_failure_lasts_until_the_engine_is_seen_ready() {
+        let mut retries = Retries::default();
+        assert_eq!(retries.lasting(), None);
+        retries.handle_failure("X", "silent".into(), at(0));
+        assert_eq!(retries.lasting(), retries.failure());
+        retries.handle_ready(at(2));
+        assert_eq!(retries.lasting(), None);
+        assert!(retries.failure().is_some());
     }
 
     #[test]

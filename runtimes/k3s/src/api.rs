@@ -2,7 +2,12 @@
 //!
 //! Decides nothing about pods; `runtimes_core::k3s::eviction` does. Every question has a deadline.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use consensus_core::IpPrefix;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -12,7 +17,10 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use runtimes_core::k3s::eviction::{Owner, PodView};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
 /// An API server that takes longer for a word is not one that anybody can work with.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -126,6 +134,8 @@ pub struct NodeView {
 #[derive(Clone)]
 pub struct ClusterApi {
     client: Client,
+    /// Where it is asked, if that is this host itself.
+    local: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for ClusterApi {
@@ -155,8 +165,21 @@ impl ClusterApi {
         config.reset_reader_on_write = true;
         // "Too many requests" is the answer of a disruption budget, and is told at once.
         config.default_retry = false;
+        let local = local(&config.cluster_url);
         let client = Client::try_from(config).map_err(|e| unusable(with_sources(&e)))?;
-        Ok(Self { client })
+        Ok(Self { client, local })
+    }
+
+    /// Whether it is asked on this host and nobody listens there, which is another thing than a cluster that
+    /// does not answer.
+    pub(crate) async fn is_refused(&self) -> bool {
+        let Some(local) = self.local else {
+            return false;
+        };
+        let tried = timeout(ANSWER_WITHIN, TcpStream::connect(local)).await;
+        tried.is_ok_and(|tried| {
+            tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        })
     }
 
     /// Whether the API server says that it is ready.
@@ -270,6 +293,16 @@ impl ClusterApi {
     }
 }
 
+/// K3s has its own programs ask at a loopback address.
+fn local(url: &hyper::Uri) -> Option<SocketAddr> {
+    let host = url.host()?.trim_matches(['[', ']']);
+    let address: IpAddr = host.parse().ok()?;
+    let port = url.port_u16()?;
+    address
+        .is_loopback()
+        .then(|| SocketAddr::new(address, port))
+}
+
 fn view(node: &Node) -> NodeView {
     let conditions = node
         .status
@@ -358,6 +391,42 @@ mod tests {
         assert!(view(&without("False")).lacks_network);
         assert!(!view(&without("Unknown")).lacks_network);
         assert!(!view(&node("False")).lacks_network);
+    }
+
+    #[test]
+    fn only_a_loopback_address_is_this_host() {
+        let local = |url: &str| local(&url.parse().unwrap()).map(|it| it.to_string());
+        let here = local("https://127.0.0.1:6443");
+        assert_eq!(here.as_deref(), Some("127.0.0.1:6443"));
+        assert_eq!(local("https://[::1]:6444").as_deref(), Some("[::1]:6444"));
+        for elsewhere in [
+            "https://100.96.0.1:6443",
+            "https://[fd00::f]:6443",
+            "https://k3s:6443",
+        ] {
+            assert_eq!(local(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_refuses_is_told_from_one_that_does_not_answer() {
+        let root = tempfile::tempdir().unwrap();
+        let kubeconfig = root.path().join("kubeconfig");
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let text = json!({
+            "kind": "Config", "apiVersion": "v1", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        std::fs::write(&kubeconfig, text.to_string()).unwrap();
+        let api = ClusterApi::open(&kubeconfig).await.unwrap();
+        assert!(api.is_refused().await);
+        // Taken, and never answered.
+        let _listener = socket.listen(8).unwrap();
+        assert!(!api.is_refused().await);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What was on a host before a stay began: it is there after it.
 //!
-//! Decides: what K3s has put into directories that may have been there without it. Only names are
-//! remembered, of one level: what K3s changes inside of what was there before stays.
+//! Decides: what K3s has put into directories that may have been there without it. Of files only names are
+//! remembered, of one level: what K3s changes inside of what was there before stays. Of mounts each place is:
+//! those of an earlier K3s stay, also where shoal's has its own among them, and those go.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,15 +10,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use runtimes_host::mounts;
 use serde::{Deserialize, Serialize};
 
 use crate::paths::Paths;
 
-/// The directories that were there, and what was in them.
+/// The directories that were there, what was in them, and what was mounted below them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
 pub(crate) struct Before {
+    #[serde(flatten)]
     directories: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// As the kernel names the places. Older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mounts: Option<BTreeSet<PathBuf>>,
 }
 
 impl Before {
@@ -36,6 +41,16 @@ impl Before {
         });
         Self {
             directories: there.collect(),
+            mounts: mounted_below(&own),
+        }
+    }
+
+    /// Whether something was mounted at a place, which was named so. Where nobody wrote that down, what was
+    /// below a file that was there is taken for having been.
+    pub(crate) fn had_mounted(&self, place: &Path, named: &Path) -> bool {
+        match &self.mounts {
+            Some(mounts) => mounts.contains(place),
+            None => self.had(named),
         }
     }
 
@@ -50,9 +65,38 @@ impl Before {
     }
 }
 
+/// Unless nobody can tell.
+fn mounted_below(own: &[PathBuf]) -> Option<BTreeSet<PathBuf>> {
+    let own: Vec<PathBuf> = own.iter().map(|it| mounts::resolved(it)).collect();
+    let below = |place: &PathBuf| own.iter().any(|directory| place.starts_with(directory));
+    let places = mounts::places().ok()?;
+    Some(places.into_iter().filter(below).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_mounted_below_k3ss_directories_is_remembered() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            run_dirs: vec!["/proc".into()],
+            ..Paths::under(root.path())
+        };
+        let before = Before::look(&paths);
+        let text = serde_json::to_string(&before).unwrap();
+        let read: Before = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, before);
+        let had = |place: &str| read.had_mounted(Path::new(place), Path::new(place));
+        assert!(had("/proc"));
+        assert!(!had("/") && !had("/proc/self"));
+        // As it was written down before.
+        let older: Before = serde_json::from_str(r#"{"/run/k3s": ["containerd"]}"#).unwrap();
+        assert_eq!(older.mounts, None);
+        let place = Path::new("/run/k3s/containerd/x");
+        assert!(older.had_mounted(place, place));
+    }
 
     #[test]
     fn what_was_there_is_told_from_what_came_later() {

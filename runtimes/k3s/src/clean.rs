@@ -23,6 +23,7 @@ use runtimes_host::{
 };
 use rustix::{io::Errno, mount::UnmountFlags};
 
+use self::shims::Shims;
 use crate::{before::Before, paths::Paths};
 
 /// `ip` and `iptables` answer at once.
@@ -73,7 +74,8 @@ impl CleanError {
 
 /// Takes everything off that K3s left, and nothing that was there before the stay; it has been stopped.
 pub(crate) async fn clean(paths: &Paths, before: &Before) -> Result<(), CleanError> {
-    let networks = shims::end(&paths.data_dir).await?;
+    let shims = Shims::below(&paths.data_dir);
+    let networks = shims.end().await?;
     let namespaces = network::namespaces(&networks);
     unmount_below(paths, before, &namespaces)?;
     for namespace in &namespaces {
@@ -87,7 +89,7 @@ pub(crate) async fn clean(paths: &Paths, before: &Before) -> Result<(), CleanErr
     let removed = tokio::task::spawn_blocking(move || remove_files(&all, &earlier)).await;
     removed.expect("it does not panic, and nobody aborts it")?;
     // One that K3s had just begun to start when it was stopped was not to be seen as a shim before.
-    shims::end(&paths.data_dir).await?;
+    shims.end().await?;
     Ok(())
 }
 
@@ -169,7 +171,7 @@ fn ours(
                 return false;
             };
             // A directory that is a mount itself was there before K3s.
-            mount != directory && !before.had(&named.join(rest))
+            mount != directory && !before.had_mounted(mount, &named.join(rest))
         })
     };
     let named = |mount: &Path| {
@@ -213,6 +215,28 @@ mod tests {
         ] {
             let mounts = vec![PathBuf::from(path)];
             let found = ours(&paths, &before, &namespaces, mounts);
+            assert_eq!(!found.is_empty(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn mounts_of_an_earlier_k3s_stay_and_those_of_shoals_beside_them_go() {
+        let paths = Paths::under(Path::new("/var/lib/shoal"));
+        let before: Before = serde_json::from_value(serde_json::json!({
+            "/run/k3s": ["containerd"],
+            "/var/lib/kubelet": ["pods", "plugins"],
+            "mounts": ["/run/k3s/containerd/old/rootfs", "/var/lib/kubelet/plugins"],
+        }))
+        .unwrap();
+        for (path, expected) in [
+            ("/run/k3s/containerd/old/rootfs", false),
+            ("/run/k3s/containerd/new/rootfs", true),
+            ("/var/lib/kubelet/plugins", false),
+            ("/var/lib/kubelet/plugins/csi/globalmount", true),
+            ("/var/lib/kubelet/pods/x/volumes/y", true),
+        ] {
+            let mounts = vec![PathBuf::from(path)];
+            let found = ours(&paths, &before, &[], mounts);
             assert_eq!(!found.is_empty(), expected, "{path}");
         }
     }

@@ -6,7 +6,7 @@
 use std::{path::Path, time::Duration};
 
 use consensus_core::K3sRole;
-use runtimes_core::k3s::StartedWith;
+use runtimes_core::k3s::{NOT_READY, StartedWith};
 use runtimes_host::{
     ending::{self, DoesNotEnd},
     files::{FileError, HostFiles},
@@ -75,7 +75,7 @@ impl DaemonError {
         match self {
             Self::Exec { .. } => "K3sUnusableError",
             Self::Unit(_) => "SystemdError",
-            Self::NotReady { .. } => "K3sNotReadyError",
+            Self::NotReady { .. } => NOT_READY,
             Self::DoesNotEnd(_) => "K3sDoesNotEndError",
             Self::File(error) => error.code(),
         }

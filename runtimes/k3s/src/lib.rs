@@ -16,6 +16,7 @@ mod images;
 pub mod kubeconfig;
 mod paths;
 mod program;
+mod readiness;
 mod runtime;
 mod secrets;
 pub mod snapshots;

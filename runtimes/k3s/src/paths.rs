@@ -115,6 +115,16 @@ impl Paths {
         self.state_dir.join("program.json")
     }
 
+    /// Which program is about to be put in place.
+    pub fn program_coming(&self) -> PathBuf {
+        self.state_dir.join("program-coming.json")
+    }
+
+    /// Which process was ready since it was started.
+    pub fn ready_record(&self) -> PathBuf {
+        self.state_dir.join("ready.json")
+    }
+
     /// Which process shoal started, and with what.
     pub fn process_record(&self) -> PathBuf {
         self.state_dir.join("process.json")

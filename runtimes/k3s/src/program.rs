@@ -1,26 +1,30 @@
 //! The `k3s` program: from a file on the node or a file server, looked at before it is put in place.
 //!
-//! Decides: whether a program is the one that is wanted. Never: runs a script, takes a program whose
-//! sum or version is another than was said, looks for one anywhere that nobody named.
+//! Decides: whether a program is the one that is wanted, and whether another file lies by now where it came
+//! from. Never: runs a script, takes a program whose sum or version is another than was said, looks for one
+//! anywhere that nobody named.
+//!
+//! Invariant: what shoal copies is written down before it is there. Wherever that is cut off, shoal's own
+//! program is known as such, and somebody else's is not taken for it.
+
+mod record;
 
 use std::{
     fs,
-    io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use consensus_core::{BinaryOrigin, K3sBinary};
-use runtimes_core::k3s::Program;
+use runtimes_core::k3s::{Program, ProgramSum};
 use runtimes_host::{
     exec::{self, ExecError},
     files::{self, FileError, HostFiles},
-    programs,
+    mounts, programs,
 };
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use self::record::{InPlace, Print, Stamp, bytes_of, coming, intact, recorded, sum_of, write_down};
 use crate::{
     fetch::{self, FetchError},
     images,
@@ -29,24 +33,11 @@ use crate::{
 
 /// Everybody may run it, as K3s's own installer leaves it.
 const PROGRAM_MODE: u32 = 0o755;
-/// For the owner alone, though it holds no secret.
-const RECORD_MODE: u32 = 0o600;
 /// K3s unpacks itself at its first run, some 200 MB on a slow disk.
 const VERSION_WITHIN: Duration = Duration::from_secs(120);
 
 /// 70 MB every minute would be 100 GB a day.
 const FETCHED_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
-
-/// What is in place, and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InPlace {
-    program: PathBuf,
-    origin: Option<BinaryOrigin>,
-    version: String,
-    /// Tells whether somebody replaced it since.
-    bytes: u64,
-}
 
 /// The program cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -156,18 +147,13 @@ impl ProgramError {
 
 /// The program in place, as far as it is known, and whether it is the one that is wanted.
 pub(crate) fn in_place(paths: &Paths, wanted: &K3sBinary) -> Result<Option<Program>, FileError> {
-    let Some(record) = recorded(paths)? else {
+    let Some(record) = intact(paths)? else {
         return Ok(None);
     };
-    let bytes = fs::metadata(&record.program).map_or(0, |metadata| metadata.len());
-    if bytes != record.bytes {
-        return Ok(None);
-    }
-    let version_fits = wanted.version.as_ref().is_none_or(|v| *v == record.version);
     Ok(Some(Program {
-        wanted: version_fits
-            && record.origin == wanted.origin
-            && images::are_linked(paths, wanted.images.as_deref()),
+        wanted: record.is(wanted) && images::are_linked(paths, wanted.images.as_deref()),
+        stale: record.is_stale(),
+        sum: record.sum,
         version: record.version,
     }))
 }
@@ -177,27 +163,57 @@ pub(crate) fn path(paths: &Paths) -> Result<PathBuf, ProgramError> {
     Ok(recorded(paths)?.ok_or(ProgramError::Missing)?.program)
 }
 
-fn recorded(paths: &Paths) -> Result<Option<InPlace>, FileError> {
-    let text = files::read(&paths.program_record())?;
-    // One that cannot be read is as good as none: the program is looked at anew.
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
-}
-
 /// Puts the wanted program in place.
 pub(crate) async fn install(
     paths: &Paths,
     files: &HostFiles,
     wanted: &K3sBinary,
 ) -> Result<(), ProgramError> {
-    let found = match &wanted.origin {
-        None => installed(paths).ok_or(ProgramError::Missing)?,
+    let found = find(paths, files, wanted).await?;
+    let seen = Stamp::of(&found);
+    let version = match version_of(&found, wanted).await {
+        Ok(version) => version,
+        Err(error) => return keep(paths, files, wanted, &found, error),
+    };
+    let print = print_of(found.clone()).await?;
+    let program = match wanted.origin {
+        None => found.clone(),
+        Some(_) => {
+            bring(paths, files, found.clone(), &print).await?;
+            paths.program.clone()
+        }
+    };
+    // What was copied onto itself is another file since.
+    let itself = mounts::resolved(&found) == mounts::resolved(&program);
+    let source = if itself { Stamp::of(&found) } else { seen };
+    files.remove(&paths.download())?;
+    let record = InPlace {
+        program,
+        origin: wanted.origin.clone(),
+        version,
+        bytes: print.bytes,
+        sum: print.sum,
+        source,
+    };
+    write_down(files, &paths.program_record(), &record)?;
+    Ok(files.remove(&paths.program_coming())?)
+}
+
+/// Where the wanted program lies, or lies now.
+async fn find(
+    paths: &Paths,
+    files: &HostFiles,
+    wanted: &K3sBinary,
+) -> Result<PathBuf, ProgramError> {
+    match &wanted.origin {
+        None => installed(paths).ok_or(ProgramError::Missing),
         Some(BinaryOrigin::Path(path)) => {
             let path = PathBuf::from(path);
             if !path.is_file() {
                 let path = path.display().to_string();
                 return Err(ProgramError::NotThere { path });
             }
-            path
+            Ok(path)
         }
         Some(BinaryOrigin::Url { url, sha256 }) => {
             let download = paths.download();
@@ -206,30 +222,55 @@ pub(crate) async fn install(
             let (shown, sha256, fetched) = (url.clone(), *sha256, download.clone());
             aside(move || check_sum(&shown, &fetched, &sha256)).await?;
             make_executable(&download)?;
-            download
+            Ok(download)
         }
+    }
+}
+
+/// A file of another version, put where the program in place came from, is for a change to come: that one is
+/// the one that is wanted, and stays.
+fn keep(
+    paths: &Paths,
+    files: &HostFiles,
+    wanted: &K3sBinary,
+    found: &Path,
+    error: ProgramError,
+) -> Result<(), ProgramError> {
+    let is_other = matches!(error, ProgramError::Version { .. });
+    let apart = |record: &InPlace| mounts::resolved(found) != mounts::resolved(&record.program);
+    let present = intact(paths)?.filter(|record| is_other && record.is(wanted) && apart(record));
+    let Some(present) = present else {
+        return Err(error);
     };
-    let version = version_of(&found, wanted).await?;
-    let program = match wanted.origin {
-        None => found,
-        Some(_) => {
-            let (files, place) = (files.clone(), paths.program.clone());
-            aside(move || files.copy(&found, &place, PROGRAM_MODE)).await?;
-            paths.program.clone()
-        }
-    };
-    files.remove(&paths.download())?;
-    let bytes = fs::metadata(&program).map_err(files::at("read", &program))?;
+    tracing::info!(reason = %error, "the k3s in place stays");
     let record = InPlace {
-        program,
-        origin: wanted.origin.clone(),
-        version,
-        bytes: bytes.len(),
+        source: Stamp::of(found),
+        ..present
     };
-    let path = paths.program_record();
-    let text = serde_json::to_vec_pretty(&record)
-        .map_err(|error| files::at("write", &path)(error.into()))?;
-    Ok(files.write(&path, &text, RECORD_MODE)?)
+    Ok(write_down(files, &paths.program_record(), &record)?)
+}
+
+async fn print_of(path: PathBuf) -> Result<Print, FileError> {
+    aside(move || -> Result<Print, FileError> {
+        let sum = sum_of(&path).map_err(files::at("read", &path))?;
+        Ok(Print {
+            bytes: bytes_of(&path),
+            sum: Some(ProgramSum(sum)),
+        })
+    })
+    .await
+}
+
+/// Copies it into its place, where it is known for shoal's from before the first byte.
+async fn bring(
+    paths: &Paths,
+    files: &HostFiles,
+    from: PathBuf,
+    print: &Print,
+) -> Result<(), FileError> {
+    write_down(files, &paths.program_coming(), print)?;
+    let (files, place) = (files.clone(), paths.program.clone());
+    aside(move || files.copy(&from, &place, PROGRAM_MODE)).await
 }
 
 /// Runs what reads or writes some hundred MB where it holds up nobody.
@@ -238,15 +279,24 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     done.expect("it does not panic, and nobody aborts it")
 }
 
-/// Leaves a program that somebody put in the place of shoal's.
-pub(crate) fn leave_anothers(paths: &Paths, files: &HostFiles) -> Result<(), FileError> {
-    let Some(record) = recorded(paths)? else {
+/// Leaves a program that somebody put in the place of shoal's. Shoal's is what is in place, and what was to
+/// take its place, whichever of the two was there when that was cut off.
+pub(crate) async fn leave_anothers(paths: &Paths, files: &HostFiles) -> Result<(), FileError> {
+    let place = &paths.program;
+    let record = recorded(paths)?.filter(|record| record.program == *place);
+    let known = record.map(|record| record.print());
+    let known: Vec<Print> = known.into_iter().chain(coming(paths)?).collect();
+    if known.is_empty() || !place.exists() {
         return Ok(());
-    };
-    let replaced = fs::metadata(&record.program).is_ok_and(|it| it.len() != record.bytes);
-    match replaced {
-        true => files.forget(&record.program),
-        false => Ok(()),
+    }
+    let program = place.clone();
+    let ours = aside(move || {
+        let mut prints = known.iter().map(|print| print.is_of(&program));
+        prints.find_map(|is| is.map_or_else(|error| Some(Err(error)), |is| is.then_some(Ok(()))))
+    });
+    match ours.await.transpose()? {
+        Some(()) => Ok(()),
+        None => files.forget(place),
     }
 }
 
@@ -267,17 +317,6 @@ fn check_sum(url: &str, path: &Path, wanted: &[u8; 32]) -> Result<(), ProgramErr
         found: hexadecimal(&found),
         wanted: hexadecimal(wanted),
     })
-}
-
-fn sum_of(path: &Path) -> io::Result<[u8; 32]> {
-    let mut file = fs::File::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().into()),
-            read => hash.update(&buffer[..read]),
-        }
-    }
 }
 
 fn make_executable(path: &Path) -> Result<(), FileError> {
@@ -344,8 +383,7 @@ mod tests {
     fn scene(script: &str) -> (tempfile::TempDir, Paths, HostFiles, K3sBinary) {
         let root = tempfile::tempdir().unwrap();
         let given = root.path().join("given");
-        fs::write(&given, script).unwrap();
-        make_executable(&given).unwrap();
+        put(&given, script);
         let paths = Paths {
             program: root.path().join("bin/k3s"),
             ..Paths::under(root.path())
@@ -356,6 +394,16 @@ mod tests {
             ..K3sBinary::INSTALLED
         };
         (root, paths, files, binary)
+    }
+
+    /// By another process: none that is forked off this one meanwhile holds the file open.
+    fn put(path: &Path, script: &str) {
+        let text = path.with_extension("text");
+        fs::write(&text, script).unwrap();
+        let mut install = std::process::Command::new("install");
+        install.args(["-m", "0755"]).arg(&text).arg(path);
+        assert!(install.status().unwrap().success());
+        fs::remove_file(&text).unwrap();
     }
 
     const GOOD: &str = "#!/bin/sh\necho 'k3s version v1.31.2+k3s1 (6da20424)'\n";
@@ -390,14 +438,123 @@ mod tests {
     async fn a_program_that_somebody_put_in_its_place_stays_when_all_else_goes() {
         let (_root, paths, files, binary) = scene(GOOD);
         install(&paths, &files, &binary).await.unwrap();
-        leave_anothers(&paths, &files).unwrap();
+        leave_anothers(&paths, &files).await.unwrap();
         files.remove_all().unwrap();
         assert!(!paths.program.exists());
-        install(&paths, &files, &binary).await.unwrap();
+        for theirs in ["their own", &GOOD.replace("6da20424", "0badcafe")] {
+            install(&paths, &files, &binary).await.unwrap();
+            fs::write(&paths.program, theirs).unwrap();
+            leave_anothers(&paths, &files).await.unwrap();
+            files.remove_all().unwrap();
+            assert!(paths.program.exists() && !paths.program_record().exists());
+        }
+    }
+
+    /// shoald ends after each of the pieces in which another program takes the place of the first.
+    #[tokio::test]
+    async fn a_program_that_was_cut_off_on_its_way_is_known_for_shoals() {
+        let newer = GOOD.replace("v1.31.2", "v1.32.0");
+        for (copied, theirs) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (root, paths, files, binary) = scene(GOOD);
+            install(&paths, &files, &binary).await.unwrap();
+            let next = root.path().join("next");
+            put(&next, &newer);
+            let print = print_of(next.clone()).await.unwrap();
+            if copied {
+                bring(&paths, &files, next, &print).await.unwrap();
+                // Of the same length, and yet nobody takes it for the one before.
+                assert_eq!(in_place(&paths, &binary).unwrap(), None);
+            } else {
+                write_down(&files, &paths.program_coming(), &print).unwrap();
+            }
+            if theirs {
+                fs::write(&paths.program, "their own").unwrap();
+            }
+            leave_anothers(&paths, &files).await.unwrap();
+            files.remove_all().unwrap();
+            assert_eq!(paths.program.exists(), theirs, "{copied}, {theirs}");
+            assert!(!paths.program_coming().exists());
+        }
+    }
+
+    /// The manifest names its place before it is there.
+    #[tokio::test]
+    async fn an_operators_own_program_survives_a_first_one_that_never_came() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        let print = print_of(path_of(&binary)).await.unwrap();
+        fs::create_dir_all(paths.program.parent().unwrap()).unwrap();
         fs::write(&paths.program, "their own").unwrap();
-        leave_anothers(&paths, &files).unwrap();
+        files.claim(&paths.program).unwrap();
+        write_down(&files, &paths.program_coming(), &print).unwrap();
+        leave_anothers(&paths, &files).await.unwrap();
         files.remove_all().unwrap();
-        assert!(paths.program.exists() && !paths.program_record().exists());
+        assert!(paths.program.exists());
+    }
+
+    fn path_of(binary: &K3sBinary) -> PathBuf {
+        match &binary.origin {
+            Some(BinaryOrigin::Path(path)) => path.into(),
+            Some(BinaryOrigin::Url { .. }) | None => panic!("{binary:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn another_file_of_the_same_version_is_told_from_the_one_in_place() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        install(&paths, &files, &binary).await.unwrap();
+        let present = || in_place(&paths, &binary).unwrap().unwrap();
+        let first = present();
+        assert!(first.wanted && !first.stale && first.sum.is_some());
+        let given = path_of(&binary);
+        // Of the same length too.
+        put(&given, &GOOD.replace("6da20424", "0badcafe"));
+        let stale = present();
+        assert!(stale.wanted && stale.stale);
+        assert_eq!(stale.sum, first.sum);
+        install(&paths, &files, &binary).await.unwrap();
+        let second = present();
+        assert!(second.wanted && !second.stale);
+        assert_eq!(second.version, first.version);
+        assert_ne!(second.sum, first.sum);
+        // It is not needed any more.
+        fs::remove_file(&given).unwrap();
+        assert!(!present().stale);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_version_that_lies_ready_for_a_change_to_come_stops_nothing() {
+        let (_root, paths, files, binary) = scene(GOOD);
+        let binary = K3sBinary {
+            version: Some("v1.31.2+k3s1".into()),
+            ..binary
+        };
+        install(&paths, &files, &binary).await.unwrap();
+        let first = in_place(&paths, &binary).unwrap().unwrap();
+        put(&path_of(&binary), &GOOD.replace("v1.31.2", "v1.32.0"));
+        assert!(in_place(&paths, &binary).unwrap().unwrap().stale);
+        install(&paths, &files, &binary).await.unwrap();
+        assert_eq!(in_place(&paths, &binary).unwrap(), Some(first));
+        // Where it is wanted it comes.
+        let newer = K3sBinary {
+            version: Some("v1.32.0+k3s1".into()),
+            ..binary
+        };
+        install(&paths, &files, &newer).await.unwrap();
+        let second = in_place(&paths, &newer).unwrap().unwrap();
+        assert_eq!(second.version, "v1.32.0+k3s1");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_copied_onto_itself_is_not_another_one_for_ever() {
+        let (_root, paths, files, _) = scene(GOOD);
+        fs::create_dir_all(paths.program.parent().unwrap()).unwrap();
+        put(&paths.program, GOOD);
+        let binary = K3sBinary {
+            origin: Some(BinaryOrigin::Path(paths.program.display().to_string())),
+            ..K3sBinary::INSTALLED
+        };
+        install(&paths, &files, &binary).await.unwrap();
+        assert!(!in_place(&paths, &binary).unwrap().unwrap().stale);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use consensus_core::{IpPrefix, K3sBinary, K3sRole, LogIndex, Time};
 use runtimes_core::k3s::{Daemon, Observed, Record, StartedWith, Step, TokenMark};
 use runtimes_host::{
     files::{self, FileError, HostFiles},
+    process::Identity,
     said::Said,
 };
 use serde::{Deserialize, Serialize};
@@ -18,26 +19,17 @@ use crate::{
     api::{ApiError, ClusterApi},
     before::Before,
     clean,
-    daemon::{DaemonError, Found, OurProcess, Supervision},
+    daemon::{Found, OurProcess, Supervision},
     data,
     error::StepError,
     images,
     paths::Paths,
     program,
+    readiness::POLL_EVERY,
     secrets::{self, JoinToken, TokenError},
     turn::Waiting,
 };
 
-/// One look at whether K3s is ready; more than that at a time would keep the node from being told
-/// something else.
-const PROBE_WITHIN: Duration = Duration::from_secs(2);
-/// A question to an API server on the same host costs a few milliseconds.
-const POLL_EVERY: Duration = Duration::from_millis(100);
-/// A first start unpacks, makes certificates and starts etcd: some 20 s, and minutes on a slow disk.
-const READY_WITHIN: Duration = Duration::from_secs(300);
-/// Longer than an election of etcd, or than a busy machine needs to catch its breath: who is not ready for
-/// so long has more than a hiccup.
-const DOWN_AFTER: Duration = Duration::from_secs(30);
 /// A member that leaves etcd needs a round of its agreement, and of the controllers of K3s's leading
 /// server; those change hands in some 20 s when that server is the one that leaves.
 const DEPART_WITHIN: Duration = Duration::from_secs(60);
@@ -46,8 +38,6 @@ const DEPART_WITHIN: Duration = Duration::from_secs(60);
 const SILENCES_OF_AN_END: u32 = 20;
 /// For the owner alone.
 pub(crate) const RECORD_MODE: u32 = 0o600;
-/// How much of a reason is told.
-const REASON_CHARS_MAX: usize = 500;
 
 /// What a step needs to know of the stay that it belongs to.
 #[derive(Debug)]
@@ -89,18 +79,22 @@ struct Kept {
 #[derive(Debug)]
 pub struct K3sRuntime {
     pub(crate) paths: Paths,
-    supervision: Supervision,
+    pub(crate) supervision: Supervision,
     pub(crate) files: HostFiles,
     /// Since when K3s is waited for to be ready: its start, or when it was missed.
-    awaited: Option<Instant>,
+    pub(crate) awaited: Option<Instant>,
     /// Since when it has not been seen ready.
-    missed: Option<Instant>,
+    pub(crate) missed: Option<Instant>,
+    /// Which process was ready since it was started.
+    pub(crate) was_ready: Option<Identity>,
+    /// Since when nobody has listened where it answers this host.
+    pub(crate) refused: Option<Instant>,
     /// Since when no data have been seen.
     bare: Option<Instant>,
     /// What its turn in a change waits for.
     pub(crate) waiting: Option<Waiting>,
     /// What it has said since.
-    said: Option<Said>,
+    pub(crate) said: Option<Said>,
 }
 
 impl K3sRuntime {
@@ -112,6 +106,8 @@ impl K3sRuntime {
             paths,
             awaited: None,
             missed: None,
+            was_ready: None,
+            refused: None,
             bare: None,
             waiting: None,
             said: None,
@@ -121,12 +117,6 @@ impl K3sRuntime {
     /// Where everything is.
     pub fn paths(&self) -> &Paths {
         &self.paths
-    }
-
-    /// Whether K3s runs and was last seen ready more than a moment ago.
-    pub fn is_down(&self) -> bool {
-        let missed = self.missed.map(|since| since.elapsed());
-        missed.is_some_and(|silent| silent >= DOWN_AFTER)
     }
 
     /// What is the case on the host, as the planner needs it.
@@ -140,19 +130,13 @@ impl K3sRuntime {
         now: Time,
     ) -> Result<(Observed, Sight), StepError> {
         let record = self.kept()?.map(|kept| kept.record);
+        let mut was_ready = false;
         let (daemon, sight) = match self.supervision.find(&self.paths).await? {
             Found::Absent => (Daemon::Absent, Sight::default()),
             Found::Foreign { pid } => (Daemon::Foreign { pid }, Sight::default()),
             Found::Ours(process) => {
-                let seen = match context.wanted {
-                    true => self.ready(context).await.ok(),
-                    false => None,
-                };
-                if seen.is_some() {
-                    (self.awaited, self.missed) = (None, None);
-                } else {
-                    self.missed.get_or_insert_with(Instant::now);
-                }
+                let seen = self.see(process.identity, context).await;
+                was_ready = self.was_ready(process.identity);
                 let daemon = Daemon::Ours {
                     started_with: process.started_with,
                     ready: seen.is_some(),
@@ -179,6 +163,8 @@ impl K3sRuntime {
                 || (self.paths.cordoned().exists() && !context.drained),
             vacated: self.paths.emptied().exists(),
             down: self.is_down(),
+            was_ready,
+            refused_for: self.refused.map_or(Duration::ZERO, |since| since.elapsed()),
             daemon,
             leftovers: self.files.any(),
         };
@@ -295,7 +281,7 @@ impl K3sRuntime {
         self.supervision
             .start(&program, context.role, &self.paths, &self.files, with)
             .await?;
-        (self.awaited, self.missed) = (Some(Instant::now()), None);
+        (self.awaited, self.missed, self.refused) = (Some(Instant::now()), None, None);
         Ok(())
     }
 
@@ -315,60 +301,6 @@ impl K3sRuntime {
         }
         kept.record = present;
         self.keep(&kept)
-    }
-
-    /// Waits until K3s is ready, but not for long: a start may take minutes, and the node may be told
-    /// otherwise meanwhile.
-    async fn probe(&mut self, context: &Context<'_>) -> Result<(), StepError> {
-        let awaited = *self.awaited.get_or_insert_with(Instant::now);
-        let deadline = Instant::now() + PROBE_WITHIN;
-        loop {
-            let why = match self.ready(context).await {
-                Ok(_) => return Ok(()),
-                Err(why) => why,
-            };
-            if !matches!(self.supervision.find(&self.paths).await?, Found::Ours(_)) {
-                return Err(self.not_ready("ended".to_owned()).await.into());
-            }
-            if awaited.elapsed() > READY_WITHIN {
-                self.awaited = None;
-                let within = READY_WITHIN.as_secs();
-                let how = format!("is not ready after {within} s ({why})");
-                return Err(self.not_ready(how).await.into());
-            }
-            if Instant::now() >= deadline {
-                return Ok(());
-            }
-            sleep(POLL_EVERY).await;
-        }
-    }
-
-    async fn not_ready(&self, how: String) -> DaemonError {
-        let said = match &self.said {
-            Some(said) => said.text().await,
-            None => String::new(),
-        };
-        DaemonError::NotReady {
-            how,
-            reason: last_complaint(&said),
-        }
-    }
-
-    /// A server is ready when its API is and knows this node as ready; an agent, when the cluster
-    /// does.
-    async fn ready(&self, context: &Context<'_>) -> Result<Sight, ApiError> {
-        let api = self.api(context.role).await?;
-        if context.role == K3sRole::Server {
-            api.ready().await?;
-        }
-        let refused = |reason: String| ApiError::Refused { code: 0, reason };
-        match api.node(context.node).await? {
-            Some(node) if node.ready || (context.foreign_network && node.lacks_network) => {
-                Ok(Sight { pods: node.pods })
-            }
-            Some(node) => Err(refused(format!("the node is not ready: {}", node.reason))),
-            None => Err(refused("the cluster does not know the node yet".to_owned())),
-        }
     }
 
     /// A server that leaves for good has its cluster forget it before it stops: of two members the one
@@ -421,7 +353,8 @@ impl K3sRuntime {
                 .stop(paths, files, &process, for_good)
                 .await?;
         }
-        (self.awaited, self.missed, self.waiting) = (None, None, None);
+        (self.awaited, self.missed, self.refused) = (None, None, None);
+        self.waiting = None;
         Ok(())
     }
 
@@ -432,7 +365,7 @@ impl K3sRuntime {
             Some(kept) if kept.record.started => clean::clean(&self.paths, &kept.before).await?,
             Some(_) | None => data::withdraw(&self.paths)?,
         }
-        program::leave_anothers(&self.paths, &self.files)?;
+        program::leave_anothers(&self.paths, &self.files).await?;
         self.files.remove_all()?;
         Ok(self.supervision.forget_units().await?)
     }
@@ -452,28 +385,11 @@ pub async fn serving(paths: &Paths) -> Result<(), String> {
     api.ready().await.map_err(|error| error.to_string())
 }
 
-/// The last line that K3s marks as an error, else its last one.
-fn last_complaint(said: &str) -> String {
-    let lines = || said.lines().rev().filter(|line| !line.trim().is_empty());
-    let grave = |line: &&str| line.contains("level=fatal") || line.contains("level=error");
-    let line = lines().find(grave).or_else(|| lines().next());
-    let line = line.unwrap_or("its log is empty").trim();
-    line.chars().take(REASON_CHARS_MAX).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn the_last_error_is_the_reason_of_an_end() {
-        let said = "time=\"x\" level=info msg=\"Starting k3s\"\ntime=\"x\" level=fatal msg=\"no token\"\nbye\n";
-        assert!(last_complaint(said).ends_with("msg=\"no token\""));
-        assert_eq!(last_complaint("a\nb\n"), "b");
-        assert_eq!(last_complaint(""), "its log is empty");
-    }
 
     #[tokio::test]
     async fn a_stay_is_written_down_and_taken_back_to_the_last_file() {

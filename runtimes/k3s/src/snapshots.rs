@@ -10,7 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtimes_host::exec::{self, ExecError};
+use consensus_core::K3S_API_PORT;
+use runtimes_host::exec;
 
 use crate::{paths::Paths, program, program::ProgramError};
 
@@ -67,26 +68,75 @@ pub async fn take(paths: &Paths, name: &str) -> Result<Snapshot, SnapshotError> 
     let refused = |reason: String| SnapshotError::Refused { reason };
     let unread = |error: io::Error| refused(format!("{shown}: {error}"));
     let earlier = called(&directory, name).map_err(unread)?;
-    let mut arguments = vec!["etcd-snapshot", "save", "--name", name];
-    // Said again, so that it is saved where it is looked for, however the settings are read.
-    arguments.extend(["--etcd-snapshot-dir", shown.as_str()]);
-    let answer = exec::run(&program, &arguments, &[], SAVED_WITHIN).await;
-    let answer = answer.map_err(|error: ExecError| refused(error.to_string()))?;
-    if !answer.success {
-        return Err(refused(answer.tail));
+    let own = format!("--server=https://127.0.0.1:{K3S_API_PORT}");
+    let mut asked = Asked {
+        program: &program,
+        directory: &shown,
+        server: None,
+    };
+    asked.save(name).await.map_err(refused)?;
+    let mut new = newest(&earlier, called(&directory, name).map_err(unread)?);
+    if new.is_none() {
+        asked.server = Some(&own);
+        let again = asked.save(name).await;
+        new = newest(&earlier, called(&directory, name).map_err(unread)?);
+        if let (None, Err(reason)) = (&new, again) {
+            tracing::info!(reason, "asked by name this server took no snapshot either");
+        }
     }
-    let found = called(&directory, name).map_err(unread)?;
-    let Some(new) = newest(&earlier, found) else {
-        // K3s v1.30.1 and v1.30.2 save on the server that this one joined by.
+    let Some(new) = new else {
         return Err(refused(format!(
             "it says that it has, but there is no new one called {name} in {shown}"
         )));
     };
-    remove(&program, &shown, outdated(&earlier)).await;
+    asked.remove(outdated(&earlier)).await;
     Ok(Snapshot {
         path: directory.join(&new),
         name: new,
     })
+}
+
+/// How K3s is asked.
+struct Asked<'a> {
+    program: &'a Path,
+    /// Said again, so that it is saved where it is looked for, however the settings are read.
+    directory: &'a str,
+    /// K3s v1.30.1 and v1.30.2, and those of older lines from May to July 2024, ask the server that this one
+    /// joined by, which saves it on its own disk (k3s-io/k3s, issue 10513). They take another by this flag,
+    /// which those before and after them do not know.
+    server: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    async fn save(&self, name: &str) -> Result<(), String> {
+        self.run(&["save", "--name", name], &[], SAVED_WITHIN).await
+    }
+
+    /// What cannot be removed now goes after the next one.
+    async fn remove(&self, snapshots: &[(SystemTime, String)]) {
+        if snapshots.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = snapshots.iter().map(|(_, name)| name.as_str()).collect();
+        if let Err(reason) = self.run(&["delete"], &names, REMOVED_WITHIN).await {
+            tracing::info!(reason, "old snapshots stay");
+        }
+    }
+
+    /// Names stand behind all flags.
+    async fn run(&self, verb: &[&str], names: &[&str], within: Duration) -> Result<(), String> {
+        let mut arguments = vec!["etcd-snapshot"];
+        arguments.extend(verb);
+        arguments.extend(["--etcd-snapshot-dir", self.directory]);
+        arguments.extend(self.server);
+        arguments.extend(names);
+        let answer = exec::run(self.program, &arguments, &[], within).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        match answer.success {
+            true => Ok(()),
+            false => Err(answer.tail),
+        }
+    }
 }
 
 /// Of these the last one that was not there before, or not like this.
@@ -155,24 +205,6 @@ fn outdated(earlier: &[(SystemTime, String)]) -> &[(SystemTime, String)] {
     &earlier[..earlier.len() - stay]
 }
 
-/// What cannot be removed now goes after the next one.
-async fn remove(program: &Path, directory: &str, snapshots: &[(SystemTime, String)]) {
-    if snapshots.is_empty() {
-        return;
-    }
-    let names = snapshots.iter().map(|(_, name)| name.as_str());
-    let arguments: Vec<&str> = ["etcd-snapshot", "delete", "--etcd-snapshot-dir", directory]
-        .into_iter()
-        .chain(names)
-        .collect();
-    let removed = exec::run(program, &arguments, &[], REMOVED_WITHIN).await;
-    match removed {
-        Ok(answer) if answer.success => {}
-        Ok(answer) => tracing::info!(reason = answer.tail, "old snapshots stay"),
-        Err(error) => tracing::info!(%error, "old snapshots stay"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,9 +242,79 @@ mod tests {
         assert_eq!(newest(&earlier, again).as_deref(), Some("shoal-n1-5"));
     }
 
-    #[test]
-    fn a_k3s_that_saves_elsewhere_has_saved_nothing_here() {
-        assert!(called(Path::new("/nowhere"), "shoal").unwrap().is_empty());
+    /// A K3s in place that does what the script says with its arguments.
+    fn scene(script: &str) -> (tempfile::TempDir, Paths) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            config_dir: root.path().join("etc"),
+            data_dir: root.path().join("data"),
+            ..Paths::under(root.path())
+        };
+        let (text, program) = (root.path().join("text"), root.path().join("program"));
+        fs::write(&text, script).unwrap();
+        // By another process: none that is forked off this one meanwhile holds it open.
+        let mut install = std::process::Command::new("install");
+        install.args(["-m", "0755"]).arg(&text).arg(&program);
+        assert!(install.status().unwrap().success());
+        let record = serde_json::json!({
+            "program": program, "origin": null, "version": "v1.30.2+k3s1", "bytes": script.len(),
+        });
+        fs::create_dir_all(paths.program_record().parent().unwrap()).unwrap();
+        fs::write(paths.program_record(), record.to_string()).unwrap();
+        (root, paths)
+    }
+
+    /// Saves here when it is asked so, elsewhere by itself, and notes how it was asked.
+    const JOINED: &str = r#"#!/bin/sh
+echo "$@" >> "$(dirname "$0")/asked"
+directory=; name=; here=
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --name) name=$2; shift ;;
+        --etcd-snapshot-dir) directory=$2; shift ;;
+        --server=https://127.0.0.1:6443) here=yes ;;
+    esac
+    shift
+done
+[ -n "$name" ] && [ -n "$here" ] && mkdir -p "$directory" && touch "$directory/$name-n1-1"
+exit 0
+"#;
+
+    #[tokio::test]
+    async fn a_k3s_that_saves_on_the_server_it_joined_by_is_asked_to_save_here() {
+        let (root, paths) = scene(JOINED);
+        let snapshots = paths.data_dir.join("server/db/snapshots");
+        fs::create_dir_all(&snapshots).unwrap();
+        for number in 1..=5 {
+            fs::write(snapshots.join(format!("shoal-n1-0{number}")), "").unwrap();
+        }
+        let taken = take(&paths, "shoal").await.unwrap();
+        assert_eq!(taken.name, "shoal-n1-1");
+        assert_eq!(taken.path, snapshots.join("shoal-n1-1"));
+        let asked = fs::read_to_string(root.path().join("asked")).unwrap();
+        let asked: Vec<&str> = asked.lines().collect();
+        assert_eq!(asked.len(), 3, "{asked:?}");
+        assert!(asked[0].starts_with("etcd-snapshot save --name shoal "));
+        assert!(!asked[0].contains("--server"));
+        assert!(asked[1].ends_with("--server=https://127.0.0.1:6443"));
+        // The old ones are removed where they are, too.
+        assert!(asked[2].contains("etcd-snapshot delete") && asked[2].contains("--server"));
+    }
+
+    #[tokio::test]
+    async fn a_k3s_that_saves_here_is_asked_once_and_one_that_refuses_says_why() {
+        let here = JOINED.replace("here=\n", "here=yes\n");
+        let (root, paths) = scene(&here);
+        take(&paths, "shoal").await.unwrap();
+        let asked = fs::read_to_string(root.path().join("asked")).unwrap();
+        assert_eq!(asked.lines().count(), 1);
+        let (_root, paths) = scene("#!/bin/sh\necho 'no etcd here'; exit 1\n");
+        let error = take(&paths, "shoal").await.unwrap_err();
+        assert!(error.to_string().contains("no etcd here"), "{error}");
+        let (_root, paths) = scene("#!/bin/sh\nexit 0\n");
+        let error = take(&paths, "shoal").await.unwrap_err();
+        assert_eq!(error.code(), "K3sSnapshotError");
+        assert!(error.to_string().contains("there is no new one"), "{error}");
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //!
 //! Decides: when a cluster that does not answer, or a pod that does not go, is waited for no longer; and
 //! whose cordon it is. Which pods go, and that their disruption budgets are kept,
-//! `runtimes_core::k3s::eviction` says. Never: keeps the node from being told something else: each step is
-//! one round.
+//! `runtimes_core::k3s::eviction` says; whose leaving is waited for, `runtimes_core::drain::residents`.
+//! Never: keeps the node from being told something else: each step is one round.
 //!
 //! Invariant: who had cordoned the node before finds it cordoned after it.
 
 use std::time::Duration;
 
-use runtimes_core::k3s::eviction::Evictions;
+use runtimes_core::drain::residents::Residents;
 use runtimes_host::files;
 use tokio::time::{Instant, sleep};
 
@@ -35,6 +35,8 @@ pub(crate) struct Waiting {
     since: Instant,
     /// In words.
     what: String,
+    /// Whose leaving it is.
+    residents: Residents,
 }
 
 impl K3sRuntime {
@@ -45,9 +47,15 @@ impl K3sRuntime {
 
     /// Asks once for what has to go.
     pub(crate) async fn vacate(&mut self, context: &Context<'_>) -> Result<(), StepError> {
-        let left = match self.empty(context).await {
+        let before = self.waiting.as_ref().filter(|waiting| waiting.empties);
+        let mut residents = before.map_or_else(Residents::default, |one| one.residents.clone());
+        let left = match self.empty(context, &mut residents).await {
             Ok(None) => {
                 self.waiting = None;
+                let came = residents.who_came();
+                if !came.is_empty() {
+                    tracing::info!(reason = came, "k3s: the node counts as empty for its turn");
+                }
                 // Only now: one that could not be emptied is not changed either.
                 return Ok(self.files.write(&self.paths.emptied(), b"", RECORD_MODE)?);
             }
@@ -55,11 +63,15 @@ impl K3sRuntime {
             Err(error @ StepError::Api(_)) => error,
             Err(error) => return Err(error),
         };
-        self.wait(true, left).await
+        self.wait(true, left, residents).await
     }
 
     /// What is in the way of an empty node.
-    async fn empty(&self, context: &Context<'_>) -> Result<Option<String>, StepError> {
+    async fn empty(
+        &self,
+        context: &Context<'_>,
+        residents: &mut Residents,
+    ) -> Result<Option<String>, StepError> {
         let mark = self.paths.vacated();
         let known = files::read(&mark)?;
         if known.is_none() {
@@ -77,8 +89,10 @@ impl K3sRuntime {
                 self.files.write(&mark, b"", RECORD_MODE)?;
             }
             api.cordon(context.node, true).await?;
+            // Who has come before this was no guest.
+            *residents = Residents::default();
         }
-        Ok(evict_once(&api, context.node).await?)
+        Ok(evict_once(&api, context.node, residents).await?)
     }
 
     /// Lets pods come again, unless somebody else had cordoned the node, or drains it now.
@@ -99,7 +113,7 @@ impl K3sRuntime {
                 self.forget_turn()?;
                 Ok(self.files.remove(&self.paths.cordoned())?)
             }
-            Err(error) => self.wait(false, error.into()).await,
+            Err(error) => self.wait(false, error.into(), Residents::default()).await,
         }
     }
 
@@ -116,7 +130,12 @@ impl K3sRuntime {
     }
 
     /// Waits a moment, unless that has been done for long enough.
-    async fn wait(&mut self, empties: bool, left: StepError) -> Result<(), StepError> {
+    async fn wait(
+        &mut self,
+        empties: bool,
+        left: StepError,
+        residents: Residents,
+    ) -> Result<(), StepError> {
         let before = self.waiting.take();
         let before = before.filter(|waiting| waiting.empties == empties);
         let since = before.map_or_else(Instant::now, |waiting| waiting.since);
@@ -132,27 +151,41 @@ impl K3sRuntime {
             empties,
             since,
             what,
+            residents,
         });
         sleep(ASK_EVERY).await;
         Ok(())
     }
 }
 
-/// Asks every pod that has to go once. What is waited for, unless the node is empty.
-pub async fn evict_once(api: &ClusterApi, node: &str) -> Result<Option<String>, ApiError> {
-    let evictions = Evictions::of(api.pods_on(node).await?);
+/// Asks every pod once that was there when the node began to be emptied, and has to go. What is waited
+/// for; none once all of those have gone.
+///
+/// # Errors
+/// The API did not answer, or refused.
+pub async fn evict_once(
+    api: &ClusterApi,
+    node: &str,
+    residents: &mut Residents,
+) -> Result<Option<String>, ApiError> {
+    let evictions = residents.handle_listing(api.pods_on(node).await?);
+    if evictions.is_empty() {
+        return Ok(None);
+    }
     let mut kept = Vec::new();
     for pod in &evictions.ask {
         if let Eviction::Forbidden { reason } = api.evict(pod).await? {
             kept.push((pod.clone(), reason));
         }
     }
-    Ok(
-        (!evictions.is_empty()).then(|| match evictions.waits_for(&kept) {
-            waits_for if waits_for.is_empty() => "pods to end".to_owned(),
-            waits_for => waits_for,
-        }),
-    )
+    let waits_for = match evictions.waits_for(&kept) {
+        words if words.is_empty() => "pods to end".to_owned(),
+        words => words,
+    };
+    Ok(Some(match residents.who_came() {
+        came if came.is_empty() => waits_for,
+        came => format!("{waits_for}; {came}"),
+    }))
 }
 
 #[cfg(test)]
@@ -173,9 +206,48 @@ mod tests {
     use crate::paths::Paths;
 
     const NODE: &str = "/api/v1/nodes/n1";
+    const PODS: &str = "/api/v1/pods";
 
-    /// A cluster of one node without pods, which knows whether that is cordoned.
-    async fn answer(mut stream: TcpStream, cordoned: Arc<Mutex<bool>>) {
+    /// A cluster of one node.
+    #[derive(Debug, Default)]
+    struct Cluster {
+        cordoned: bool,
+        /// Whether a pod is there that comes back, as another one, as often as it is evicted.
+        stubborn: bool,
+        evictions: u32,
+    }
+
+    impl Cluster {
+        fn pods(&self) -> Value {
+            let pod = json!({
+                "metadata": {"name": "web-0", "namespace": "d", "uid": self.evictions.to_string()},
+            });
+            let pods: Vec<Value> = self.stubborn.then_some(pod).into_iter().collect();
+            json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
+        }
+
+        fn answer(&mut self, method: &str, path: &str, body: &str) -> Value {
+            if (method, path) == ("PATCH", NODE) {
+                let patch: Value = serde_json::from_str(body).unwrap();
+                self.cordoned = patch["spec"]["unschedulable"] == true;
+            }
+            if path.ends_with("/eviction") {
+                self.evictions += 1;
+            }
+            match path {
+                NODE => json!({
+                    "kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},
+                    "spec": {"unschedulable": self.cordoned},
+                }),
+                PODS => self.pods(),
+                _ => json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                }),
+            }
+        }
+    }
+
+    async fn answer(mut stream: TcpStream, cluster: Arc<Mutex<Cluster>>) {
         let mut asked = Vec::new();
         let (head, body) = loop {
             let read = stream.read_buf(&mut asked).await.unwrap();
@@ -196,17 +268,7 @@ mod tests {
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let path = path.split('?').next().unwrap();
-        if (method, path) == ("PATCH", NODE) {
-            let patch: Value = serde_json::from_str(&body).unwrap();
-            *cordoned.lock().unwrap() = patch["spec"]["unschedulable"] == true;
-        }
-        let said = match path {
-            NODE => json!({
-                "kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},
-                "spec": {"unschedulable": *cordoned.lock().unwrap()},
-            }),
-            _ => json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}),
-        };
+        let said = cluster.lock().unwrap().answer(method, path, &body);
         let said = said.to_string();
         let length = said.len();
         let answer = format!(
@@ -219,7 +281,7 @@ mod tests {
     struct Scene {
         _root: tempfile::TempDir,
         runtime: K3sRuntime,
-        cordoned: Arc<Mutex<bool>>,
+        cluster: Arc<Mutex<Cluster>>,
     }
 
     impl Scene {
@@ -239,8 +301,12 @@ mod tests {
             });
             fs::create_dir_all(&paths.config_dir).unwrap();
             fs::write(paths.kubeconfig(), kubeconfig.to_string()).unwrap();
-            let cordoned = Arc::new(Mutex::new(cordoned));
-            let known = cordoned.clone();
+            let cluster = Cluster {
+                cordoned,
+                ..Cluster::default()
+            };
+            let cluster = Arc::new(Mutex::new(cluster));
+            let known = cluster.clone();
             tokio::spawn(async move {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
@@ -250,12 +316,12 @@ mod tests {
             Self {
                 _root: root,
                 runtime: K3sRuntime::new(paths),
-                cordoned,
+                cluster,
             }
         }
 
         fn is_cordoned(&self) -> bool {
-            *self.cordoned.lock().unwrap()
+            self.cluster.lock().unwrap().cordoned
         }
 
         async fn vacates(&mut self) {
@@ -297,7 +363,7 @@ mod tests {
     async fn a_cordon_that_somebody_takes_back_in_a_turn_is_shoals_from_then_on() {
         let mut scene = Scene::new(true).await;
         scene.vacates().await;
-        *scene.cordoned.lock().unwrap() = false;
+        scene.cluster.lock().unwrap().cordoned = false;
         scene.vacates().await;
         scene.comes_back(false).await;
         assert!(!scene.is_cordoned());
@@ -315,6 +381,23 @@ mod tests {
         assert!(scene.is_cordoned());
         scene.comes_back(false).await;
         assert!(!scene.is_cordoned() && !scene.runtime.paths().cordoned().exists());
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_tolerates_the_cordon_is_left_where_it_is_in_the_end() {
+        let scene = Scene::new(true).await;
+        scene.cluster.lock().unwrap().stubborn = true;
+        let api = scene.runtime.api(K3sRole::Server).await.unwrap();
+        let mut residents = Residents::default();
+        let mut waited = Vec::new();
+        for _ in 0..4 {
+            waited.push(evict_once(&api, "n1", &mut residents).await.unwrap());
+        }
+        let pods = Some("pods to end".to_owned());
+        assert_eq!(waited, [pods.clone(), pods, None, None]);
+        assert_eq!(scene.cluster.lock().unwrap().evictions, 2);
+        let words = "pod d/web-0 came after the cordon, and stays";
+        assert_eq!(residents.who_came(), words);
     }
 
     #[tokio::test]

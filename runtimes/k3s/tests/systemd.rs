@@ -63,9 +63,11 @@ async fn whole_life(host: Host) {
         k3s.perform(step, &CONTEXT).await.unwrap();
     }
     let (seen, _) = k3s.observe(&binary, &CONTEXT, Time::ZERO).await.unwrap();
+    let program = seen.program.unwrap();
     let with = StartedWith {
         settings,
-        version: seen.program.unwrap().version,
+        version: program.version,
+        sum: program.sum,
         generation: LogIndex(7),
         token: None,
         founds: true,

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 pub use crate::fault::Disk;
 use crate::random::Span;
 
-/// How long a fault waits for its moment at most, each time.
+/// How long a fault waits for its moment at most, each time; then it does not come.
 pub(crate) const MOMENT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Something that goes wrong, once or several times.
@@ -33,6 +33,8 @@ pub struct Fault {
 pub enum Moment {
     /// Somewhere in the middle of the close of a lease.
     Close,
+    /// Somewhere in the middle of a change of a lease's voters.
+    Joint,
 }
 
 /// Some of the servers.
@@ -132,7 +134,8 @@ pub enum What {
         /// By so much.
         by: Span,
     },
-    /// They are made agents, and later servers again: first the leases' voters change, then Raft's.
+    /// They are made agents, all at once, and later servers again: first the leases' voters change,
+    /// then Raft's.
     Retire {
         /// Who.
         targets: Target,

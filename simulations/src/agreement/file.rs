@@ -139,6 +139,7 @@ enum Kind {
 #[serde(rename_all = "snake_case")]
 enum OnFile {
     Close,
+    Joint,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -279,7 +280,10 @@ impl FaultFile {
         Ok(Fault {
             at: source.seconds_or(self.at_s.as_ref(), "at_s", std::time::Duration::ZERO)?,
             lasts,
-            on: self.on.map(|OnFile::Close| Moment::Close),
+            on: self.on.map(|on| match on {
+                OnFile::Close => Moment::Close,
+                OnFile::Joint => Moment::Joint,
+            }),
             times: u32::try_from(times).unwrap_or(1),
             every,
             what,

@@ -1,5 +1,5 @@
-//! The group's members: who founds it, how a new server takes a dead one's place, and how a server
-//! becomes an agent and a server again.
+//! The group's members: who founds it, how a new server takes a dead one's place, and how servers
+//! become agents and servers again.
 //!
 //! Decides the order of the steps, as an operator of a mesh has them made: a new server learns first
 //! and votes when it has caught up; the dead one leaves before; who is a server no more votes in Raft
@@ -7,7 +7,8 @@
 
 use std::{collections::BTreeSet, future::Future};
 
-use consensus_core::{self as mesh, Agreed, RaftId, VipId};
+use consensus_core::{self as mesh, Agreed, NodeId, RaftId, VipId, VirtualIp};
+use futures::future::join_all;
 use simulated_raft::{Agreement, ChangeError, Removed, Role};
 
 use super::{
@@ -103,30 +104,32 @@ pub(crate) async fn replace(world: &World, server: usize) {
     world.lock().evidence.tell(now, Happening::Process, what);
 }
 
-/// Makes a server an agent: it follows, holds what it holds, and votes no more, neither for leases nor
-/// in Raft. Gives how many leases had rested on it.
-pub(crate) async fn retire(world: &World, server: usize) -> u64 {
-    let me = node_id(server);
-    let before = until_agreed(world, |agreed| {
-        Some(count(agreed, |vip| vip.lease_uses(&me)))
-    })
-    .await;
-    set_role(world, server, mesh::Role::Agent).await;
-    until_agreed(world, |agreed| (!agreed.lease_uses(&me)).then_some(())).await;
-    world.lock().servers.at(server).is_retired = true;
+/// Makes servers agents: they follow, hold what they hold, and vote no more, neither for leases nor in
+/// Raft. Gives how many leases had rested on them, for each of them.
+pub(crate) async fn retire(world: &World, servers: &[usize]) -> u64 {
+    let names: Vec<NodeId> = servers.iter().copied().map(node_id).collect();
+    let resting = |agreed: &Agreed| {
+        let leases = agreed.virtual_ips.values();
+        let on = |vip: &VirtualIp| names.iter().filter(|node| vip.lease_uses(node)).count() as u64;
+        leases.map(on).sum::<u64>()
+    };
+    let before = until_agreed(world, |agreed| Some(resting(agreed))).await;
+    set_roles(world, servers, mesh::Role::Agent).await;
+    until_agreed(world, |agreed| (resting(agreed) == 0).then_some(())).await;
+    for server in servers {
+        world.lock().servers.at(*server).is_retired = true;
+    }
     revote(world).await;
     before
 }
 
-/// Makes it a server again.
-pub(crate) async fn reinstate(world: &World, server: usize) {
-    set_role(world, server, mesh::Role::Server).await;
-    world.lock().servers.at(server).is_retired = false;
+/// Makes them servers again.
+pub(crate) async fn reinstate(world: &World, servers: &[usize]) {
+    set_roles(world, servers, mesh::Role::Server).await;
+    for server in servers {
+        world.lock().servers.at(*server).is_retired = false;
+    }
     revote(world).await;
-}
-
-fn count(agreed: &Agreed, which: impl Fn(&mesh::VirtualIp) -> bool) -> u64 {
-    agreed.virtual_ips.values().filter(|vip| which(vip)).count() as u64
 }
 
 /// Waits until what the leader has agreed says something.
@@ -138,6 +141,15 @@ async fn until_agreed<T>(world: &World, says: impl Fn(&Agreed) -> Option<T>) -> 
         }
         pause(RETRY_US).await;
     }
+}
+
+/// All at once, so that one change of a lease's voters has several of them to exchange.
+async fn set_roles(world: &World, servers: &[usize], role: mesh::Role) {
+    let each: Vec<_> = servers
+        .iter()
+        .map(|server| set_role(world, *server, role))
+        .collect();
+    join_all(each).await;
 }
 
 async fn set_role(world: &World, server: usize, role: mesh::Role) {

@@ -3,16 +3,14 @@
 //! Decides: what stands where. Invariant: the page loads nothing, runs no script, and everything from a
 //! scenario file is text in it.
 
-use super::report::Report;
+use super::report::{Report, RunRow, SeriesRow};
 use crate::report::{
     html::{
-        Captions, Head, document, faults, grouped, histogram, mosaic, ms, section, steps, to_f64,
+        Captions, Head, RunLine, document, faults, grouped, histogram, millis, mosaic, ms, runs,
+        section, steps, to_f64,
     },
-    svg::{Plot, escaped},
+    svg::Plot,
 };
-
-/// Runs shown one by one; broken ones come first.
-const RUNS_MAX: usize = 200;
 
 pub(super) fn page(report: &Report) -> String {
     let body = [
@@ -23,7 +21,7 @@ pub(super) fn page(report: &Report) -> String {
         writes(report),
         faults(&report.faults),
         steps(report.timeline_seed, &report.timeline),
-        runs(report),
+        all_runs(report),
     ];
     document(&report.scenario, &body.concat())
 }
@@ -108,7 +106,7 @@ fn failovers(report: &Report) -> String {
 }
 
 fn writes(report: &Report) -> String {
-    let points = |of: fn(&super::report::SeriesRow) -> u64| -> Vec<(f64, f64)> {
+    let points = |of: fn(&SeriesRow) -> u64| -> Vec<(f64, f64)> {
         let rows = report.series.iter();
         rows.map(|row| (to_f64(row.second as u64) + 0.5, to_f64(of(row))))
             .collect()
@@ -130,41 +128,20 @@ fn writes(report: &Report) -> String {
     )
 }
 
-fn runs(report: &Report) -> String {
-    let mut runs: Vec<_> = report.runs.iter().collect();
-    runs.sort_by_key(|run| run.violation.is_none());
-    let ms =
-        |value: Option<u64>| value.map_or("–".to_owned(), |ms| format!("{} ms", grouped(ms)));
-    let mut rows = String::new();
-    for run in runs.iter().take(RUNS_MAX) {
-        let class = if run.violation.is_some() {
-            " class='bad'"
-        } else {
-            ""
-        };
-        rows += &format!(
-            "<tr{class}><td class='number'>{}</td><td class='number'>{}</td>\
-             <td class='number'>{}</td><td class='number'>{}</td><td class='number'>{}</td>\
-             <td class='number'>{}</td><td><code>{}</code></td><td>{}</td></tr>",
-            run.seed,
+fn all_runs(report: &Report) -> String {
+    let columns = ["failovers", "longest", "leaders", "writes", "whole again"];
+    let line = |run: &RunRow| RunLine {
+        seed: run.seed,
+        figures: vec![
             grouped(run.failovers),
-            ms(run.failover_ms_max),
+            millis(run.failover_ms_max),
             grouped(run.leaders),
             grouped(run.writes),
-            ms(run.healed_ms),
-            &run.trace_hash[..12.min(run.trace_hash.len())],
-            escaped(run.violation.as_deref().unwrap_or_default())
-        );
-    }
-    let about = match runs.len() > RUNS_MAX {
-        true => format!("{RUNS_MAX} of {}; the JSON report has all.", runs.len()),
-        false => "The same seed gives the same trace.".to_owned(),
+            millis(run.healed_ms),
+        ],
+        trace_hash: run.trace_hash.clone(),
+        violation: run.violation.clone(),
     };
-    let table = format!(
-        "<table><tr><th class='number'>seed</th><th class='number'>failovers</th>\
-         <th class='number'>longest</th><th class='number'>leaders</th>\
-         <th class='number'>writes</th><th class='number'>whole again</th><th>trace</th><th></th>\
-         </tr>{rows}</table>"
-    );
-    section("Runs", &about, &table)
+    let lines = report.runs.iter().map(line).collect();
+    runs(&columns, lines, "The same seed gives the same trace.")
 }

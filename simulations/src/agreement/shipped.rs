@@ -36,6 +36,7 @@ shipped![
     "holder_on_small_side",
     "voters_restart_in_close",
     "voters_forget",
+    "voters_change",
     "holder_stalls",
     "holder_slow_disks",
     "clocks_set",

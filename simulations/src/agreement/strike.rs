@@ -4,17 +4,21 @@
 //! is over, its marks are off the network and whoever it ended has been started, unless another fault
 //! still holds it.
 
+use std::time::Duration;
+
 use rand::Rng;
 use simulated_raft::Agreement;
+use tokio::time::timeout;
 
 use super::{
     fault::{Disk, Fault, MOMENT_WITHIN, Moment, Target, What},
+    invariants::progress,
     leases,
     ledger::Ledger,
     network::Effect,
     operator,
     servers::start,
-    world::{State, World, pause},
+    world::{State, World, pause, span},
 };
 use crate::{
     random::{Span, as_micros},
@@ -30,6 +34,11 @@ const LEADER_LOOK_US: u64 = 5_000;
 const MOMENT_LOOK_US: u64 = 500;
 /// The middle of a close on a LAN: its voters' promises and a bit more.
 const CLOSE_TAKES: Span = Span::micros(0, 450_000);
+/// The middle of a change of a lease's voters: two commits, of which whoever follows hears with the
+/// next heartbeat, a renewal and a write.
+const JOINT_TAKES: Span = Span::micros(0, 150_000);
+/// Servers are agents, or agents servers, within so long, whatever strikes meanwhile.
+const CHANGE_WITHIN: Duration = Duration::from_secs(30);
 
 /// One fault of a run.
 pub(crate) struct Strike {
@@ -50,26 +59,44 @@ impl Strike {
                 };
                 pause(as_micros(wait)).await;
             }
-            self.moment().await;
-            self.come().await;
+            if self.moment().await {
+                self.come().await;
+            }
         }
     }
 
-    /// Waits for what the fault waits for.
-    async fn moment(&self) {
-        let Some(Moment::Close) = self.fault.on else {
-            return;
+    /// Waits for what the fault waits for; gives whether it came.
+    async fn moment(&self) -> bool {
+        let Some(moment) = self.fault.on else {
+            return true;
+        };
+        let takes = match moment {
+            Moment::Close => CLOSE_TAKES,
+            Moment::Joint => JOINT_TAKES,
         };
         let limit_us = self.world.now_us() + as_micros(MOMENT_WITHIN);
-        let before = self.world.lock().evidence.vips.closes;
-        while self.world.lock().evidence.vips.closes == before && self.world.now_us() < limit_us {
+        let before = self.seen(moment);
+        while self.seen(moment) == before {
+            if self.world.now_us() >= limit_us {
+                return false;
+            }
             pause(MOMENT_LOOK_US).await;
         }
         let wait = {
             let random = &mut self.world.lock().random;
-            CLOSE_TAKES.draw(random)
+            takes.draw(random)
         };
         pause(as_micros(wait)).await;
+        true
+    }
+
+    /// How often such a moment has come so far.
+    fn seen(&self, moment: Moment) -> u64 {
+        let vips = &self.world.lock().evidence.vips;
+        match moment {
+            Moment::Close => vips.closes,
+            Moment::Joint => vips.changes,
+        }
     }
 
     async fn come(&self) {
@@ -202,23 +229,33 @@ impl Strike {
         }
     }
 
-    /// One after the other, as an operator does it.
     async fn retire(&self, targets: &Target) {
         let targets = self.pick(targets, &[]).await;
-        for server in &targets {
-            let moved = operator::retire(&self.world, *server).await;
-            self.world.note(b'D', *server, self.place, moved);
-            self.world.lock().hits[self.place] += moved;
-            let now = self.world.now();
-            self.tell(now, format!("server {server} votes no more"));
-        }
+        let change = operator::retire(&self.world, &targets);
+        let Some(moved) = self.in_time(&targets, change).await else {
+            return;
+        };
+        self.world.note(b'D', targets.len(), self.place, moved);
+        self.world.lock().hits[self.place] += moved;
+        let now = self.world.now();
+        self.tell(now, format!("servers {targets:?} vote no more"));
         self.last().await;
-        for server in targets {
-            operator::reinstate(&self.world, server).await;
-            self.world.note(b'E', server, self.place, 0);
-            let now = self.world.now();
-            self.tell(now, format!("server {server} votes again"));
+        let change = operator::reinstate(&self.world, &targets);
+        if self.in_time(&targets, change).await.is_none() {
+            return;
         }
+        self.world.note(b'E', targets.len(), self.place, 0);
+        let now = self.world.now();
+        self.tell(now, format!("servers {targets:?} vote again"));
+    }
+
+    /// What a change of who votes came to, if it came to an end in time.
+    async fn in_time<T>(&self, servers: &[usize], change: impl Future<Output = T>) -> Option<T> {
+        let done = timeout(span(as_micros(CHANGE_WITHIN)), change).await.ok();
+        let now = self.world.now();
+        let held = progress::of_change(servers, done.is_some(), CHANGE_WITHIN);
+        self.world.lock().evidence.judge("progress", now, held);
+        done
     }
 
     async fn slow(&self, targets: &Target, sync: Span) {

@@ -23,6 +23,8 @@ pub(crate) struct VirtualIps {
     pub(crate) lapses: Distribution,
     /// Closes that were sent.
     pub(crate) closes: u64,
+    /// Changes of voters that were proposed.
+    pub(crate) changes: u64,
     one_gate: OneGate,
     one_holder: OneHolder,
 }
@@ -77,6 +79,11 @@ impl Evidence {
     /// A coordinator asks a voter to close.
     pub(crate) const fn closing(&mut self) {
         self.vips.closes += 1;
+    }
+
+    /// A coordinator wants a lease's voters changed.
+    pub(crate) const fn changing(&mut self) {
+        self.vips.changes += 1;
     }
 
     /// Those that were ever held.

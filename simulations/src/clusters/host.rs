@@ -3,6 +3,8 @@
 //! Decides: what a step leaves behind, piece by piece, so that it can be cut off between any two. Never:
 //! which step comes.
 
+use std::time::Duration;
+
 use consensus_core::{BinaryOrigin, K3sBinary, LogIndex};
 use runtimes_core::k3s::{
     Daemon, LOST_AFTER, Observed, Program, Record, SecretFiles, StartedWith, Step, TokenMark,
@@ -37,6 +39,8 @@ pub(super) struct Process {
     pub(super) with: StartedWith,
     /// Whether it has come up.
     pub(super) up: bool,
+    /// Whether it was seen ready.
+    pub(super) was_ready: bool,
 }
 
 /// What a token says to who may open it.
@@ -99,7 +103,9 @@ impl Host {
     ) -> Observed {
         let program = self.installed.as_ref().map(|installed| Program {
             version: installed.version.clone(),
+            sum: None,
             wanted: installed.is(wanted),
+            stale: false,
         });
         Observed {
             now,
@@ -113,6 +119,9 @@ impl Host {
             emptying: self.vacated,
             vacated: self.vacated,
             down,
+            was_ready: self.process.as_ref().is_some_and(|it| it.was_ready),
+            // What runs here listens.
+            refused_for: Duration::ZERO,
             daemon: match &self.process {
                 Some(process) => Daemon::Ours {
                     started_with: Some(process.with.clone()),
@@ -197,6 +206,7 @@ impl Host {
                     number,
                     with,
                     up: false,
+                    was_ready: false,
                 });
             }
             Piece::Vacated(vacated) => self.vacated = vacated,

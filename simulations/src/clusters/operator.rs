@@ -114,5 +114,6 @@ fn aimed(node: usize, role: K3sRole, cluster: &str) -> Command {
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: BTreeSet::new(),
+        consent: true,
     })
 }

@@ -13,15 +13,13 @@ use crate::{
     random::as_micros,
     report::{
         Asked, BrokenRun, broken_run,
-        html::{Captions, Head, document, grouped, histogram, mosaic, ms, section, steps},
-        svg::escaped,
+        html::{
+            Captions, Head, RunLine, document, grouped, histogram, mosaic, ms, runs, section, steps,
+        },
         trace_of_all,
     },
     timeline::Line,
 };
-
-/// Runs shown one by one; broken ones come first.
-const RUNS_MAX: usize = 200;
 
 /// Everything there is to say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -177,37 +175,19 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut runs: Vec<_> = self.runs.iter().collect();
-        runs.sort_by_key(|run| run.violation.is_none());
-        let mut rows = String::new();
-        for run in runs.iter().take(RUNS_MAX) {
-            let class = if run.violation.is_some() {
-                " class='bad'"
-            } else {
-                ""
-            };
-            let settled = run.settled_ms.map_or("–".to_owned(), grouped);
-            rows += &format!(
-                "<tr{class}><td class='number'>{}</td><td class='number'>{}</td>\
-                 <td class='number'>{}</td><td class='number'>{settled}</td>\
-                 <td><code>{}</code></td><td>{}</td></tr>",
-                run.seed,
+        let columns = ["strikes", "ready", "settled, ms"];
+        let line = |run: &RunRow| RunLine {
+            seed: run.seed,
+            figures: vec![
                 grouped(run.strikes),
                 grouped(run.ready),
-                &run.trace_hash[..12.min(run.trace_hash.len())],
-                escaped(run.violation.as_deref().unwrap_or_default())
-            );
-        }
-        let about = match runs.len() > RUNS_MAX {
-            true => format!("{RUNS_MAX} of {}; the JSON report has all.", runs.len()),
-            false => "The same seed gives the same trace.".to_owned(),
+                run.settled_ms.map_or("–".to_owned(), grouped),
+            ],
+            trace_hash: run.trace_hash.clone(),
+            violation: run.violation.clone(),
         };
-        let table = format!(
-            "<table><tr><th class='number'>seed</th><th class='number'>strikes</th>\
-             <th class='number'>ready</th><th class='number'>settled, ms</th><th>trace</th>\
-             <th></th></tr>{rows}</table>"
-        );
-        section("Runs", &about, &table)
+        let lines = self.runs.iter().map(line).collect();
+        runs(&columns, lines, "The same seed gives the same trace.")
     }
 }
 

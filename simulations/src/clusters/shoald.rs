@@ -88,6 +88,11 @@ impl World {
             self.nodes[node].retries.handle_new_desired();
             self.nodes[node].before = Some(desired.clone());
         }
+        if self.answers(node)
+            && let Some(process) = &mut self.hosts[node].process
+        {
+            process.was_ready = true;
+        }
         let Plan { phase, step } = self.planned(node, &desired);
         if matches!(phase, Phase::Ready { .. }) {
             let now = self.now();
@@ -132,7 +137,7 @@ impl World {
             .as_ref()
             .map_or(K3sBinary::INSTALLED, |stay| stay.binary.clone());
         let up = self.kubernetes.is_ready(&self.hosts, node);
-        let ready = up && self.now_us >= self.silent_until_us[node];
+        let ready = self.answers(node);
         let mut observed = self.hosts[node].observe(self.now(), &wanted, ready, !up);
         let shoald = &self.nodes[node];
         match self.bug {
@@ -141,6 +146,12 @@ impl World {
             Some(_) | None => {}
         }
         plan(desired, &observed, &files(), &shoald.retries)
+    }
+
+    /// Whether its K3s says that it is ready.
+    fn answers(&self, node: usize) -> bool {
+        let up = self.kubernetes.is_ready(&self.hosts, node);
+        up && self.now_us >= self.silent_until_us[node]
     }
 
     /// Queues a report where the agreed row says otherwise.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use consensus_core::{ClusterId, K3sRole};
-use runtimes_core::k3s::Step;
+use runtimes_core::k3s::{NOT_READY, Step};
 
 use super::{
     bug::PlantedBug,
@@ -125,18 +125,18 @@ impl World {
                 self.judge("installs_once", twice("makes its cluster's secrets"));
             }
             Step::Install { .. } if self.now_us < self.no_source_until_us => {
-                return Err(("K3sBinaryError", "the file server does not answer"));
+                return Err(("K3sFetchError", "the file server does not answer"));
             }
             Step::Probe if !self.kubernetes.is_ready(&self.hosts, node) => {
                 let now_us = self.now_us;
                 let since = &mut self.nodes[node].probed_since_us;
                 let since_us = *since.get_or_insert(now_us);
                 if self.hosts[node].process.is_none() {
-                    return Err(("K3sNotReadyError", "K3s ended"));
+                    return Err((NOT_READY, "K3s ended"));
                 }
                 if now_us > since_us + READY_WITHIN_US {
                     self.nodes[node].probed_since_us = None;
-                    return Err(("K3sNotReadyError", "K3s is not ready after 300 s"));
+                    return Err((NOT_READY, "K3s is not ready after 300 s"));
                 }
             }
             Step::Begin { .. }

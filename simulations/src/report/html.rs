@@ -27,7 +27,7 @@ pub(super) fn page(report: &Report) -> String {
         plots,
         faults(&report.faults),
         steps(report.timeline_seed, &report.timeline),
-        runs(report),
+        all_runs(report),
     ];
     document(&report.scenario, &body.concat())
 }
@@ -344,41 +344,66 @@ pub(crate) fn steps(seed: u64, timeline: &[Line]) -> String {
     )
 }
 
-fn runs(report: &Report) -> String {
-    let mut runs: Vec<_> = report.runs.iter().collect();
-    runs.sort_by_key(|run| run.violation.is_none());
-    let nothing = "–".to_owned();
-    let ms = |value: Option<u64>| value.map_or(nothing.clone(), |ms| format!("{} ms", grouped(ms)));
-    let mut rows = String::new();
-    for run in runs.iter().take(RUNS_MAX) {
-        let class = if run.violation.is_some() {
-            " class='bad'"
-        } else {
-            ""
-        };
-        rows += &format!(
-            "<tr{class}><td class='number'>{}</td><td class='number'>{}</td>\
-             <td class='number'>{}</td><td class='number'>{}</td><td class='number'>{} B/s</td>\
-             <td><code>{}</code></td><td>{}</td></tr>",
-            run.seed,
-            ms(run.detection_ms_max),
+fn all_runs(report: &Report) -> String {
+    let columns = ["last knew", "false deaths", "whole again", "per node"];
+    let line = |run: &super::RunRow| RunLine {
+        seed: run.seed,
+        figures: vec![
+            millis(run.detection_ms_max),
             grouped(run.false_deaths),
-            ms(run.healed_ms),
-            grouped(run.bytes_per_second),
+            millis(run.healed_ms),
+            format!("{} B/s", grouped(run.bytes_per_second)),
+        ],
+        trace_hash: run.trace_hash.clone(),
+        violation: run.violation.clone(),
+    };
+    let lines = report.runs.iter().map(line).collect();
+    let same = "The same seed gives the same trace on every machine.";
+    runs(&columns, lines, same)
+}
+
+/// One run in the table of all.
+pub(crate) struct RunLine {
+    pub(crate) seed: u64,
+    /// What stands between the seed and the trace.
+    pub(crate) figures: Vec<String>,
+    pub(crate) trace_hash: String,
+    pub(crate) violation: Option<String>,
+}
+
+/// All runs as a table, broken ones first; without the seed and the trace the heads of its columns.
+pub(crate) fn runs(columns: &[&str], mut lines: Vec<RunLine>, same: &str) -> String {
+    lines.sort_by_key(|run| run.violation.is_none());
+    let figure = |figure: &String| format!("<td class='number'>{figure}</td>");
+    let mut rows = String::new();
+    for run in lines.iter().take(RUNS_MAX) {
+        let class = match &run.violation {
+            Some(_) => " class='bad'",
+            None => "",
+        };
+        let figures: String = run.figures.iter().map(figure).collect();
+        rows += &format!(
+            "<tr{class}><td class='number'>{}</td>{figures}<td><code>{}</code></td><td>{}</td></tr>",
+            run.seed,
             &run.trace_hash[..12.min(run.trace_hash.len())],
             escaped(run.violation.as_deref().unwrap_or_default())
         );
     }
-    let about = match runs.len() > RUNS_MAX {
-        true => format!("{RUNS_MAX} of {}; the JSON report has all.", runs.len()),
-        false => "The same seed gives the same trace on every machine.".to_owned(),
+    let about = match lines.len() > RUNS_MAX {
+        true => format!("{RUNS_MAX} of {}; the JSON report has all.", lines.len()),
+        false => same.to_owned(),
     };
+    let head = |head: &&str| format!("<th class='number'>{head}</th>");
+    let heads: String = columns.iter().map(head).collect();
     let table = format!(
-        "<table><tr><th class='number'>seed</th><th class='number'>last knew</th>\
-         <th class='number'>false deaths</th><th class='number'>whole again</th>\
-         <th class='number'>per node</th><th>trace</th><th></th></tr>{rows}</table>"
+        "<table><tr><th class='number'>seed</th>{heads}<th>trace</th><th></th></tr>{rows}</table>"
     );
     section("Runs", &about, &table)
+}
+
+/// A time in words, if there is one.
+pub(crate) fn millis(value: Option<u64>) -> String {
+    value.map_or("–".to_owned(), |ms| format!("{} ms", grouped(ms)))
 }
 
 /// A part of a page with its head.

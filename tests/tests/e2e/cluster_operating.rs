@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use shoal_tests::{Host, K3S, Lab, Mesh, SOCKET, text, wait_until};
+use shoal_tests::{Host, K3S, Lab, Mesh, SOCKET, patient, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "prod";
-const FOUNDED: [&str; 4] = ["--cluster", CLUSTER, "--cni", "flannel"];
+const FOUNDED: [&str; 6] = patient(CLUSTER);
 const JOINED: [&str; 2] = ["--cluster", CLUSTER];
 
 fn keys(row: &Value) -> Vec<&str> {
@@ -178,34 +178,83 @@ fn a_snapshot_brings_back_what_a_cluster_had() {
     let Some(lab) = Lab::for_test("cluster-restore") else {
         return;
     };
-    let mut mesh = Mesh::new(&lab, 1, 1);
-    let host = |mesh: &Mesh, name: &str| mesh.node(name).host.clone();
-    let (s1, a1) = (host(&mesh, "s1"), host(&mesh, "a1"));
-    s1.provision_k3s(&a1, "server", &FOUNDED);
-    s1.wait_for_k3s(CLUSTER, "a1", "ready");
-    s1.keep_kubeconfig(CLUSTER);
-    let has = |name: &str| {
-        let get = ["get", "configmap", name, "-o", "name"];
-        s1.kubectl(CLUSTER, &get).success()
-    };
-    s1.kubectl(CLUSTER, &["create", "configmap", "before"]).ok();
-    let taken = s1.shoal_json(&["cluster", "snapshot", CLUSTER]);
-    assert_eq!(taken["node"], "a1", "{taken}");
-    let path = text(&taken, "path");
-    assert!(text(&taken, "name").starts_with("shoal-on-demand-a1-"));
-    a1.run(&["test", "-s", &path]).ok();
-    s1.kubectl(CLUSTER, &["delete", "configmap", "before"]).ok();
-    s1.kubectl(CLUSTER, &["create", "configmap", "after"]).ok();
+    is_brought_back(&lab, &["a1"]);
+}
 
-    mesh.node("a1").daemon.stop();
-    let process = a1.k3s_process();
-    a1.run(&["kill", &process]).ok();
-    wait_until(SOON, "K3s has ended", || a1.k3s_process().is_empty());
-    let restore = format!("--cluster-reset-restore-path={path}");
-    a1.run(&["k3s", "server", "--cluster-reset", &restore]).ok();
-    mesh.node_mut("a1").restart_daemon();
-    wait_until(SOON, "the cluster has what it had", || {
-        has("before") && !has("after")
+/// The same way: the others join anew what was restored.
+#[test]
+fn a_snapshot_brings_back_what_a_cluster_of_three_servers_had() {
+    let Some(lab) = Lab::for_test("cluster-restore-servers") else {
+        return;
+    };
+    is_brought_back(&lab, &["a1", "a2", "a3"]);
+}
+
+/// Where hosts find the snapshot: it is to be on the founder, and may have been taken elsewhere.
+const SNAPSHOT: &str = "/run/lab/files/snapshot";
+
+#[track_caller]
+fn is_brought_back(lab: &Lab, servers: &[&str]) {
+    let mut mesh = Mesh::new(lab, 1, servers.len());
+    let host = |mesh: &Mesh, name: &str| mesh.node(name).host.clone();
+    let (s1, founder) = (host(&mesh, "s1"), host(&mesh, servers[0]));
+    for name in servers {
+        let flags: &[&str] = if *name == servers[0] {
+            &FOUNDED
+        } else {
+            &JOINED
+        };
+        s1.provision_k3s(&host(&mesh, name), "server", flags);
+        s1.wait_for_k3s(CLUSTER, name, "ready");
+    }
+    s1.keep_kubeconfig(CLUSTER);
+    s1.kubectl_creates(CLUSTER, &["configmap", "before"]);
+    let taken = s1.shoal_json(&["cluster", "snapshot", CLUSTER]);
+    let (on, path) = (text(&taken, "node"), text(&taken, "path"));
+    assert!(servers.contains(&on.as_str()), "{taken}");
+    assert!(text(&taken, "name").starts_with(&format!("shoal-on-demand-{on}-")));
+    let copy = format!("test -s {path} && cp {path} {SNAPSHOT}");
+    host(&mesh, &on).sh(&copy).ok();
+    let delete = ["delete", "configmap", "before", "--ignore-not-found"];
+    wait_until(SOON, "what was there before is gone", || {
+        s1.kubectl(CLUSTER, &delete).success()
     });
-    s1.wait_for_k3s(CLUSTER, "a1", "ready");
+    s1.kubectl_creates(CLUSTER, &["configmap", "after"]);
+
+    for name in servers {
+        mesh.node(name).daemon.stop();
+    }
+    for name in servers {
+        let host = host(&mesh, name);
+        host.run(&["kill", &host.k3s_process()]).ok();
+        wait_until(SOON, "K3s has ended", || host.k3s_process().is_empty());
+    }
+    let restore = format!("--cluster-reset-restore-path={SNAPSHOT}");
+    founder
+        .run(&["k3s", "server", "--cluster-reset", &restore])
+        .ok();
+    for name in &servers[1..] {
+        host(&mesh, name)
+            .sh("mv /var/lib/rancher/k3s/server/db /var/lib/rancher/k3s/server/db.before")
+            .ok();
+    }
+    for name in servers {
+        mesh.node_mut(name).restart_daemon();
+    }
+    wait_until(SOON, "the cluster has what it had", || {
+        let shown = s1.kubectl(CLUSTER, &["get", "configmaps", "-o", "name"]);
+        let has = |name: &str| shown.stdout.contains(&format!("configmap/{name}\n"));
+        shown.success() && has("before") && !has("after")
+    });
+    for name in servers {
+        s1.wait_for_k3s(CLUSTER, name, "ready");
+        wait_until(SOON, "the node is back", || s1.sees_ready(CLUSTER, name));
+    }
+    for name in servers {
+        let host = host(&mesh, name);
+        wait_until(SOON, "etcd has them all again", || {
+            host.etcd_members() == servers.len()
+        });
+    }
+    s1.kubectl_creates(CLUSTER, &["configmap", "later"]);
 }

@@ -1,32 +1,22 @@
 //! A K3s cluster gets another K3s: one server at a time, saved and without the API's address, then its
 //! workers, emptied; and nothing further once one of them cannot.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
-use shoal_tests::{Host, K3S, Lab, Mesh, Output, text, wait_until};
+use shoal_tests::{Host, K3S, Lab, Mesh, Output, budget, patient, pod, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Four turns of a node, on a machine that builds at the same time.
 const ROUND: Duration = Duration::from_secs(240);
 const CLUSTER: &str = "prod";
 const VIP: &str = "k3s-prod";
-const FOUNDED: [&str; 4] = ["--cluster", CLUSTER, "--cni", "flannel"];
+const FOUNDED: [&str; 6] = patient(CLUSTER);
 const JOINED: [&str; 2] = ["--cluster", CLUSTER];
 /// What an upgrade is refused for while a node is not heard.
 const UNHEARD: &str = "has nodes that are not heard of";
 const NEW: &str = "v1.33.1+k3s1";
 const NEW_BINARY: &str = "/run/lab/files/k3s-new";
-
-/// A pod on `a1` that nobody makes anew.
-const POD: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: free}
-spec:
-  nodeName: a1
-  containers: [{name: c, image: x}]
-"#;
 
 struct Cluster {
     mesh: Mesh,
@@ -35,10 +25,19 @@ struct Cluster {
 impl Cluster {
     #[track_caller]
     fn new(lab: &Lab, servers: &[&str], agents: &[&str]) -> Self {
-        let mesh = Mesh::new(lab, servers.len(), agents.len());
+        Self::of(Mesh::new(lab, servers.len(), agents.len()), servers, agents)
+    }
+
+    /// Of these nodes of a mesh, looked at from `s1`.
+    #[track_caller]
+    fn of(mesh: Mesh, servers: &[&str], agents: &[&str]) -> Self {
         let from = mesh.node("s1").host.clone();
         for name in servers {
-            let flags: &[&str] = if *name == "s1" { &FOUNDED } else { &JOINED };
+            let flags: &[&str] = if *name == servers[0] {
+                &FOUNDED
+            } else {
+                &JOINED
+            };
             from.provision_k3s(&mesh.node(name).host, "server", flags);
             from.wait_for_k3s(CLUSTER, name, "ready");
         }
@@ -100,14 +99,49 @@ impl Cluster {
         ended.expect("it ran")
     }
 
-    /// kubectl does this, once the API takes it.
+    /// A pod on each of these nodes, none of which their budget gives away.
     #[track_caller]
-    fn creates(&self, what: &str, args: &[&str]) {
-        let command = [&["create", "--validate=false"], args].concat();
-        wait_until(SOON, &format!("{what} is there"), || {
-            let created = self.host("s1").kubectl(CLUSTER, &command);
-            // The answer to one that went through may have been lost.
-            created.success() || created.stderr.contains("AlreadyExists")
+    fn keeps_a_pod_on(&self, nodes: &[&str]) {
+        let pods = nodes.iter().map(|node| pod("kept", node));
+        let all: String = pods.chain([budget("kept", nodes.len())]).collect();
+        self.host("s1").kubectl_creates_all(CLUSTER, &all);
+    }
+
+    #[track_caller]
+    fn budget_gives_way(&self) {
+        wait_until(SOON, "the budget is taken away", || {
+            let delete = ["delete", "pdb", "kept", "--ignore-not-found"];
+            self.host("s1").kubectl(CLUSTER, &delete).success()
+        });
+    }
+
+    /// Whose turn it is, once it is that of so many.
+    #[track_caller]
+    fn turn_of(&self, count: usize) -> Vec<String> {
+        let mut turn = Vec::new();
+        wait_until(ROUND, &format!("it is the turn of {count}"), || {
+            let shown = self.show();
+            let rollout = &shown["rollout"];
+            assert!(rollout["failed_at"].is_null(), "{shown}");
+            let nodes = rollout["turn"].as_array().cloned().unwrap_or_default();
+            turn = nodes
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
+            turn.len() == count
+        });
+        turn.sort();
+        turn
+    }
+
+    /// Waits until all nodes have it, and nothing stops it.
+    #[track_caller]
+    fn goes_round(&self) {
+        wait_until(ROUND, "all of them have it", || {
+            let shown = self.show();
+            assert!(shown["rollout"]["failed_at"].is_null(), "{shown}");
+            shown["rollout"].is_null()
         });
     }
 }
@@ -118,7 +152,7 @@ struct Turn {
     node: String,
     /// Who held the API's address when the turn was given.
     holder: String,
-    /// Whether another server could have had it then: one whose turn was still to come, and that was up.
+    /// Whether another server could have had it then: one whose turn was still to come.
     was_a_choice: bool,
     /// Whether the address left this node during its turn.
     let_go: bool,
@@ -145,10 +179,12 @@ fn order(events: &[Value]) -> Vec<String> {
 #[track_caller]
 fn turns(events: &[Value]) -> Vec<Turn> {
     let order = order(events);
-    let (mut holder, mut failed) = (String::new(), BTreeSet::new());
+    let mut holder = String::new();
     let mut turns: Vec<Turn> = Vec::new();
     for event in events {
         let mine = event["payload"]["vip"] == VIP;
+        // Neither who is changed nor who is not fails meanwhile.
+        assert_ne!(event["kind"], "system.k3s.failed", "{event}");
         let begins = match text(event, "kind").replace("system.", "").as_str() {
             "sdwan.virtual_ip.allocated" | "sdwan.virtual_ip.moved" if mine => {
                 holder = text(&event["payload"], "to");
@@ -158,12 +194,7 @@ fn turns(events: &[Value]) -> Vec<Turn> {
                 holder.clear();
                 false
             }
-            "k3s.failed" => {
-                failed.insert(text(event, "node"));
-                false
-            }
             "k3s.handshake.ready" => {
-                failed.remove(&text(event, "node"));
                 let done = turns.last().is_some_and(|turn| event["node"] == *turn.node);
                 done && is_new(event)
             }
@@ -176,14 +207,11 @@ fn turns(events: &[Value]) -> Vec<Turn> {
         let Some(node) = order.get(turns.len()).filter(|_| begins) else {
             continue;
         };
-        let later = order[turns.len() + 1..].iter();
+        let mut later = order[turns.len() + 1..].iter();
         turns.push(Turn {
             node: node.clone(),
             holder: holder.clone(),
-            was_a_choice: later
-                .filter(|other| other.starts_with('s'))
-                .any(|other| !failed.contains(other))
-                && !failed.contains(node),
+            was_a_choice: later.any(|other| other.starts_with('s')),
             let_go: false,
         });
     }
@@ -203,8 +231,7 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
     };
     let cluster = Cluster::new(&lab, &["s1", "s2", "s3"], &["a1"]);
     let s1 = cluster.host("s1");
-    std::fs::write(s1.disk("/tmp/pod.yaml"), POD).expect("the host's disk is writable");
-    cluster.creates("a pod", &["-f", "/tmp/pod.yaml"]);
+    s1.kubectl_creates_all(CLUSTER, &pod("free", "a1"));
     wait_until(SOON, "somebody holds the API's address", || {
         s1.shoal_json(&["vip", "show", VIP])["state"] == "held"
     });
@@ -215,12 +242,7 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
     cluster.runs(&begin).ok();
     let refused = s1.shoal_refused(&upgrade(NEW_BINARY, NEW));
     assert_eq!(refused["code"], "ClusterBusyError", "{refused}");
-    wait_until(ROUND, "all of them have it", || {
-        let shown = cluster.show();
-        let failed = &shown["rollout"]["failed_at"];
-        assert!(failed.is_null(), "{shown}");
-        shown["rollout"].is_null()
-    });
+    cluster.goes_round();
     assert_eq!(cluster.versions(), [NEW; 4].map(str::to_owned));
     assert_eq!(cluster.show()["version"], NEW);
     let turns = turns(&cluster.events());
@@ -251,7 +273,7 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
         });
     }
     wait_until(SOON, "the pod was evicted", || {
-        let pod = s1.kubectl(CLUSTER, &["get", "pod", "free"]);
+        let pod = s1.kubectl(CLUSTER, &["get", "pod", "free-a1"]);
         pod.stderr.contains("NotFound")
     });
     // Where it is is said for every node, not for this one's shell.
@@ -259,66 +281,96 @@ fn servers_are_upgraded_one_after_another_the_apis_holder_last_and_then_the_work
     assert_eq!(again["code"], "InvalidInputError", "{again}");
 }
 
-/// A pod on each of two workers, neither of which their budget gives away.
-const KEPT: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: first, labels: {app: kept}}
-spec:
-  nodeName: a1
-  containers: [{name: c, image: x}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: second, labels: {app: kept}}
-spec:
-  nodeName: a2
-  containers: [{name: c, image: x}]
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: kept}
-spec:
-  minAvailable: 2
-  selector: {matchLabels: {app: kept}}
-"#;
-
 #[test]
 fn workers_are_upgraded_as_many_at_once_as_it_is_asked_for() {
     let Some(lab) = Lab::for_test("cluster-upgrade-batch") else {
         return;
     };
     let cluster = Cluster::new(&lab, &["s1"], &["a1", "a2"]);
-    let s1 = cluster.host("s1");
-    std::fs::write(s1.disk("/tmp/kept.yaml"), KEPT).expect("the host's disk is writable");
-    let create = ["create", "--validate=false", "-f", "/tmp/kept.yaml"];
-    wait_until(SOON, "what is to be kept is there", || {
-        let created = s1.kubectl(CLUSTER, &create);
-        let mut said = created.stderr.lines();
-        created.success() || said.all(|line| line.contains("AlreadyExists"))
-    });
+    cluster.keeps_a_pod_on(&["a1", "a2"]);
     let both = ["--batch", "2", "--no-wait"];
     let begin = [upgrade(NEW_BINARY, NEW).as_slice(), &both].concat();
     cluster.runs(&begin).ok();
     // Neither can end its turn, and both have it.
-    wait_until(ROUND, "it is both workers' turn", || {
-        let shown = cluster.show();
-        let rollout = &shown["rollout"];
-        assert!(rollout["failed_at"].is_null(), "{shown}");
-        let mut turn = rollout["turn"].as_array().cloned().unwrap_or_default();
-        turn.sort_by_key(ToString::to_string);
-        turn == ["a1", "a2"]
-    });
-    wait_until(SOON, "the budget is taken away", || {
-        let delete = ["delete", "pdb", "kept", "--ignore-not-found"];
-        s1.kubectl(CLUSTER, &delete).success()
-    });
-    wait_until(ROUND, "all of them have it", || {
-        let shown = cluster.show();
-        assert!(shown["rollout"]["failed_at"].is_null(), "{shown}");
-        shown["rollout"].is_null()
-    });
+    assert_eq!(cluster.turn_of(2), ["a1", "a2"]);
+    cluster.budget_gives_way();
+    cluster.goes_round();
     assert_eq!(cluster.versions(), [NEW; 3].map(str::to_owned));
+}
+
+/// While a server waits for its pod to go, another one is lost: what it was about to do is not done then.
+#[test]
+fn a_server_that_etcd_cannot_spare_is_left_as_it_is_until_the_others_are_back() {
+    let Some(lab) = Lab::for_test("cluster-upgrade-quorum") else {
+        return;
+    };
+    let servers = ["a1", "a2", "a3"];
+    let mut cluster = Cluster::of(Mesh::new(&lab, 1, 3), &servers, &[]);
+    let s1 = cluster.host("s1");
+    cluster.keeps_a_pod_on(&servers);
+    cluster
+        .runs(&[upgrade(NEW_BINARY, NEW).as_slice(), &["--no-wait"]].concat())
+        .ok();
+    let first = cluster.turn_of(1).remove(0);
+    let host = cluster.host(&first);
+    host.wait_for_status(SOON, "it tells what its turn waits for", |status| {
+        let conditions = status["conditions"].to_string();
+        ["its turn waits", "pod default/kept-", "disruption budget"]
+            .iter()
+            .all(|words| conditions.contains(words))
+    });
+
+    let holder = text(&s1.shoal_json(&["vip", "show", VIP]), "holder");
+    let spared = |name: &&&str| **name != first && **name != holder;
+    let lost = *servers.iter().find(spared).expect("there are three");
+    cluster.host(lost).power_off();
+    wait_until(SOON, "it is missed where the turn is", || {
+        host.shoal_json(&["node", "show", lost])["silent"] == true
+    });
+    let process = host.k3s_process();
+    assert_ne!(process, "");
+    cluster.budget_gives_way();
+
+    wait_until(ROUND, "the upgrade stops", || {
+        !cluster.show()["rollout"]["failed_at"].is_null()
+    });
+    let shown = cluster.show();
+    assert_eq!(shown["rollout"]["failed_at"], first.as_str(), "{shown}");
+    let why = ["no majority of 3", lost, "bring them back"];
+    let reason = text(&shown["rollout"], "reason");
+    assert!(why.iter().all(|words| reason.contains(words)), "{reason}");
+    host.wait_for_status(SOON, "it tells that itself", |status| {
+        let conditions = status["conditions"].to_string();
+        why.iter().all(|words| conditions.contains(words))
+    });
+    let events = cluster.events();
+    let mut failed = events
+        .iter()
+        .filter(|event| event["kind"] == "system.k3s.failed");
+    let failed = failed.next().expect("it is told");
+    assert_eq!(failed["node"], first.as_str(), "{failed}");
+    assert_eq!(
+        failed["payload"]["code"], "K3sQuorumAtRiskError",
+        "{failed}"
+    );
+    // What it had is what it has: its K3s, which serves, and its pod.
+    s1.wait_for_k3s(CLUSTER, &first, "ready");
+    assert_eq!(host.k3s_process(), process);
+    let kept = format!("kept-{first}");
+    let get = ["get", "pod", &kept, "-o", "jsonpath={.spec.nodeName}"];
+    wait_until(SOON, "its pod is there", || {
+        s1.kubectl(CLUSTER, &get).text() == first
+    });
+
+    // Nothing but that is needed for the upgrade to go on.
+    cluster.host(lost).power_on();
+    cluster.mesh.node_mut(lost).restart_daemon();
+    wait_until(ROUND, "it goes on by itself", || {
+        cluster.show()["rollout"]["failed_at"].is_null()
+    });
+    let row = s1.k3s_row(CLUSTER, &first).expect("it is in");
+    assert_eq!(row["version"], NEW, "{row}");
+    assert_ne!(host.k3s_process(), process);
 }
 
 #[test]

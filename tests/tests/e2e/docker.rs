@@ -169,6 +169,44 @@ fn a_killed_dockerd_is_started_again() {
 }
 
 #[test]
+fn a_configuration_that_somebody_changed_is_put_back_and_told_once() {
+    let Some(lab) = Lab::for_test("drift") else {
+        return;
+    };
+    let mesh = Mesh::new(&lab, 1, 1);
+    let server = mesh.node("s1").host.clone();
+    let host = mesh.node("a1").host.clone();
+    provision(&mesh, "a1");
+    let dockerd = dockerd_of(&host);
+    let file = "/etc/shoal/docker/daemon.json";
+    let sum = || {
+        let sum = host.sh(&format!("sha256sum <{file}"));
+        sum.text().to_owned()
+    };
+    let told = || {
+        let drifts = ["events", "--json", "--kind-prefix", "module.drift_detected"];
+        let rows = server.shoal(&drifts).ok().json_rows();
+        let what = rows.iter().map(|row| text(&row["payload"], "what"));
+        what.collect::<Vec<String>>()
+    };
+    let left = sum();
+    assert_eq!(told(), Vec::<String>::new());
+    for (change, words) in [
+        (format!("echo '{{\"debug\": true}}' >{file}"), "was changed"),
+        (format!("rm {file}"), "is missing"),
+    ] {
+        let before = told().len();
+        host.sh(&change).ok();
+        wait_until(SOON, "the file is as it was", || sum() == left);
+        wait_until(SOON, "that is told", || told().len() > before);
+        let said = told();
+        assert_eq!(said.len(), before + 1, "{said:?}");
+        assert!(said[before].contains(words), "{said:?}");
+    }
+    assert_eq!(dockerd_of(&host), dockerd, "what runs was right");
+}
+
+#[test]
 fn unassigning_stops_dockerd_and_keeps_the_row_and_decommissioning_takes_it() {
     let Some(lab) = Lab::for_test("unassign") else {
         return;

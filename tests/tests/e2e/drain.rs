@@ -22,7 +22,7 @@ fn drain_of(host: &Host, node: &str) -> Value {
 }
 
 #[track_caller]
-fn wait_for_drain(host: &Host, node: &str, state: &str, reason: &str) -> Value {
+pub(crate) fn wait_for_drain(host: &Host, node: &str, state: &str, reason: &str) -> Value {
     let mut drain = Value::Null;
     wait_until(SOON, &format!("{node} is {state}: {reason}"), || {
         drain = drain_of(host, node);

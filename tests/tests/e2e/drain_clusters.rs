@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use shoal_tests::{Host, Lab, Mesh, text, wait_until};
+use serde_json::Value;
+use shoal_tests::{Host, Lab, Mesh, budget, pod, text, wait_until};
+
+use crate::drain::wait_for_drain;
 
 const SOON: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "prod";
@@ -18,29 +21,8 @@ const FOUNDED: [&str; 6] = [
 ];
 const JOINED: [&str; 2] = ["--cluster", CLUSTER];
 
-/// A pod on `a1` that nobody makes anew; one that a budget keeps there, and one of every node's.
-const PODS: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: free, labels: {app: free}}
-spec:
-  nodeName: a1
-  containers: [{name: c, image: x}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  nodeName: a1
-  containers: [{name: c, image: x}]
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: web}
-spec:
-  minAvailable: 1
-  selector: {matchLabels: {app: web}}
----
+/// What every node runs.
+const EVERYWHERE: &str = "---
 apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: everywhere}
@@ -48,9 +30,8 @@ spec:
   selector: {matchLabels: {app: everywhere}}
   template:
     metadata: {labels: {app: everywhere}}
-    spec:
-      containers: [{name: c, image: x}]
-"#;
+    spec: {containers: [{name: c, image: x}]}
+";
 
 /// What `kubectl` says, once it gets an answer.
 #[track_caller]
@@ -98,17 +79,9 @@ fn pods_leave_a_node_as_their_budgets_allow_and_the_only_server_stays() {
     provision(&server, &server, "server", &FOUNDED);
     provision(&server, &agent, "agent", &JOINED);
     server.keep_kubeconfig(CLUSTER);
-    std::fs::write(server.disk("/tmp/pods.yaml"), PODS).expect("the host's disk is writable");
-    let create = ["create", "--validate=false", "-f", "/tmp/pods.yaml"];
-    wait_until(SOON, "kubectl makes the pods", || {
-        let created = server.kubectl(CLUSTER, &create);
-        // What an attempt without an answer has made is refused.
-        let left = created
-            .stderr
-            .lines()
-            .filter(|line| !line.contains("AlreadyExists"));
-        created.success() || !created.stderr.is_empty() && left.count() == 0
-    });
+    let (free, kept) = (pod("free", "a1"), pod("web", "a1"));
+    let pods = [EVERYWHERE, &free, &kept, &budget("web", 1)].concat();
+    server.kubectl_creates_all(CLUSTER, &pods);
     let all = ["everywhere", "free", "web"].map(str::to_owned);
     wait_until(SOON, "the pods are there", || pods_on(&server, "a1") == all);
 
@@ -120,17 +93,14 @@ fn pods_leave_a_node_as_their_budgets_allow_and_the_only_server_stays() {
     let refused = server.shoal_refused(&["node", "drain", "a1", "--timeout", "20s"]);
     assert_eq!(refused["code"], "DrainFailedError", "{refused}");
     let why = text(&refused, "message");
-    for words in ["pod default/web", "disruption budget"] {
+    for words in KEPT {
         assert!(why.contains(words), "{why}");
     }
     assert_eq!(pods_on(&server, "a1"), ["everywhere", "web"]);
     assert!(is_cordoned(&server, "a1"));
 
-    let delete = ["delete", "pdb", "web", "--ignore-not-found"];
-    told(&server, &delete);
-    let drained = server.patient().shoal(&["node", "drain", "a1"]).ok();
-    assert_eq!(drained.text().lines().last(), Some("a1 is empty"));
-    assert_eq!(pods_on(&server, "a1"), ["everywhere"]);
+    ends_once_the_budget_gives_way(&server);
+    assert_eq!(pods_on(&server, "a1"), ["everywhere", "guest"]);
     assert_ne!(agent.k3s_process(), "");
     comes_back(&server, "a1");
 
@@ -142,6 +112,36 @@ fn pods_leave_a_node_as_their_budgets_allow_and_the_only_server_stays() {
     server.shoal(&["node", "uncordon", "s1"]).ok();
     server.wait_for_k3s(CLUSTER, "s1", "ready");
     wait_until(SOON, "pods may come to s1", || !is_cordoned(&server, "s1"));
+}
+
+/// In which words the pod is told that its budget keeps.
+const KEPT: [&str; 2] = ["pod default/web-a1", "disruption budget"];
+
+/// One and the same drain is held back, tells by what, and goes on when that gives way.
+#[track_caller]
+fn ends_once_the_budget_gives_way(server: &Host) {
+    let drain = server.spawn(&["bash", "-c", "exec shoal node drain a1 >/tmp/drain"]);
+    let said = || std::fs::read_to_string(server.disk("/tmp/drain")).unwrap_or_default();
+    wait_until(SOON, "the command tells what it waits for", || {
+        KEPT.iter().all(|words| said().contains(words))
+    });
+    wait_for_drain(server, "a1", "draining", KEPT[0]);
+    assert!(drain.is_running());
+    assert_eq!(pods_on(server, "a1"), ["everywhere", "web"]);
+    // One that names the node itself comes back as often as it is evicted: it is left there in the end.
+    wait_until(
+        SOON,
+        "a pod that comes again and again is no reason to wait",
+        || {
+            server.kubectl_creates_all(CLUSTER, &pod("guest", "a1"));
+            said().contains("pod default/guest-a1 came after the cordon")
+        },
+    );
+    let delete = ["delete", "pdb", "web", "--ignore-not-found"];
+    told(server, &delete);
+    let status = drain.wait(SOON);
+    assert!(status.success(), "{status}");
+    assert_eq!(said().lines().last(), Some("a1 is empty"));
 }
 
 #[track_caller]
@@ -169,7 +169,8 @@ fn a_drained_server_gives_the_api_away_first_and_joins_its_cluster_again_when_it
     wait_until(SOON, "somebody holds the API's address", || {
         vip()["holder"].is_string()
     });
-    let holder = text(&vip(), "holder");
+    let before = vip();
+    let holder = text(&before, "holder");
     let host = mesh.node(&holder).host.clone();
 
     from.patient().shoal(&["node", "drain", &holder]).ok();
@@ -181,19 +182,43 @@ fn a_drained_server_gives_the_api_away_first_and_joins_its_cluster_again_when_it
     assert_eq!(host.k3s_process(), "");
     let row = from.k3s_row(CLUSTER, &holder).expect("it is still in");
     assert_eq!(row["phase"], "drained", "{row}");
-    wait_until(SOON, "the others serve the API", || {
-        let created = from.kubectl(CLUSTER, &["create", "configmap", "after"]);
-        created.success() || created.stderr.contains("AlreadyExists")
-    });
+    from.kubectl_creates(CLUSTER, &["configmap", "after"]);
     assert!(is_cordoned(&from, &holder));
+    // Nor does it go back when it is told to.
+    let back = ["vip", "failover", "k3s-prod", "--to", &holder];
+    let refused = from.shoal_refused(&back);
+    assert_eq!(refused["code"], "VirtualIpNoCandidateError", "{refused}");
 
     // Another daemon finds it at rest, and leaves it so.
     mesh.node(&holder).daemon.kill9();
     mesh.node_mut(&holder).restart_daemon();
     mesh.wait_until_settled(3);
     assert_eq!(host.k3s_process(), "");
+    assert!(!had_it_since(&vip(), &holder, &before));
 
     from.shoal(&["node", "uncordon", &holder]).ok();
     from.wait_for_k3s(CLUSTER, &holder, "ready");
     wait_until(SOON, "pods may come to it", || !is_cordoned(&from, &holder));
+    wait_until(SOON, "it may have the API's address again", || {
+        let shown = vip();
+        let candidates = shown["readiness"].as_array().expect("they are a list");
+        let mut own = candidates.iter().filter(|one| one["node"] == *holder);
+        own.any(|one| one["fit"] == true)
+    });
+    // Nobody asked for it to go back.
+    assert!(!had_it_since(&vip(), &holder, &before));
+    from.shoal(&back).ok();
+    wait_until(SOON, "it has it when it is asked for", || {
+        vip()["holder"] == *holder
+    });
+}
+
+/// Whether a node has come to hold a virtual IP since it was seen like that. As many moves are kept as a
+/// test does not make.
+#[track_caller]
+fn had_it_since(shown: &Value, node: &str, before: &Value) -> bool {
+    let moves = shown["moves"].as_array().expect("they are a list");
+    let epoch = |of: &Value| of["epoch"].as_u64();
+    let mut later = moves.iter().filter(|done| epoch(done) > epoch(before));
+    later.any(|done| done["to"] == *node)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shoal_tests::{Host, K3S, Lab, Mesh, Process, text, wait_until};
+use shoal_tests::{Host, K3S, Lab, Mesh, Process, patient, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 /// A change goes round three nodes, each of which is emptied, restarted and waited for.
@@ -14,7 +14,7 @@ const PREFIX: &str = "10.42.0.0/16";
 const OTHER_PREFIX: &str = "10.52.0.0/16";
 /// What all that a host and the others said to each other is written to.
 const CAPTURE: &str = "/run/lab/files/pods.pcap";
-const FLANNEL: [&str; 4] = ["--cluster", "prod", "--cni", "flannel"];
+const FLANNEL: [&str; 6] = patient("prod");
 
 /// A namespace that stands for a pod, on the bridge that K3s makes for them.
 struct Pod {
@@ -263,8 +263,8 @@ fn two_clusters_in_two_networks_do_not_see_each_other() {
         server.shoal(&["network", "attach", node, "blue"]).ok();
     }
     one.provision_k3s(&one, "server", &FLANNEL);
-    let lab_cluster = ["--cluster", "lab", "--cni", "flannel", "--network", "blue"];
-    other.provision_k3s(&other, "server", &lab_cluster);
+    let in_blue = [patient("lab").as_slice(), &["--network", "blue"]].concat();
+    other.provision_k3s(&other, "server", &in_blue);
     one.wait_for_k3s("prod", "a1", "ready");
     other.wait_for_k3s("lab", "a2", "ready");
 
@@ -313,8 +313,7 @@ fn a_node_that_is_aimed_at_another_cluster_goes_there_under_the_same_daemon() {
     let host = |name: &str| mesh.node(name).host.clone();
     let (server, one, two, worker) = (host("s1"), host("a1"), host("a2"), host("a3"));
     one.provision_k3s(&one, "server", &FLANNEL);
-    let second = ["--cluster", "lab", "--cni", "flannel"];
-    two.provision_k3s(&two, "server", &second);
+    two.provision_k3s(&two, "server", &patient("lab"));
     one.wait_for_k3s("prod", "a1", "ready");
     two.wait_for_k3s("lab", "a2", "ready");
     server.keep_kubeconfig("prod");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use shoal_tests::{Host, Lab, Mesh, Node, text, wait_until};
+use shoal_tests::{Host, Lab, Mesh, Node, patient, text, wait_until};
 
 use crate::vip::Watched;
 
@@ -196,7 +196,7 @@ fn leaves_its_cluster_and_nothing_on_its_host(
     mesh.wait_until_settled(1);
     let joined = ["--cluster", "prod"];
     for name in servers {
-        let founded = [joined.as_slice(), &["--cni", "flannel"]].concat();
+        let founded = patient("prod");
         let flags = if *name == "s1" { &founded[..] } else { &joined };
         server.provision_k3s(&mesh.node(name).host, "server", flags);
         server.wait_for_k3s("prod", name, "ready");
@@ -224,11 +224,7 @@ fn leaves_its_cluster_and_nothing_on_its_host(
     wait_until(SOON, "etcd has the others", || {
         server.etcd_members() == servers.len()
     });
-    wait_until(SOON, "they take writes", || {
-        let create = ["create", "configmap", "after"];
-        let written = server.kubectl("prod", &create);
-        written.success() || written.stderr.contains("AlreadyExists")
-    });
+    server.kubectl_creates("prod", &["configmap", "after"]);
 }
 
 #[test]

@@ -137,6 +137,7 @@ pub(super) fn forgotten(
     if let Some(cluster) = change.agreed_mut().clusters.get_mut(&id) {
         let departed = &mut cluster.departed;
         departed.retain(|name, went| names.get(name) != Some(went));
+        cluster.lost.retain(|name| departed.contains_key(name));
     }
     done()
 }

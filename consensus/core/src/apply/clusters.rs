@@ -40,6 +40,8 @@ pub(super) struct Asked<'a> {
     profile: Option<LeaseProfile>,
     /// Who was heard.
     reachable: &'a BTreeSet<NodeId>,
+    /// Whether K3s may be wiped off nodes.
+    consent: bool,
 }
 
 impl Asked<'_> {
@@ -51,6 +53,7 @@ impl Asked<'_> {
         binary: &K3sBinary::INSTALLED,
         profile: None,
         reachable: NOBODY,
+        consent: true,
     };
 }
 
@@ -72,6 +75,7 @@ pub(super) fn apply(change: &mut Change<'_>, actor: &NodeId, command: &ClusterCo
             binary,
             profile,
             reachable,
+            consent,
         } => {
             let asked = Asked {
                 cluster: cluster.as_deref(),
@@ -80,6 +84,7 @@ pub(super) fn apply(change: &mut Change<'_>, actor: &NodeId, command: &ClusterCo
                 binary,
                 profile: *profile,
                 reachable,
+                consent: *consent,
             };
             assign(change, assignment, &asked)
         }
@@ -116,9 +121,10 @@ pub(super) fn apply(change: &mut Change<'_>, actor: &NodeId, command: &ClusterCo
         ClusterCommand::Unassign {
             assignment,
             reachable,
+            consent,
         } => {
             role_of(assignment)?;
-            modules::unassign(change, assignment, reachable)
+            modules::unassign(change, assignment, reachable, *consent)
         }
     }
 }
@@ -144,7 +150,7 @@ pub(super) fn assign(
             }
             let wish = K3sWish { cluster, binary };
             let supposed = Supposed::With(assignment, &wish);
-            k3s_losses::refuse_change(change, supposed, asked.reachable)?;
+            k3s_losses::refuse_change(change, supposed, asked.reachable, asked.consent)?;
             wish
         }
         Meant::New(name) => {
@@ -157,6 +163,9 @@ pub(super) fn assign(
             refuse_other_role(change, &founder, role)?;
             drains::refuse_emptied(change, &founder)?;
             k3s_losses::refuse_removal(change, &founder, asked.reachable, false)?;
+            if !asked.consent {
+                k3s_losses::refuse_founding_unasked(change, &founder)?;
+            }
             K3sWish {
                 cluster: found(change, &name, &founder, asked)?,
                 binary: asked.binary.clone(),
@@ -423,6 +432,7 @@ fn found(
         rollout: None,
         departed: BTreeMap::new(),
         created_at: change.time,
+        lost: BTreeSet::new(),
     };
     change.agreed_mut().clusters.insert(id, cluster);
     if let Some(prefix) = prefix.filter(|_| !flannel) {

@@ -2,7 +2,7 @@
 //!
 //! Decides: that a cluster that others are in keeps a server that was ready, and that neither a drain
 //! nor a server that is taken out stops more of its etcd than it can spare; unless somebody insists.
-//! What etcd is: [`Agreed::etcd`].
+//! What etcd is: [`Agreed::etcd`]. And that K3s is wiped off no node unasked.
 //!
 //! Who is alive is said by whoever asks. A dead machine's row stays ready, but its server serves nobody;
 //! and taking a dead one out costs its cluster nothing.
@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 
 use super::Change;
 use crate::{Agreed, ClusterId, Etcd, K3sNode, K3sRole, NodeId, Refusal, k3s_wishes::Supposed};
+
+/// A refusal is remembered: of many nodes so many are named.
+const NAMED_MAX: usize = 8;
 
 /// A node leaves the mesh, or founds a cluster elsewhere.
 pub(super) fn refuse_removal(
@@ -49,24 +52,60 @@ pub(super) fn refuse_removal_with_member(
     refuse_minority(agreed, node, row.cluster, etcd.stopped(node))
 }
 
-/// A wish or a label changes: servers that are wanted elsewhere then, or nowhere, leave.
+/// A wish or a label changes: nodes that are wanted elsewhere then, or nowhere, leave. Whether that may be
+/// comes first, and then whether whoever asked for it knows what it costs: what hangs on a label, or on a
+/// selector, is not seen where it is written.
 pub(super) fn refuse_change(
     change: &Change<'_>,
     supposed: Supposed<'_>,
     reachable: &BTreeSet<NodeId>,
+    consent: bool,
 ) -> Result<(), Refusal> {
     let agreed = change.agreed();
     let stays = |id: &NodeId, row: &K3sNode| {
         let wanted = agreed.wanted_k3s_if(id, supposed);
         wanted.is_some_and(|wanted| (wanted.role, wanted.cluster) == (row.role, row.cluster))
     };
-    let servers = agreed.k3s_nodes.iter().filter(|(_, row)| is_server(row));
-    let losing = servers.filter(|(id, row)| !stays(id, row));
-    refuse_loss(
-        agreed,
-        &losing.map(|(id, _)| id.clone()).collect(),
-        reachable,
-    )
+    let here = agreed.k3s_nodes.iter().filter(|(_, row)| !row.is_leaving());
+    let losing: Vec<(&NodeId, &K3sNode)> = here.filter(|(id, row)| !stays(id, row)).collect();
+    let servers = losing.iter().filter(|(_, row)| is_server(row));
+    let servers = servers.map(|(id, _)| (*id).clone()).collect();
+    refuse_loss(agreed, &servers, reachable)?;
+    match consent {
+        true => Ok(()),
+        false => refuse_unasked(agreed, &losing),
+    }
+}
+
+/// Who founds a cluster leaves the one that it is in.
+pub(super) fn refuse_founding_unasked(
+    change: &Change<'_>,
+    founder: &NodeId,
+) -> Result<(), Refusal> {
+    let agreed = change.agreed();
+    let row = agreed.k3s_nodes.get(founder);
+    let row = row.filter(|row| !row.is_leaving());
+    let losing: Vec<(&NodeId, &K3sNode)> = row.map(|row| (founder, row)).into_iter().collect();
+    refuse_unasked(agreed, &losing)
+}
+
+fn refuse_unasked(agreed: &Agreed, losing: &[(&NodeId, &K3sNode)]) -> Result<(), Refusal> {
+    if losing.is_empty() {
+        return Ok(());
+    }
+    let named = losing.iter().take(NAMED_MAX).map(|(id, row)| {
+        let cluster = &agreed.clusters[&row.cluster].name;
+        format!(
+            "{} ({} of {cluster})",
+            agreed.name_of(id),
+            row.role.as_str()
+        )
+    });
+    let mut nodes = named.collect::<Vec<String>>().join(", ");
+    if losing.len() > NAMED_MAX {
+        nodes += &format!(" and {} others", losing.len() - NAMED_MAX);
+    }
+    Err(Refusal::ConsentRequired { nodes })
 }
 
 fn refuse_loss(
@@ -126,14 +165,15 @@ pub(super) fn refuse_drain(
         return Ok(());
     }
     let etcd = agreed.etcd(row.cluster).stopped(node);
+    let founds = agreed.clusters[&row.cluster].is_founded_by(node, row);
+    if !etcd.members.contains(node) && !founds {
+        // etcd never knew it.
+        return Ok(());
+    }
     if etcd.serving.is_empty() {
         return Err(last(agreed, node, row));
     }
-    let etcd = etcd.heard(reachable);
-    if !etcd.members.contains(node) {
-        return Ok(());
-    }
-    refuse_minority(agreed, node, row.cluster, etcd)
+    refuse_minority(agreed, node, row.cluster, etcd.heard(reachable))
 }
 
 /// Whether etcd goes on like this, also while the server stops whose turn it is in an upgrade.
@@ -149,7 +189,7 @@ fn refuse_minority(
             node: agreed.name_of(node),
             cluster: cluster.name.clone(),
             serving: etcd.serving.len() as u64,
-            servers: etcd.members.len() as u64,
+            servers: etcd.counted() as u64,
             needed: etcd.needed() as u64,
         });
     }

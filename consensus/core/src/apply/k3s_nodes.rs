@@ -31,6 +31,15 @@ pub(super) struct Said<'a> {
     pub(super) pods: &'a BTreeSet<IpPrefix>,
 }
 
+/// How a stay ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    /// It came to its end, where a server has itself taken out of etcd.
+    InPeace,
+    /// It was removed from the mesh, or lost its disk.
+    Lost,
+}
+
 /// Makes the node's row say what its assignments say.
 pub(super) fn settle(change: &mut Change<'_>, id: &NodeId) {
     let agreed = change.agreed();
@@ -94,11 +103,11 @@ fn leave(change: &mut Change<'_>, id: &NodeId) {
 }
 
 /// It has left, or will never be heard of again: the cluster is to forget its name too.
-fn left(change: &mut Change<'_>, id: &NodeId) {
+fn left(change: &mut Change<'_>, id: &NodeId, how: Departure) {
     let Some(row) = change.agreed_mut().k3s_nodes.remove(id) else {
         return;
     };
-    depart(change, id, &row);
+    depart(change, id, &row, how);
     if let Some(vip) = change
         .agreed()
         .clusters
@@ -117,7 +126,7 @@ fn begin_again(change: &mut Change<'_>, id: &NodeId) {
     let Some(row) = change.agreed().k3s_nodes.get(id).cloned() else {
         return;
     };
-    depart(change, id, &row);
+    depart(change, id, &row, Departure::Lost);
     let cluster = change.agreed().clusters.get(&row.cluster);
     if let Some(vip) = cluster.filter(|_| row.has_been_ready()).map(|row| row.vip) {
         virtual_ips::drop_candidate(change, vip, id);
@@ -143,7 +152,7 @@ fn begin_again(change: &mut Change<'_>, id: &NodeId) {
 
 /// Whoever was a node of the cluster is one until the cluster has forgotten its name. Without a token
 /// it never was; and a founder that was not ready founds anew.
-fn depart(change: &mut Change<'_>, id: &NodeId, row: &K3sNode) {
+fn depart(change: &mut Change<'_>, id: &NodeId, row: &K3sNode, how: Departure) {
     if row.token.is_none() && !row.has_been_ready() {
         return;
     }
@@ -151,6 +160,10 @@ fn depart(change: &mut Change<'_>, id: &NodeId, row: &K3sNode) {
     let Some(cluster) = change.agreed_mut().clusters.get_mut(&row.cluster) else {
         return;
     };
+    let is_member = row.role == K3sRole::Server && row.has_been_ready();
+    if is_member && how == Departure::Lost {
+        cluster.lost.insert(name.clone());
+    }
     cluster.departed.insert(name, index);
     while cluster.departed.len() > DEPARTED_MAX {
         let oldest = cluster.departed.iter().min_by_key(|(_, went)| **went);
@@ -158,6 +171,7 @@ fn depart(change: &mut Change<'_>, id: &NodeId, row: &K3sNode) {
             break;
         };
         cluster.departed.remove(&oldest);
+        cluster.lost.remove(&oldest);
     }
 }
 
@@ -168,7 +182,7 @@ pub(super) fn forget(change: &mut Change<'_>, id: &NodeId) {
         .agreed_mut()
         .k3s_wishes
         .retain(|assignment, _| !own(assignment));
-    left(change, id);
+    left(change, id, Departure::Lost);
 }
 
 /// A node tells how far it is.
@@ -191,7 +205,7 @@ pub(super) fn report(change: &mut Change<'_>, actor: &NodeId, said: &Said<'_>) -
     }
     if stopped {
         change.event(EventKind::K3sStopped, Some(actor), []);
-        left(change, actor);
+        left(change, actor, Departure::InPeace);
         settle(change, actor);
         return done();
     }

@@ -127,7 +127,8 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
             set,
             unset,
             reachable,
-        } => nodes::label(change, node, set, unset, reachable),
+            consent,
+        } => nodes::label(change, node, set, unset, reachable, *consent),
         Command::SetRole {
             node,
             role,
@@ -176,9 +177,12 @@ fn dispatch(change: &mut Change<'_>, actor: &NodeId, command: &Command) -> Appli
         Command::SetOperatorRole { name, role } => operators::set_role(change, name, *role),
         Command::RemoveOperator { name } => operators::remove(change, name),
         Command::AssignModule(assignment) => modules::assign(change, assignment),
-        Command::UnassignModule(assignment) => modules::unassign(change, assignment, NOBODY),
+        Command::UnassignModule(assignment) => modules::unassign(change, assignment, NOBODY, true),
         Command::Cluster(command) => clusters::apply(change, actor, command),
         Command::Drain(command) => drains::apply(change, actor, command),
+        Command::ReportDrift { module, what } => {
+            modules::report_drift(change, actor, *module, what)
+        }
         Command::ReportDocker { phase, listen } => docker::report(change, actor, phase, *listen),
         Command::DockerCertSigned { node, certificate } => {
             docker::cert_signed(change, actor, node, certificate)

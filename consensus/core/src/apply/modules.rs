@@ -7,8 +7,9 @@ use super::{
     k3s_nodes, too_large,
 };
 use crate::{
-    Applied, Assignment, Module, NodeId, Refusal, Target, k3s_wishes::Supposed,
-    limits::SELECTORS_MAX,
+    Applied, Assignment, EventKind, Module, NodeId, Refusal, Target,
+    k3s_wishes::Supposed,
+    limits::{SELECTORS_MAX, TEXT_BYTES_MAX},
 };
 
 /// A K3s module that is assigned without a word about its cluster means the only one there is, or a
@@ -79,6 +80,7 @@ pub(super) fn unassign(
     change: &mut Change<'_>,
     assignment: &Assignment,
     reachable: &BTreeSet<NodeId>,
+    consent: bool,
 ) -> Applied {
     let target = shown(change, &assignment.target);
     if !change.agreed().assignments.contains(assignment) {
@@ -90,10 +92,40 @@ pub(super) fn unassign(
     if let Target::Node(id) = &assignment.target {
         refuse_if_selected(change, id, assignment.module)?;
     }
-    k3s_losses::refuse_change(change, Supposed::Without(assignment), reachable)?;
+    k3s_losses::refuse_change(change, Supposed::Without(assignment), reachable, consent)?;
     change.agreed_mut().assignments.remove(assignment);
     clusters::forget_wish(change, assignment);
     settle(change);
+    done()
+}
+
+/// A node found something of a module otherwise than it had left it (SPEC 7.3), and puts it right. What
+/// crossed the end of its assignment on the way is no news any more.
+pub(super) fn report_drift(
+    change: &mut Change<'_>,
+    actor: &NodeId,
+    module: Module,
+    what: &str,
+) -> Applied {
+    if what.len() > TEXT_BYTES_MAX {
+        return Err(too_large("what drifted", TEXT_BYTES_MAX));
+    }
+    let agreed = change.agreed();
+    if !agreed.nodes.contains_key(actor) {
+        return Err(Refusal::NodeUnknown {
+            node: actor.to_string(),
+        });
+    }
+    if agreed.assigned(actor, module) {
+        change.event(
+            EventKind::ModuleDrifted,
+            Some(actor),
+            [
+                ("module", module.as_str().to_owned()),
+                ("what", what.to_owned()),
+            ],
+        );
+    }
     done()
 }
 

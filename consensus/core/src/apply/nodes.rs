@@ -269,6 +269,7 @@ pub(super) fn label(
     set: &BTreeMap<String, String>,
     unset: &[String],
     reachable: &BTreeSet<NodeId>,
+    consent: bool,
 ) -> Applied {
     let id = change.find_node(node)?;
     let present = &change.agreed().nodes[&id].labels;
@@ -285,7 +286,7 @@ pub(super) fn label(
         let mut labels = present.clone();
         relabel(&mut labels, &set, unset);
         let supposed = Supposed::Labelled(&id, &labels);
-        k3s_losses::refuse_change(change, supposed, reachable)?;
+        k3s_losses::refuse_change(change, supposed, reachable, consent)?;
     }
     if let Some(node) = change.agreed_mut().nodes.get_mut(&id) {
         relabel(&mut node.labels, &set, unset);

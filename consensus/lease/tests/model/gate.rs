@@ -120,7 +120,9 @@ impl Gate {
             epoch: Epoch(1),
             lease_until_us,
         };
-        rule.may_refresh(order, NOW)
+        // One that ends within this tick is known to.
+        let ends_now = self.element == Element::Ending;
+        rule.may_refresh(order, NOW) || ends_now && rule.may_replace(order, NOW)
     }
 }
 

@@ -442,6 +442,9 @@ impl HolderDid {
                 self.writes = Some(small(records.number(Some(*record)).into()));
             }
             HolderOutput::ProposeRelease { epoch, .. } => self.released = Some(small(epoch.0)),
+            HolderOutput::ProposeStable { voters_since, .. } => {
+                self.rests_since = Some(small(voters_since.0));
+            }
             HolderOutput::ForgetRecord { .. } => panic!("nothing was deleted"),
         }
     }

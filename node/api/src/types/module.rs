@@ -30,4 +30,7 @@ pub struct AssignRequest {
     /// Of a K3s module: the cluster, by name or id; the only one unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// Of a K3s module: even if it wipes K3s off nodes. Left out unless it is said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub consent: bool,
 }

@@ -240,6 +240,7 @@ mod tests {
                 rollout: None,
                 departed: BTreeMap::new(),
                 created_at: WallMs(0),
+                lost: BTreeSet::new(),
             },
         );
         for n in 1..=servers {

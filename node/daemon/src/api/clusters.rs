@@ -158,13 +158,22 @@ fn nodes_of(agreed: &Agreed, id: ClusterId) -> Vec<ClusterNodeView> {
             | K3sPhase::Ready { .. }
             | K3sPhase::Leaving
             | K3sPhase::Stopped
-            | K3sPhase::Drained => None,
+            | K3sPhase::Drained => held_back(agreed, node, row),
         },
     };
     let mut shown: Vec<_> = agreed.k3s_nodes_of(id).map(show).collect();
     // Servers first.
     shown.sort_by(|a, b| (&b.role, &a.node).cmp(&(&a.role, &b.node)));
     shown
+}
+
+/// Why a server does not begin that a label brought to a drained node.
+fn held_back(agreed: &Agreed, node: &NodeId, row: &K3sNode) -> Option<String> {
+    let rests = matches!(row.phase, K3sPhase::Assigned | K3sPhase::Drained);
+    let new = row.role == K3sRole::Server && !row.has_been_ready();
+    let waits = rests && new && agreed.is_emptied(node);
+    let name = agreed.name_of(node);
+    waits.then(|| format!("{name} takes nothing new before `shoal node uncordon {name}`"))
 }
 
 pub(super) async fn provision(
@@ -196,6 +205,7 @@ pub(super) async fn provision(
         binary: binary(request.binary)?,
         profile: profile.transpose()?,
         reachable,
+        consent: request.consent,
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }
@@ -393,6 +403,45 @@ mod tests {
     use consensus_core::{LogIndex, WallMs};
 
     use super::*;
+
+    #[test]
+    fn a_server_that_comes_to_a_drained_node_says_what_it_waits_for() {
+        let text = format!("12D3KooW{}", "a".repeat(44));
+        let node: NodeId = text.parse().unwrap();
+        let mut row = K3sNode {
+            cluster: ClusterId::from_bytes([7; 16]),
+            role: K3sRole::Server,
+            attempt: LogIndex(9),
+            binary: K3sBinary::INSTALLED,
+            phase: K3sPhase::Assigned,
+            since: WallMs(0),
+            token: None,
+            version: None,
+            generation: LogIndex(0),
+            pods: BTreeSet::new(),
+        };
+        let mut agreed = Agreed::default();
+        assert_eq!(held_back(&agreed, &node, &row), None);
+        let drain = |cordon_only| Drain {
+            begun: LogIndex(7),
+            at: WallMs(0),
+            timeout_ms: 60_000,
+            cordon_only,
+            state: DrainState::Drained,
+            forced: false,
+        };
+        agreed.drains.insert(node.clone(), drain(true));
+        assert_eq!(held_back(&agreed, &node, &row), None);
+        agreed.drains.insert(node.clone(), drain(false));
+        let said = held_back(&agreed, &node, &row).unwrap();
+        assert!(said.contains("shoal node uncordon"), "{said}");
+        // One that goes on, or was there before, waits for nothing.
+        row.phase = K3sPhase::Starting;
+        assert_eq!(held_back(&agreed, &node, &row), None);
+        row.phase = K3sPhase::Drained;
+        row.version = Some("v1.31.2+k3s1".to_owned());
+        assert_eq!(held_back(&agreed, &node, &row), None);
+    }
 
     fn shown(state: DrainState, heard: bool) -> (String, Option<String>) {
         let drain = Drain {

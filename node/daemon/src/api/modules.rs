@@ -80,7 +80,7 @@ pub(super) async fn assign(
     Member(mesh): Member,
     Body(request): Body<AssignRequest>,
 ) -> Answer<Changed> {
-    let cluster = request.cluster.clone();
+    let (cluster, consent) = (request.cluster.clone(), request.consent);
     let assignment = assignment(&mesh, request)?;
     if assignment.module == Module::DockerEngine {
         if let Some(named) = cluster {
@@ -99,6 +99,7 @@ pub(super) async fn assign(
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable,
+        consent,
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }
@@ -132,6 +133,7 @@ pub(super) async fn unassign(
         let rule = "left out: an assignment is to one cluster only";
         return Err(invalid_text("cluster", named, rule).into());
     }
+    let consent = request.consent;
     let assignment = assignment(&mesh, request)?;
     if assignment.module == Module::DockerEngine {
         return change(&mesh, Command::UnassignModule(assignment)).await;
@@ -140,6 +142,7 @@ pub(super) async fn unassign(
     let command = ClusterCommand::Unassign {
         assignment,
         reachable,
+        consent,
     };
     change_clusters(&mesh, Command::Cluster(command)).await
 }

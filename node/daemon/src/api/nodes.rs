@@ -163,6 +163,7 @@ pub(super) async fn label(
         set: request.set,
         unset: request.unset,
         reachable,
+        consent: request.consent,
     };
     // A selector may take a server from a cluster, or bring it one.
     change_clusters(&mesh, command).await

@@ -4,6 +4,8 @@
 //! a gate is passed on only by a member, whose gate proved the asker's key. Whatever needs a
 //! signature goes to a server that can sign, this node first.
 
+mod lanes;
+
 use std::{collections::VecDeque, time::Duration};
 
 use consensus_core::{NodeFacts, NodeId, OperatorRole};
@@ -24,7 +26,7 @@ use super::{
     vip_desk::VipDesk,
 };
 
-/// Requests handled at once; more wait in the network's bounded queue.
+/// Machines at the gate that are served at once; more wait in the network's bounded queue.
 const HANDLERS_MAX: usize = 64;
 /// A server signs and has it agreed; the joiner's gate waits twenty seconds for all of them.
 const SERVER_DEADLINE: Duration = Duration::from_secs(6);
@@ -44,21 +46,12 @@ pub(crate) struct Desk {
 }
 
 /// Serves the Command channel until the network stops.
-pub(crate) async fn serve(mut calls: mpsc::Receiver<IncomingCall>, desk: Desk) {
-    let mut handlers = JoinSet::new();
-    while let Some(call) = calls.recv().await {
-        while handlers.len() >= HANDLERS_MAX {
-            handlers.join_next().await;
-        }
+pub(crate) async fn serve(calls: mpsc::Receiver<IncomingCall>, desk: Desk) {
+    let answer = move |from: NodeId, request| {
         let desk = desk.clone();
-        handlers.spawn(async move {
-            let answer = match decode::<PeerRequest>(&call.body) {
-                Ok(request) => desk.answer(&call.from, request).await,
-                Err(error) => PeerAnswer::Failed(error),
-            };
-            let _ = call.reply.send(Ok(encode(&answer)));
-        });
-    }
+        async move { desk.answer(&from, request).await }
+    };
+    lanes::serve(calls, answer).await;
 }
 
 impl Desk {

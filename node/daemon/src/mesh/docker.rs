@@ -18,11 +18,12 @@ use overlay_names::for_containers;
 use runtimes_core::{
     docker::{Desired, Dns, IssuedCertificate, Listen, Phase, Plan, Step, plan},
     drain::Orders,
+    drift::DockerDrift,
     retries::Retries,
 };
 use runtimes_docker::{DockerRuntime, Paths, Settings, StepError};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,13 +34,11 @@ use super::{
     drain::Resting,
     overlay::{OverlayStatus, with_sources},
     proposer::{Proposer, wall_now},
-    reports::{REPORTS_MAX, agree_in_order},
+    reports::Reports,
 };
 
 /// A dockerd that died is noticed within this.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A report that is not in the view by then is repeated (SPEC 4.3: the heartbeat repairs).
-const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// What the rest of the daemon sees of this node's Docker host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,16 +83,13 @@ struct Wish {
 struct Works {
     runtime: DockerRuntime,
     retries: Retries,
-    reports: mpsc::Sender<Command>,
-    /// What was reported last, and when.
-    told: Option<(DockerPhase, Instant)>,
+    reports: Reports<DockerPhase>,
+    drift: DockerDrift,
 }
 
 impl Docker {
     /// Runs until cancelled. dockerd outlives it.
     pub(crate) async fn run(self) {
-        let (reports, queue) = mpsc::channel(REPORTS_MAX);
-        let reporter = tokio::spawn(agree_in_order(self.proposer.clone(), queue));
         let settings = Settings {
             dockerd: self.host.config.dockerd.clone(),
             ..Settings::default()
@@ -101,8 +97,8 @@ impl Docker {
         let mut works = Works {
             runtime: DockerRuntime::new(Paths::under(self.host.data.root()), settings),
             retries: Retries::default(),
-            reports,
-            told: None,
+            reports: Reports::begin(self.proposer.clone()),
+            drift: DockerDrift::default(),
         };
         let (mut view, mut overlay) = (self.proposer.views.watch(), self.overlay.clone());
         let (mut orders, mut served) = (self.orders.clone(), self.served.clone());
@@ -141,7 +137,6 @@ impl Docker {
                 () = sleep_until(look_at) => {}
             }
         }
-        reporter.abort();
     }
 
     /// Observes, plans, takes one step. None when there is more to do at once.
@@ -151,26 +146,10 @@ impl Docker {
         agreed: &Agreed,
         desired: &Desired,
     ) -> Option<Duration> {
-        let Works {
-            runtime, retries, ..
-        } = works;
         let now = self.host.clock.now();
-        let planned = match runtime.observe(desired, now, wall_now()).await {
-            Ok(observed) => plan(desired, &observed, &runtime.paths().layout(), retries),
-            Err(error) => {
-                retries.handle_failure(error.code(), with_sources(&error), now);
-                let reason = with_sources(&error);
-                let phase = Phase::Failed {
-                    code: error.code(),
-                    reason,
-                    hint: None,
-                    retry_at: None,
-                };
-                Plan { phase, step: None }
-            }
-        };
+        let planned = works.look(desired, now).await;
         if matches!(planned.phase, Phase::Ready { .. }) {
-            retries.handle_ready(now);
+            works.retries.handle_ready(now);
         }
         // A host that asks for its next certificate goes on meanwhile; the mesh is to know.
         let phase = match (&planned.phase, &planned.step) {
@@ -194,7 +173,9 @@ impl Docker {
             works.retries.handle_start(now);
         }
         tracing::info!(step = step_name(&step), "docker-engine");
-        if let Err(error) = works.runtime.perform(step).await {
+        let performed = works.runtime.perform(step.clone()).await;
+        works.drift.handle_performed(step, performed.is_ok());
+        if let Err(error) = performed {
             self.note_failure(works, &error);
         }
         None
@@ -288,12 +269,12 @@ impl Docker {
         };
         self.show_condition(condition);
         let Some(row) = agreed.docker_hosts.get(&self.proposer.me) else {
-            works.told = None;
+            works.reports.forget();
             return;
         };
         // Whatever comes next, the host says first that it has begun.
         let begins = row.phase == DockerPhase::Assigned && desired.assigned;
-        if begins && matches!(works.lately(), None | Some(DockerPhase::Stopped)) {
+        if begins && matches!(works.reports.lately(), None | Some(DockerPhase::Stopped)) {
             works.queue(DockerPhase::Installing, desired.listen);
         }
         let next = self.shown(phase);
@@ -349,18 +330,41 @@ impl Docker {
 }
 
 impl Works {
-    /// What was said last, unless that is so long ago that it is to be repeated.
-    fn lately(&self) -> Option<&DockerPhase> {
-        let told = self.told.as_ref();
-        let lately = told.filter(|(_, at)| at.elapsed() < HEARTBEAT);
-        lately.map(|(phase, _)| phase)
+    /// What is the case, and what follows from it. What is not as it was left is told.
+    async fn look(&mut self, desired: &Desired, now: Time) -> Plan {
+        let observed = match self.runtime.observe(desired, now, wall_now()).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                let reason = with_sources(&error);
+                self.retries
+                    .handle_failure(error.code(), reason.clone(), now);
+                let phase = Phase::Failed {
+                    code: error.code(),
+                    reason,
+                    hint: None,
+                    retry_at: None,
+                };
+                return Plan { phase, step: None };
+            }
+        };
+        let layout = self.runtime.paths().layout();
+        let planned = plan(desired, &observed, &layout, &self.retries);
+        if !desired.assigned {
+            self.drift.handle_unassigned();
+            return planned;
+        }
+        for part in self.drift.handle_look(&observed, &planned) {
+            self.reports.mention_drift(Module::DockerEngine, part);
+        }
+        planned
     }
 
     /// Queues what the mesh does not know yet.
     fn report(&mut self, row: &DockerHost, next: DockerPhase, listen: Option<Listen>) {
         let listens = listen.is_none() || row.listen == listen.map(|listen| listen.ipv6);
         let known = row.phase.tells_the_same(&next) && listens;
-        let told = self.lately().is_some_and(|last| last.tells_the_same(&next));
+        let told = self.reports.lately();
+        let told = told.is_some_and(|last| last.tells_the_same(&next));
         if !known && !told {
             self.queue(next, listen);
         }
@@ -371,10 +375,7 @@ impl Works {
             phase: phase.clone(),
             listen: listen.map(|listen| listen.ipv6),
         };
-        // A full queue means that the mesh has no majority; the heartbeat repeats what matters.
-        if self.reports.try_send(command).is_ok() {
-            self.told = Some((phase, Instant::now()));
-        }
+        self.reports.say(phase, command);
     }
 }
 

@@ -5,16 +5,21 @@
 //! Decides nothing by itself: `leader_step` and `silent_too_long` do. A leader that lost its office
 //! half-way does no harm: every step is agreed or refused. What may take as long as a command is done
 //! beside the changes of voters, one of a kind at a time: without the majority that such a change
-//! would bring back nothing else is agreed.
+//! would bring back nothing else is agreed. Because of that time, too, whoever acts on several nodes looks
+//! again before each: who was silent may have been heard since, and what was agreed may be over.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use consensus_core::{
-    Command, DrainCommand, GroupView, LogIndex, NodeId, VoterStep, expiry_warnings, leader_step,
-    silent_too_long,
+    Agreed, Command, DrainCommand, GroupView, LogIndex, NodeId, VoterStep, WallMs, expiry_warnings,
+    leader_step, silent_too_long,
 };
 use consensus_raft::{Agreement, RaftStatus, Removed, Role};
 use overlay_core::membership::Condition;
+use overlay_net::membership::Members;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -133,15 +138,16 @@ async fn note_silences(proposer: Proposer) {
     let logged = proposer.views.events().silent_nodes();
     let agreed = proposer.views.view().agreed.clone();
     let members = proposer.members.borrow().clone();
-    for (id, member) in members.iter() {
+    for id in members.keys() {
         let Some(node) = agreed.nodes.get(id) else {
             continue;
         };
         let was = logged.get(&node.name).copied().unwrap_or(false);
-        let is = match member.condition {
-            Condition::Dead => true,
-            Condition::Alive => false,
-            Condition::Suspect | Condition::Unknown => was,
+        let by_now = proposer.members.borrow().get(id).map(|one| one.condition);
+        let is = match by_now {
+            Some(Condition::Dead) => true,
+            Some(Condition::Alive) => false,
+            Some(Condition::Suspect | Condition::Unknown) | None => was,
         };
         if is != was {
             let command = Command::RecordSilence {
@@ -194,66 +200,138 @@ async fn warn_of_ends(proposer: Proposer) {
 /// Gives drains up whose time is over while their nodes are dead: nobody else says so. One that is only
 /// suspected may have a word to say yet.
 async fn give_up_drains(proposer: Proposer) {
-    let agreed = proposer.views.view().agreed.clone();
-    let members = proposer.members.borrow().clone();
-    let dead = |id: &NodeId| {
-        let member = members.get(id);
-        member.is_some_and(|member| member.condition == Condition::Dead)
-    };
-    let (drains, now) = (agreed.drains.iter(), wall_now());
-    let overdue = drains.filter(|(id, drain)| drain.is_overdue(now) && dead(id));
-    for (node, drain) in overdue {
-        let command = Command::Drain(DrainCommand::GiveUp {
-            node: node.clone(),
-            begun: drain.begun,
-        });
-        if let Err(error) = proposer.agree(command).await {
-            let node = agreed.name_of(node);
-            tracing::warn!(%error, node, "a silent node's drain could not be given up");
+    let mut tried = BTreeSet::new();
+    loop {
+        let agreed = proposer.views.view().agreed.clone();
+        let members = proposer.members.borrow().clone();
+        let dead = |id: &NodeId| {
+            let member = members.get(id);
+            member.is_some_and(|member| member.condition == Condition::Dead)
+        };
+        let Some((node, begun)) = overdue_drain(&agreed, dead, wall_now(), &tried) else {
+            return;
+        };
+        tried.insert((node.clone(), begun));
+        let name = agreed.name_of(&node);
+        let command = Command::Drain(DrainCommand::GiveUp { node, begun });
+        if let Err(error) = proposer.submit(command).await {
+            tracing::warn!(%error, node = name, "a silent node's drain could not be given up");
         }
     }
+}
+
+/// A drain whose time is over and whose node is dead, of those that were not tried.
+fn overdue_drain(
+    agreed: &Agreed,
+    dead: impl Fn(&NodeId) -> bool,
+    now: WallMs,
+    tried: &BTreeSet<(NodeId, LogIndex)>,
+) -> Option<(NodeId, LogIndex)> {
+    let mut overdue = agreed
+        .drains
+        .iter()
+        .filter(|(id, drain)| drain.is_overdue(now) && dead(id))
+        .map(|(id, drain)| (id.clone(), drain.begun));
+    overdue.find(|one| !tried.contains(one))
 }
 
 /// Removes who was silent too long for its class. When a good part of the mesh fell silent at once,
 /// the network is more likely to blame than they are: then an operator decides.
 async fn prune(proposer: Proposer, clock: Clock) {
-    let members = proposer.members.borrow().clone();
-    if members.pruning_frozen {
-        return;
-    }
-    let now = clock.now();
-    let silences: BTreeMap<NodeId, Duration> = members
-        .iter()
-        .filter(|(_, member)| member.condition == Condition::Dead)
-        .map(|(id, member)| (id.clone(), now.since(member.since)))
-        .collect();
-    let agreed = proposer.views.view().agreed.clone();
-    // All members would be too many for an entry of the log.
-    let mut reachable = heard(&agreed, &members, &proposer.me);
-    reachable.retain(|id| agreed.is_server(id));
-    for id in silent_too_long(&agreed, &silences) {
-        let class = agreed
-            .nodes
-            .get(&id)
-            .map(|node| node.lifecycle_class.as_str())
-            .unwrap_or_default();
-        tracing::warn!(
-            node = agreed.name_of(&id),
-            class,
-            "silent too long, removed"
-        );
-        let reason = format!("silent too long for a node of class {class}");
-        if let Err(error) = proposer
-            .agree(Command::RemoveNode {
-                node: id.to_string(),
-                reason,
-                compromised: false,
-                reachable: reachable.clone(),
-                force: false,
-            })
-            .await
-        {
-            tracing::warn!(%error, "a silent node could not be removed");
+    let mut tried = BTreeSet::new();
+    loop {
+        let members = proposer.members.borrow().clone();
+        if members.pruning_frozen {
+            return;
         }
+        let now = clock.now();
+        let silences: BTreeMap<NodeId, Duration> = members
+            .iter()
+            .filter(|(_, member)| member.condition == Condition::Dead)
+            .map(|(id, member)| (id.clone(), now.since(member.since)))
+            .collect();
+        let agreed = proposer.views.view().agreed.clone();
+        let mut doomed = silent_too_long(&agreed, &silences).into_iter();
+        let Some(id) = doomed.find(|id| !tried.contains(id)) else {
+            return;
+        };
+        tried.insert(id.clone());
+        remove_silent(&proposer, &agreed, &members, &id).await;
+    }
+}
+
+async fn remove_silent(proposer: &Proposer, agreed: &Agreed, members: &Members, id: &NodeId) {
+    // All members would be too many for an entry of the log.
+    let mut reachable = heard(agreed, members, &proposer.me);
+    reachable.retain(|id| agreed.is_server(id));
+    let class = agreed
+        .nodes
+        .get(id)
+        .map(|node| node.lifecycle_class.as_str())
+        .unwrap_or_default();
+    let name = agreed.name_of(id);
+    tracing::warn!(node = name, class, "silent too long, removed");
+    let command = Command::RemoveNode {
+        node: id.to_string(),
+        reason: format!("silent too long for a node of class {class}"),
+        compromised: false,
+        reachable,
+        force: false,
+    };
+    if let Err(error) = proposer.submit(command).await {
+        tracing::warn!(%error, node = name, "a silent node could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consensus_core::{Drain, DrainState};
+
+    use super::*;
+
+    fn node(letter: &str) -> NodeId {
+        let text = format!("12D3KooW{}", letter.repeat(44));
+        text.parse().expect("52 characters of base58")
+    }
+
+    fn drain(begun: u64) -> Drain {
+        Drain {
+            begun: LogIndex(begun),
+            at: WallMs(0),
+            timeout_ms: 60_000,
+            cordon_only: false,
+            state: DrainState::Draining {
+                waits_for: String::new(),
+            },
+            forced: false,
+        }
+    }
+
+    #[test]
+    fn each_silent_nodes_drain_is_given_up_by_what_is_known_by_then() {
+        let (late, mut tried) = (WallMs(3_600_000), BTreeSet::new());
+        let mut agreed = Agreed::default();
+        agreed.drains.insert(node("a"), drain(7));
+        agreed.drains.insert(node("b"), drain(8));
+        let all_dead = |_: &NodeId| true;
+        let next =
+            |agreed: &Agreed, tried: &BTreeSet<_>| overdue_drain(agreed, all_dead, late, tried);
+        assert_eq!(
+            overdue_drain(&agreed, all_dead, WallMs(60_000), &tried),
+            None
+        );
+        let first = next(&agreed, &tried).unwrap();
+        assert_eq!(first, (node("a"), LogIndex(7)));
+        tried.insert(first);
+        assert_eq!(next(&agreed, &tried), Some((node("b"), LogIndex(8))));
+        // Meanwhile it was heard again, ...
+        let heard = |id: &NodeId| *id != node("b");
+        assert_eq!(overdue_drain(&agreed, heard, late, &tried), None);
+        // ... or its operator has ended the drain.
+        agreed.drains.remove(&node("b"));
+        assert_eq!(next(&agreed, &tried), None);
+        // Another drain of the first one is another matter.
+        agreed.drains.insert(node("a"), drain(9));
+        assert_eq!(next(&agreed, &tried), Some((node("a"), LogIndex(9))));
     }
 }

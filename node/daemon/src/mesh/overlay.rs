@@ -4,7 +4,7 @@
 //! network whose IPv4 prefix it routes elsewhere does not come up, a LAN behind a peer that it
 //! routes elsewhere stays so. What an interface should be is `desired`'s decision, what to change
 //! the peer plan's. An interface that can't come up is a condition, not an end: the node stays a
-//! member and tries again.
+//! member and tries again. One whose device is only late with an answer stays up for once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -47,6 +47,9 @@ use super::{
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// After an interface could not come up.
 const RETRY_PAUSE: Duration = Duration::from_secs(3);
+/// Looks in a row at which a device may be late with its answer. A host whose processors and disk are
+/// busy keeps one waiting for seconds now and then, and packets pass meanwhile.
+const LATE_MAX: u8 = 1;
 /// Where device sockets, pidfiles and logs are.
 pub(crate) const RUN_FOLDER: &str = "/run/shoal";
 
@@ -116,6 +119,17 @@ struct Up {
     elsewhere: BTreeSet<Cidr>,
     /// Whether it has a new key, with which no peer has shaken hands.
     greets_all: bool,
+    /// Looks in a row at which its device was late with an answer.
+    late: u8,
+}
+
+impl Up {
+    fn backend(&self) -> &'static str {
+        match self.interface.backend() {
+            Backend::Kernel => "kernel",
+            Backend::Userspace => "userspace",
+        }
+    }
 }
 
 /// What this node has on its machine.
@@ -249,8 +263,13 @@ impl Overlay {
                 Err(reason) => {
                     // An interface that could not be changed may still have a peer that is to go;
                     // one that is not there has none.
-                    if interfaces.contains_key(network_id) {
-                        status.enforced = self.status.borrow().enforced;
+                    if let Some(up) = interfaces.get(network_id) {
+                        let before = self.status.borrow();
+                        status.enforced = before.enforced;
+                        if (1..=LATE_MAX).contains(&up.late) && before.up.contains_key(network_id) {
+                            status.backend = Some(up.backend());
+                            status.up.insert(*network_id, peer.clone());
+                        }
                     }
                     status.conditions.insert(network.name.clone(), reason);
                 }
@@ -329,6 +348,10 @@ impl Overlay {
         let mut desired = self.desired(agreed, id, network, peer, &mut up.talked, wall_now());
         let observed = match up.interface.observe().await {
             Ok(observed) => observed,
+            Err(error) if error.is_late() && up.late < LATE_MAX => {
+                up.late += 1;
+                return Err(with_sources(&error));
+            }
             Err(error) => {
                 // The device died or somebody removed the link: begin anew.
                 interfaces.remove(&id);
@@ -343,17 +366,15 @@ impl Overlay {
                 steps = steps.len(),
                 "adjusting the overlay interface"
             );
-            up.interface
-                .apply(&steps)
-                .await
-                .map_err(|error| with_sources(&error))?;
+            if let Err(error) = up.interface.apply(&steps).await {
+                up.late = up.late.saturating_add(u8::from(error.is_late()));
+                return Err(with_sources(&error));
+            }
         }
+        up.late = 0;
         let all = std::mem::take(&mut up.greets_all);
         greet(&to_greet(&desired, &observed, all), peer);
-        Ok(match up.interface.backend() {
-            Backend::Kernel => "kernel",
-            Backend::Userspace => "userspace",
-        })
+        Ok(up.backend())
     }
 
     async fn bring_up(&self, network: &Network) -> Result<Up, String> {
@@ -379,6 +400,7 @@ impl Overlay {
             talked: BTreeMap::new(),
             elsewhere: BTreeSet::new(),
             greets_all: false,
+            late: 0,
         })
     }
 

@@ -120,6 +120,7 @@ mod tests {
             rollout: None,
             departed: Default::default(),
             created_at: WallMs(0),
+            lost: Default::default(),
         };
         agreed.clusters.insert(PROD, prod);
         agreed.k3s_nodes.insert(node('a'), k3s(&["10.42.0.0/24"]));

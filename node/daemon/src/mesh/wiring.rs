@@ -4,6 +4,7 @@
 //! back what others need of them.
 
 mod leaving;
+mod threads;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -110,18 +111,6 @@ impl Wiring {
     ) {
         self.tasks.spawn(async move {
             let _ = task.await;
-            tracing::debug!(task = name, "ended");
-        });
-    }
-
-    /// For tasks that nothing else may hold up. They end by themselves at a stop.
-    fn on_own_thread<T>(&self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .expect("a runtime with timers alone takes nothing that can be missing");
-        self.tasks.spawn_blocking(move || {
-            let _ = runtime.block_on(task);
             tracing::debug!(task = name, "ended");
         });
     }
@@ -267,7 +256,7 @@ impl Wiring {
             beside: tokio::runtime::Handle::current(),
             stop: self.stop.clone(),
         };
-        self.on_own_thread("leases", leases.run());
+        self.before_all_others("leases", leases.run());
         VipDesk {
             proposer: proposer.clone(),
             held: held_leases,

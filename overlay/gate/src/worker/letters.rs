@@ -1,6 +1,7 @@
 //! What the mailbox asks for: orders, releases, and to forget an address.
 //!
-//! Decides: the order in which the parts of a letter are followed.
+//! Decides: the order in which the parts of a letter are followed, and that an address is guarded as
+//! soon as the kernel does so.
 
 use std::net::Ipv6Addr;
 
@@ -11,7 +12,6 @@ use crate::{
     decision::{ClosedWhy, Decision},
     events::RefusedWhy,
     mailbox::{ADDRESSES_MAX, Letter},
-    nftables::Guarded,
     order::GateOrder,
 };
 
@@ -48,7 +48,7 @@ impl Worker {
         }
     }
 
-    /// Makes room for an address and guards it.
+    /// Makes room for an address. What is new is not guarded yet.
     fn enter(&mut self, address: Ipv6Addr, now: u64) -> Result<(), Errno> {
         if self.vips.contains_key(&address) {
             return Ok(());
@@ -56,18 +56,29 @@ impl Worker {
         if self.vips.len() >= ADDRESSES_MAX {
             return Err(Errno::NOSPC);
         }
-        let guarded = Guarded {
-            address,
-            epoch: 0,
-            released: false,
-        };
-        if let Err(errno) = self.kernel.guard(&guarded) {
-            self.complain(address, 0, RefusedWhy::Kernel(errno));
-        }
         let vip = Vip::new(Decision::new(self.kind, 0, 0), now);
         self.vips.insert(address, vip);
         self.changed = true;
         Ok(())
+    }
+
+    /// Guards an address that is not guarded yet.
+    pub(super) fn guard(&mut self, address: Ipv6Addr) -> Result<(), Errno> {
+        let Some(vip) = self.vips.get_mut(&address).filter(|vip| !vip.guarded) else {
+            return Ok(());
+        };
+        let guarded = vip.remembered(address);
+        match self.kernel.guard(&guarded) {
+            Ok(()) => {
+                vip.guarded = true;
+                Ok(())
+            }
+            Err(errno) => {
+                self.delay(address);
+                self.complain(address, guarded.epoch, RefusedWhy::Kernel(errno));
+                Err(errno)
+            }
+        }
     }
 
     fn release(&mut self, address: Ipv6Addr, epoch: u64) -> Result<u64, Errno> {
@@ -76,7 +87,10 @@ impl Worker {
             return Err(Errno::NOSPC);
         };
         vip.decision.release(epoch);
-        match vip.decision.open_epoch() {
+        let open = vip.decision.open_epoch();
+        // What was given up is written beside the guard.
+        self.guard(address)?;
+        match open {
             // What is open is of a later epoch, or nothing is.
             Some(open) if open > epoch => Ok(now_us()),
             Some(open) => self.shut(address, open, ClosedWhy::Released),

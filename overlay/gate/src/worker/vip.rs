@@ -10,6 +10,8 @@ use crate::{advertisement, decision::Decision, events::GateStatus, nftables::Gua
 #[derive(Debug)]
 pub(super) struct Vip {
     pub(super) decision: Decision,
+    /// Whether the kernel keeps packets from it while it is closed. Before, it is put on no interface.
+    pub(super) guarded: bool,
     /// The interface that was given the address.
     pub(super) interface: Option<String>,
     pub(super) address_put_us: u64,
@@ -27,6 +29,7 @@ impl Vip {
     pub(super) fn new(decision: Decision, now: u64) -> Self {
         Self {
             decision,
+            guarded: false,
             interface: None,
             address_put_us: 0,
             neighbours: None,

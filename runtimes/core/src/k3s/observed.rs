@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenMark;
 
+/// What tells one program from another of the same version: its SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramSum(pub [u8; 32]);
+
 /// What of a stay is on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -58,6 +62,26 @@ pub struct StartedWith {
     pub token: Option<TokenMark>,
     /// Whether it initialises the cluster's datastore, if there is none.
     pub founds: bool,
+    /// The program itself; unknown of what was started before that was written down.
+    #[serde(default)]
+    pub sum: Option<ProgramSum>,
+}
+
+impl StartedWith {
+    /// Whether it is what is wanted. Where a program's sum is not known its version has to do.
+    #[must_use]
+    pub fn is_as(&self, wanted: &Self) -> bool {
+        let known = Self {
+            sum: wanted.sum,
+            ..self.clone()
+        };
+        known == *wanted && is_same(self.sum, wanted.sum)
+    }
+}
+
+/// Whether these may be the same program, which one that is not known may always be.
+pub(super) fn is_same(one: Option<ProgramSum>, other: Option<ProgramSum>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
 }
 
 /// The K3s on the host.
@@ -84,8 +108,12 @@ pub enum Daemon {
 pub struct Program {
     /// What `--version` says.
     pub version: String,
-    /// Whether it is the one that is wanted: same origin, same sum.
+    /// What it hashes to; unknown of one that was put in place before that was written down.
+    pub sum: Option<ProgramSum>,
+    /// Whether it is the one that is wanted: same origin, same version.
     pub wanted: bool,
+    /// Whether another file lies by now where it came from.
+    pub stale: bool,
 }
 
 /// What is the case on the host.
@@ -115,6 +143,10 @@ pub struct Observed {
     pub daemon: Daemon,
     /// Whether it has not been ready for more than a moment.
     pub down: bool,
+    /// Whether the one that runs was ready since it was started.
+    pub was_ready: bool,
+    /// For how long nobody has listened where it answers this host.
+    pub refused_for: Duration,
     /// Whether anything is left on the host that a stay put there.
     pub leftovers: bool,
 }

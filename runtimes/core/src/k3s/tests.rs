@@ -2,13 +2,15 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use consensus_core::{Cni, NetworkProfile};
-use proptest::prelude::*;
-use serde_json::Value;
+use consensus_core::Cni;
 
 use super::*;
 
 mod disks;
+mod fates;
+mod pod_networks;
+mod programs;
+mod silence;
 mod turns;
 
 const OLD: &str = "v1.31.2+k3s1";
@@ -82,6 +84,8 @@ fn bare() -> Observed {
         vacated: false,
         daemon: Daemon::Absent,
         down: false,
+        was_ready: false,
+        refused_for: Duration::ZERO,
         leftovers: false,
     }
 }
@@ -114,6 +118,8 @@ struct Host {
     steps: Vec<String>,
     /// How often a datastore was initialised here.
     initialised: u32,
+    /// What the program hashes to that lies where it is taken from.
+    source: ProgramSum,
 }
 
 impl Host {
@@ -123,6 +129,7 @@ impl Host {
             observed: bare(),
             steps: Vec::new(),
             initialised: 0,
+            source: ProgramSum([1; 32]),
         }
     }
 
@@ -165,7 +172,9 @@ impl Host {
                 observed.leftovers = true;
                 observed.program = Some(Program {
                     version: binary.version.clone().unwrap(),
+                    sum: Some(self.source),
                     wanted: true,
+                    stale: false,
                 });
             }
             Step::MakeSecrets => observed.secrets = true,
@@ -180,6 +189,7 @@ impl Host {
                     record.founded = true;
                 }
                 observed.data = true;
+                (observed.was_ready, observed.refused_for) = (false, Duration::ZERO);
                 observed.daemon = Daemon::Ours {
                     started_with: Some(with.clone()),
                     ready: false,
@@ -188,7 +198,7 @@ impl Host {
             Step::Probe => {
                 observed.down = false;
                 if let Daemon::Ours { ready, .. } = &mut observed.daemon {
-                    *ready = true;
+                    (*ready, observed.was_ready) = (true, true);
                 }
             }
             Step::Stop => observed.daemon = Daemon::Absent,
@@ -370,161 +380,6 @@ fn a_node_that_does_not_fit_says_why_and_installs_nothing() {
     }
 }
 
-/// How a machine comes to a cluster.
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    /// It founds it; what was asked for, if anything, decides.
-    Founds,
-    /// It joins one as a server.
-    Serves,
-    /// It joins one as an agent.
-    Works,
-}
-
-/// What K3s on such a machine is told of pods' network, by way, asked CNI and network's prefix: the
-/// values of `flannel-backend`, `flannel-iface`, `cluster-cidr` and `disable-network-policy`. `None` if
-/// it is refused. `asked` of a node that joins is what its cluster has.
-fn told(
-    profile: NetworkProfile,
-    asked: Option<Cni>,
-    way: Way,
-    prefix: Option<&str>,
-) -> Option<[Value; 4]> {
-    let cni = asked.unwrap_or(Cni::of_profile(profile));
-    let mut stay = match way {
-        Way::Founds => founder(),
-        Way::Serves => stay(K3sRole::Server, Entrance::Join),
-        Way::Works => agent(),
-    };
-    stay.membership = match (cni.runs_on(profile), stay.membership) {
-        (true, Ok(membership)) => Ok(Membership {
-            cni,
-            pod_prefix: prefix.map(|prefix| prefix.parse().unwrap()),
-            ..membership
-        }),
-        (true, Err(_)) | (false, _) => Err(Misfit::TooSmall {
-            node: "n1".into(),
-            cni: cni.as_str().into(),
-        }),
-    };
-    let mut host = Host::new(stay);
-    let phase = host.run();
-    if let Phase::Failed { code, .. } = phase {
-        assert_eq!(code, "CniProfileMismatchError");
-        assert!(
-            host.steps.is_empty(),
-            "nothing is installed: {:?}",
-            host.steps
-        );
-        return None;
-    }
-    assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
-    let settings: Value = serde_json::from_str(&host.observed.settings.unwrap()).unwrap();
-    let keys = [
-        "flannel-backend",
-        "flannel-iface",
-        "cluster-cidr",
-        "disable-network-policy",
-    ];
-    Some(keys.map(|key| settings.get(key).cloned().unwrap_or(Value::Null)))
-}
-
-const HEAVY: NetworkProfile = NetworkProfile::Heavyweight;
-const LIGHT: NetworkProfile = NetworkProfile::Lightweight;
-const FLANNEL: Option<Cni> = Some(Cni::Flannel);
-const OVN: Option<Cni> = Some(Cni::OvnKubernetes);
-const PREFIX: Option<&str> = Some("10.42.0.0/16");
-
-/// A machine, what was asked for, its way in, the network's prefix, and what its settings say: `-` is a
-/// key that is not there, `refused` a whole row that is not.
-type Row = (
-    NetworkProfile,
-    Option<Cni>,
-    Way,
-    Option<&'static str>,
-    &'static str,
-);
-
-const ROWS: &[Row] = &[
-    (HEAVY, None, Way::Founds, None, "none - - true"),
-    (HEAVY, None, Way::Founds, PREFIX, "none - - true"),
-    (HEAVY, FLANNEL, Way::Founds, None, "vxlan wg - -"),
-    (
-        HEAVY,
-        FLANNEL,
-        Way::Founds,
-        PREFIX,
-        "host-gw wg 10.42.0.0/16 -",
-    ),
-    (HEAVY, OVN, Way::Founds, None, "none - - true"),
-    (HEAVY, OVN, Way::Founds, PREFIX, "none - - true"),
-    (LIGHT, None, Way::Founds, None, "vxlan wg - -"),
-    (
-        LIGHT,
-        None,
-        Way::Founds,
-        PREFIX,
-        "host-gw wg 10.42.0.0/16 -",
-    ),
-    (LIGHT, FLANNEL, Way::Founds, None, "vxlan wg - -"),
-    (
-        LIGHT,
-        FLANNEL,
-        Way::Founds,
-        PREFIX,
-        "host-gw wg 10.42.0.0/16 -",
-    ),
-    (LIGHT, OVN, Way::Founds, None, "refused"),
-    (LIGHT, OVN, Way::Founds, PREFIX, "refused"),
-    (HEAVY, FLANNEL, Way::Serves, None, "vxlan wg - -"),
-    (
-        HEAVY,
-        FLANNEL,
-        Way::Serves,
-        PREFIX,
-        "host-gw wg 10.42.0.0/16 -",
-    ),
-    (HEAVY, OVN, Way::Serves, None, "none - - true"),
-    (HEAVY, OVN, Way::Serves, PREFIX, "none - - true"),
-    (LIGHT, FLANNEL, Way::Serves, None, "vxlan wg - -"),
-    (
-        LIGHT,
-        FLANNEL,
-        Way::Serves,
-        PREFIX,
-        "host-gw wg 10.42.0.0/16 -",
-    ),
-    (LIGHT, OVN, Way::Serves, None, "refused"),
-    (LIGHT, OVN, Way::Serves, PREFIX, "refused"),
-    (HEAVY, FLANNEL, Way::Works, None, "- wg - -"),
-    (HEAVY, FLANNEL, Way::Works, PREFIX, "- wg - -"),
-    (HEAVY, OVN, Way::Works, None, "- - - -"),
-    (HEAVY, OVN, Way::Works, PREFIX, "- - - -"),
-    (LIGHT, FLANNEL, Way::Works, None, "- wg - -"),
-    (LIGHT, FLANNEL, Way::Works, PREFIX, "- wg - -"),
-    (LIGHT, OVN, Way::Works, None, "refused"),
-    (LIGHT, OVN, Way::Works, PREFIX, "refused"),
-];
-
-/// SPEC 5.6 and 5.7: every profile, choice, way in, with and without a prefix.
-#[test]
-fn what_pods_get_follows_from_profile_choice_way_and_prefix() {
-    for (profile, asked, way, prefix, expected) in ROWS.iter().copied() {
-        let word = |value: &Value| match value {
-            Value::Null => "-".to_owned(),
-            Value::String(text) => text.replace("shoal-default", "wg"),
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                value.to_string()
-            }
-        };
-        let got = told(profile, asked, way, prefix);
-        let got = got.map_or("refused".to_owned(), |values| {
-            values.each_ref().map(word).join(" ")
-        });
-        assert_eq!(got, expected, "{profile:?} {asked:?} {way:?} {prefix:?}");
-    }
-}
-
 #[test]
 fn a_token_that_was_replaced_is_put_in_place() {
     let mut host = Host::new(agent());
@@ -580,139 +435,4 @@ fn a_view_from_before_the_stay_that_is_here_says_nothing_about_it() {
     host.run();
     assert!(is_behind(&host.observed, LogIndex(attempt.0 - 1)));
     assert!(!is_behind(&host.observed, attempt));
-}
-
-#[test]
-fn a_k3s_that_answers_nobody_is_restarted_in_the_end() {
-    let mut host = Host::new(agent());
-    host.run();
-    host.falters();
-    let mut retries = Retries::default();
-    let mut step = |count| {
-        for _ in 0..count {
-            retries.handle_failure("K3sNotReadyError", "no".into(), Time::ZERO);
-        }
-        let observed = Observed {
-            now: Time::ZERO + Duration::from_secs(3600),
-            ..host.observed.clone()
-        };
-        plan(&host.desired, &observed, &files(), &retries).step
-    };
-    assert_eq!(step(1), Some(Step::Probe));
-    assert!(matches!(
-        step(UNANSWERED_PROBES_MAX),
-        Some(Step::Restart(_))
-    ));
-}
-
-/// What may happen to a host between two steps.
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    Dies,
-    Falters,
-    IsDown,
-    LosesItsDisk,
-    ClusterIsActive,
-    Leaves,
-    ComesAgain,
-    Upgraded,
-    Turn,
-}
-
-fn fate() -> impl Strategy<Value = Option<Fate>> {
-    prop_oneof![
-        6 => Just(None),
-        1 => Just(Some(Fate::Dies)),
-        2 => Just(Some(Fate::Falters)),
-        1 => Just(Some(Fate::IsDown)),
-        1 => Just(Some(Fate::LosesItsDisk)),
-        1 => Just(Some(Fate::ClusterIsActive)),
-        1 => Just(Some(Fate::Leaves)),
-        1 => Just(Some(Fate::ComesAgain)),
-        1 => Just(Some(Fate::Upgraded)),
-        1 => Just(Some(Fate::Turn)),
-    ]
-}
-
-proptest! {
-    /// Whatever befalls a host: it comes to rest ready, waiting or stopped, and a cluster that was
-    /// active is not initialised again by it. Who was ready is made into something else only in its turn.
-    #[test]
-    fn every_way_comes_to_rest(
-        founds in any::<bool>(),
-        fates in prop::collection::vec(fate(), 0..40),
-    ) {
-        let first = if founds { founder() } else { agent() };
-        let mut host = Host::new(first.clone());
-        let (mut attempt, mut before_active) = (7, 0);
-        for fate in fates {
-            match fate {
-                Some(Fate::Dies) => host.observed.daemon = Daemon::Absent,
-                Some(Fate::Falters) => host.falters(),
-                Some(Fate::IsDown) => {
-                    host.falters();
-                    host.observed.down = true;
-                }
-                Some(Fate::LosesItsDisk) => {
-                    host.observed = bare();
-                    // The mesh was told so, and begins anew.
-                    if let Some(stay) = &mut host.desired.stay {
-                        stay.settled = false;
-                    }
-                }
-                Some(Fate::ClusterIsActive) => {
-                    if let Some(stay) = host.desired.stay.as_mut().filter(|stay| !stay.active) {
-                        stay.active = true;
-                        before_active = host.initialised;
-                    }
-                }
-                Some(Fate::Leaves) => host.desired.stay = None,
-                Some(Fate::ComesAgain) => {
-                    attempt += 1;
-                    host.desired.stay = Some(Stay {
-                        attempt: LogIndex(attempt),
-                        active: true,
-                        ..agent()
-                    });
-                    before_active = host.initialised;
-                }
-                Some(Fate::Upgraded) if host.desired.stay.is_some() => {
-                    if host.observed.program.is_some() {
-                        host.upgraded();
-                    }
-                }
-                Some(Fate::Turn) => {
-                    if let Some(stay) = &mut host.desired.stay {
-                        stay.turn = true;
-                    }
-                }
-                Some(Fate::Upgraded) | None => {}
-            }
-            if let Some(step) = host.plan().step {
-                if step == Step::RequestToken {
-                    host.stay().token = Some(TOKEN);
-                }
-                let settled = host.desired.stay.as_ref().is_some_and(|s| s.settled && !s.turn);
-                if let (true, Step::Restart(with)) = (settled, &step) {
-                    let had = host.started_with();
-                    prop_assert_eq!(Some(with), had.as_ref());
-                }
-                host.perform(&step);
-            }
-            let ready = is_ready(&host.observed);
-            if let Some(stay) = &mut host.desired.stay {
-                stay.settled |= ready;
-            }
-            if host.desired.stay.as_ref().is_some_and(|stay| stay.active) {
-                prop_assert_eq!(host.initialised, before_active);
-            }
-        }
-        let phase = host.run();
-        let rests = match &host.desired.stay {
-            None => phase == Phase::Stopped,
-            Some(stay) if !stay.active && !founds => phase == Phase::Installing,
-            Some(_) => matches!(phase, Phase::Ready { .. }),
-        };
-        prop_assert!(rests, "{:?} after {:?}", phase, host.steps);
-    }
 }

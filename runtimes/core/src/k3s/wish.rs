@@ -155,6 +155,7 @@ mod tests {
             }),
             departed: BTreeMap::new(),
             created_at: WallMs(1),
+            lost: BTreeSet::new(),
         };
         let row = K3sNode {
             cluster: id,

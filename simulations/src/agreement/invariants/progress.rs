@@ -1,7 +1,8 @@
-//! Once the last fault is over the group becomes whole within the scenario's time to settle.
+//! Once the last fault is over the group becomes whole within the scenario's time to settle; and
+//! whoever is made an agent, or a server again, is that in time, whatever strikes meanwhile.
 //!
-//! Decides when it is: somebody leads and a majority confirms it, and every server has applied all
-//! that was agreed by then and knows the same voters. Source: Ongaro and Ousterhout 2014, section
+//! Decides when it is whole: somebody leads and a majority confirms it, and every server has applied
+//! all that was agreed by then and knows the same voters. Source: Ongaro and Ousterhout 2014, section
 //! 5.6: as long as messages come faster than elections time out, a leader is elected and works.
 
 use std::time::Duration;
@@ -22,6 +23,22 @@ pub fn check(took: Option<Duration>, settle: Duration) -> Result<(), String> {
     }
 }
 
+/// Servers have become agents, or agents servers: leases and Raft rest on whom they are to, or
+/// the time for it is over.
+///
+/// # Errors
+/// When it is over.
+pub fn of_change(servers: &[usize], is_done: bool, within: Duration) -> Result<(), String> {
+    if is_done {
+        return Ok(());
+    }
+    Err(format!(
+        "leases or Raft do not rest on whom they are to, {} ms after that was agreed of servers \
+         {servers:?}",
+        as_micros(within) / 1000
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +49,13 @@ mod tests {
         assert_eq!(check(Some(settle), settle), Ok(()));
         assert!(check(Some(settle * 2), settle).is_err());
         assert!(check(None, settle).is_err());
+    }
+
+    #[test]
+    fn a_change_of_who_votes_that_does_not_end_is_found() {
+        let within = Duration::from_secs(30);
+        assert_eq!(of_change(&[3], true, within), Ok(()));
+        let told = of_change(&[3], false, within).expect_err("it is broken");
+        assert!(told.ends_with("30000 ms after that was agreed of servers [3]"));
     }
 }

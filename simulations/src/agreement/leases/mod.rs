@@ -7,6 +7,7 @@
 //! Differs from the shell in this: who leads is looked at every 5 ms and with everything that
 //! happens, for two waiters on one of tokio's watches are woken in an order of chance.
 
+mod candidates;
 mod gates;
 mod host;
 mod mail;
@@ -20,10 +21,10 @@ use std::{
     time::Duration,
 };
 
-use consensus_core::{Agreed, Epoch, LogIndex, NodeId, Time, Unfit, VipId, VirtualIp};
+use consensus_core::{Agreed, Epoch, LogIndex, NodeId, Time, VipId};
 use consensus_lease::{
-    Assignment, Assignments, Candidate, Coordinator, CoordinatorOutput, Holder, HolderOutput, Life,
-    Majority, Message, Timings, Unfit as Reason, Voter, VoterOutput, wire::v1,
+    Assignment, Assignments, Coordinator, CoordinatorOutput, Holder, HolderOutput, Life, Majority,
+    Message, Timings, Voter, VoterOutput, wire::v1,
 };
 use rand::Rng;
 use simulated_raft::{
@@ -32,16 +33,17 @@ use simulated_raft::{
 };
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::{
-    gates::Gates,
-    host::{BootClock, Host},
-};
 use self::{
+    candidates::candidates,
     gates::{GateThread, Order},
     mail::{Letter, MAILBOX_LETTERS, Mail},
     members::Members,
     proposals::{Proposal, Proposals},
     records::{Records, Written},
+};
+pub(crate) use self::{
+    gates::Gates,
+    host::{BootClock, Host},
 };
 use super::{ledger::Ledger, servers::patience, world::World};
 use crate::random::as_micros;
@@ -370,6 +372,14 @@ impl Driver {
                 let release = Proposal::Release { epoch, to };
                 self.proposals.make(&self.me, vip, release);
             }
+            HolderOutput::ProposeStable {
+                vip,
+                epoch,
+                voters_since: since,
+            } => {
+                let stable = Proposal::Stable { epoch, since };
+                self.proposals.make(&self.me, vip, stable);
+            }
         }
     }
 
@@ -410,7 +420,10 @@ impl Driver {
                 epoch,
                 voters_since: since,
                 new,
-            } => (vip, Proposal::Joint { epoch, since, new }),
+            } => {
+                self.world.lock().evidence.changing();
+                (vip, Proposal::Joint { epoch, since, new })
+            }
             CoordinatorOutput::ProposeStable {
                 vip,
                 epoch,
@@ -458,34 +471,4 @@ fn assignments(agreed: &Agreed) -> Assignments {
         (*vip, assignment)
     })
     .collect()
-}
-
-/// The candidates in their order, with what speaks against each; and whom an operator wants.
-fn candidates(
-    agreed: &Agreed,
-    vip: &VirtualIp,
-    alive: &BTreeSet<NodeId>,
-) -> (Vec<Candidate>, Option<NodeId>) {
-    let list = vip.candidates.iter().map(|node| Candidate {
-        node: node.clone(),
-        unfit: (agreed.unfit(vip, node, alive).map(|why| reason(&why)))
-            .into_iter()
-            .collect(),
-    });
-    let wanted = vip.wish.as_ref().and_then(|wish| {
-        let next = || agreed.next_holder(vip, alive).ok();
-        wish.to.clone().or_else(next)
-    });
-    (list.collect(), wanted)
-}
-
-const fn reason(unfit: &Unfit) -> Reason {
-    match unfit {
-        Unfit::NoCandidate => Reason::NotACandidate,
-        Unfit::NoMember => Reason::Removed,
-        Unfit::NoPeer => Reason::NotInNetwork,
-        Unfit::Unheard => Reason::Suspect,
-        Unfit::Draining => Reason::Draining,
-        Unfit::Untold | Unfit::NotReady(_) => Reason::NotReady,
-    }
 }

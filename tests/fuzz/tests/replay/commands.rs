@@ -110,6 +110,7 @@ fn assign(role: K3sRole, n: u32) -> ClusterCommand {
         },
         profile: Some(LeaseProfile::Wan),
         reachable: BTreeSet::from([id(1)]),
+        consent: true,
     }
 }
 
@@ -216,8 +217,13 @@ fn commands_of_a_cluster(first: LogIndex) -> Vec<(u32, Command)> {
     let agent = Command::Cluster(ClusterCommand::Unassign {
         assignment: Assignment::to_node(K3sRole::Agent.module(), id(1)),
         reachable: BTreeSet::from([id(1)]),
+        consent: true,
     });
-    all.chain([(1, agent), (1, last)]).collect()
+    let drift = Command::ReportDrift {
+        module: K3sRole::Agent.module(),
+        what: "K3s's settings".into(),
+    };
+    all.chain([(1, agent), (1, last), (2, drift)]).collect()
 }
 
 /// Made and not ready, so that nobody lets go of it; closed, and given to the same node again.
@@ -354,6 +360,7 @@ fn commands_of_a_mesh() -> Vec<(u32, Command)> {
                 set: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
                 unset: vec!["x".into()],
                 reachable: BTreeSet::from([id(1)]),
+                consent: true,
             },
         ),
         (

@@ -116,9 +116,10 @@ impl Flags {
         self.text(name).and_then(|text| text.parse().ok())
     }
 
-    /// The value of `key` in a list of `key=value`, as `--etcd-arg` and its like are.
+    /// The value of `key` in a list of `key=value`, as `--etcd-arg` and its like are. K3s does not split
+    /// these at commas: a value may have some.
     pub(crate) fn component(&self, list: &str, key: &str) -> Option<String> {
-        let arguments = self.list(list).into_iter().rev();
+        let arguments = self.values.get(list).into_iter().flatten().rev();
         arguments
             .filter_map(|argument| {
                 let (name, value) = argument.split_once('=')?;
@@ -244,5 +245,8 @@ mod tests {
             Some("1000")
         );
         assert_eq!(flags.component("etcd-arg", "quota"), None);
+        let at_once = ["--etcd-arg=heartbeat-interval=100,election-timeout=1000"];
+        let flags = parse(&at_once, &[]).unwrap();
+        assert_eq!(flags.component("etcd-arg", "election-timeout"), None);
     }
 }

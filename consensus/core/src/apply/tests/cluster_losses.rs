@@ -34,6 +34,7 @@ fn label_hearing(n: u32, set: &[(&str, &str)], heard: &[u32]) -> Command {
         set: labels(set),
         unset: Vec::new(),
         reachable: nodes(heard),
+        consent: true,
     }
 }
 
@@ -149,6 +150,7 @@ fn provision_hearing(n: u32, cluster: &str, heard: &[u32]) -> Command {
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: nodes(heard),
+        consent: true,
     })
 }
 
@@ -161,11 +163,61 @@ fn a_dead_server_is_taken_out_and_then_a_live_one_may_go() {
     let refusal = world.refused(1, unassign_hearing(2, &[1, 2]));
     assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
     world.ok(1, remove_hearing(3, &[1, 2], false));
+    // And its cluster has done so.
+    let refusal = world.refused(1, unassign_hearing(2, &[1, 2]));
+    assert!(refusal.to_string().contains("1 of 2 servers"), "{refusal}");
+    world.ok(1, forget_all(&world));
     world.ok(1, unassign_hearing(2, &[1, 2]));
     let refusal = world.refused(1, unassign_hearing(1, &[1, 2]));
     assert_eq!(refusal.code(), "ClusterLastServerError");
     // The last one stays also where it is dead: its disk is all that is left.
     let refusal = world.refused(1, unassign_hearing(1, &[]));
+    assert_eq!(refusal.code(), "ClusterLastServerError");
+}
+
+/// Its first server has had the cluster forget who departed.
+fn forget_all(world: &World) -> Command {
+    Command::Cluster(ClusterCommand::ForgetNodes {
+        cluster: world.row(1).cluster,
+        names: world.prod().departed.clone(),
+    })
+}
+
+#[test]
+fn etcd_counts_who_was_lost_until_the_cluster_has_forgotten_it() {
+    let all = [1, 2, 3, 4];
+    let mut world = World::with_servers(1);
+    // To etcd it is another one when it comes back.
+    world.k3s(3, K3sPhase::Assigned);
+    assert_eq!(world.prod().lost, [name(3)].into());
+    let prod = world.row(1).cluster;
+    let etcd = world.agreed().etcd(prod);
+    assert_eq!((etcd.counted(), etcd.needed()), (3, 2));
+    assert!(etcd.has_majority() && !etcd.stopped(&id(2)).has_majority());
+    let refusal = world.refused(1, unassign_hearing(2, &all));
+    assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
+    world.ok(1, forget_all(&world));
+    assert!(world.prod().lost.is_empty());
+    world.ok(1, unassign_hearing(2, &all));
+    // Who leaves in peace has had itself taken off, and agents are none of etcd's.
+    world.k3s(2, K3sPhase::Stopped);
+    world.ok(1, remove(4));
+    assert!(world.prod().departed.keys().eq([&name(2), &name(4)]));
+    assert!(world.prod().lost.is_empty());
+}
+
+#[test]
+fn a_server_that_is_still_joining_may_be_emptied_whatever_the_others_do() {
+    let mut world = World::with_cluster();
+    world.ok(1, provision(2, K3sRole::Server, Some("prod")));
+    world.k3s(1, broken());
+    world.clone().ok(1, drain(2, false));
+    let refusal = world.refused(1, drain(1, false));
+    assert_eq!(refusal.code(), "ClusterLastServerError");
+    // A founder is all that its cluster has.
+    let mut world = World::for_clusters();
+    world.ok(1, provision(1, K3sRole::Server, Some("prod")));
+    let refusal = world.refused(1, drain(1, false));
     assert_eq!(refusal.code(), "ClusterLastServerError");
 }
 
@@ -203,6 +255,125 @@ fn a_label_takes_no_cluster_its_servers() {
     }
     world.ok(3, label(3, &[("zone", "a")], &[]));
     world.ok(3, label(4, &[("role", "idle")], &[]));
+}
+
+/// The same command by somebody who may not know what it wipes.
+fn unasked(command: Command) -> Command {
+    let Command::Cluster(mut command) = command else {
+        unreachable!("only what is said of clusters")
+    };
+    if let ClusterCommand::Assign { consent, .. } | ClusterCommand::Unassign { consent, .. } =
+        &mut command
+    {
+        *consent = false;
+    }
+    Command::Cluster(command)
+}
+
+#[test]
+fn a_label_takes_no_node_out_of_its_cluster_unasked() {
+    let mut world = by_selector();
+    world.ok(1, provision(5, K3sRole::Server, Some("blue")));
+    world.k3s(5, version());
+    let elsewhere = [("role", "master"), ("zone", "b")];
+    world.ok(1, selecting(K3sRole::Agent, &[("zone", "b")], Some("blue")));
+    // Neither who goes from it, nor who would be something else there or elsewhere.
+    world.ok(1, label_unasked(3, &[("rack", "r1")], &["absent"]));
+    world.ok(1, label_unasked(3, &elsewhere, &[]));
+    for change in [
+        label_unasked(3, &[("role", "idle")], &[]),
+        label_unasked(3, &[], &["role"]),
+    ] {
+        let refusal = world.refused(1, change);
+        assert_eq!(refusal.code(), "ConsentRequiredError");
+        let said = "this wipes K3s off n3 (server of prod)";
+        assert_eq!(refusal.to_string(), said);
+        assert!(refusal.hint().contains("--yes"), "{}", refusal.hint());
+    }
+    // What could not be done anyway is not asked about.
+    let minority = Command::LabelNode {
+        node: name(3),
+        set: labels(&[("role", "idle")]),
+        unset: Vec::new(),
+        reachable: nodes(&[3]),
+        consent: false,
+    };
+    let refusal = world.refused(1, minority);
+    assert_eq!(refusal.code(), "ClusterMajorityAtRiskError");
+    world.ok(1, label(3, &[("role", "idle")], &[]));
+    assert!(world.row(3).is_leaving());
+    // It is on its way: nothing more is lost.
+    world.ok(1, label_unasked(3, &[("zone", "c")], &[]));
+    // Who comes to a cluster by a label loses nothing.
+    world.ok(1, label_unasked(6, &[("zone", "b")], &[]));
+    assert_eq!(world.row(6).role, K3sRole::Agent);
+}
+
+#[test]
+fn no_assignment_wipes_k3s_off_a_node_unasked() {
+    let mut world = by_selector();
+    world.ok(1, label(5, &[("zone", "b")], &[]));
+    world.ok(1, selecting(K3sRole::Agent, &[("zone", "b")], None));
+    world.ok(1, provision(6, K3sRole::Server, Some("blue")));
+    world.k3s(6, version());
+    let server = |pairs, cluster| selecting(K3sRole::Server, pairs, Some(cluster));
+    for (command, wiped) in [
+        (unassign(4, K3sRole::Agent), "n4 (agent of prod)"),
+        (unassign(1, K3sRole::Server), "n1 (server of prod)"),
+        // To another cluster, that is there or is founded.
+        (
+            provision(4, K3sRole::Agent, Some("blue")),
+            "n4 (agent of prod)",
+        ),
+        (
+            provision(1, K3sRole::Server, Some("green")),
+            "n1 (server of prod)",
+        ),
+        // To something else in the same one, by name or by a selector.
+        (
+            provision(5, K3sRole::Server, Some("prod")),
+            "n5 (agent of prod)",
+        ),
+        (server(&[("zone", "b")], "prod"), "n5 (agent of prod)"),
+    ] {
+        let name = format!("{command:?}");
+        let refusal = world.refused(1, unasked(command.clone()));
+        assert_eq!(refusal.code(), "ConsentRequiredError", "{name}");
+        let said = format!("this wipes K3s off {wiped}");
+        assert_eq!(refusal.to_string(), said, "{name}");
+        world.clone().ok(1, command);
+    }
+    // Who is named himself is not meant by a selector, and the same again wipes nothing.
+    world.ok(1, provision(4, K3sRole::Agent, Some("prod")));
+    world.ok(1, label(4, &[("zone", "c")], &[]));
+    for command in [
+        server(&[("zone", "c")], "blue"),
+        provision(4, K3sRole::Agent, Some("prod")),
+        server(&[("role", "master")], "prod"),
+    ] {
+        world.ok(1, unasked(command));
+    }
+    assert!(!world.row(4).is_leaving());
+}
+
+#[test]
+fn of_many_nodes_that_k3s_is_wiped_off_some_are_named() {
+    let mut world = World::of(3, 14);
+    world.ok(1, provision(1, K3sRole::Server, Some("prod")));
+    world.k3s(1, version());
+    let selector = [("role", "worker")];
+    for n in 4..=14 {
+        world.ok(1, label(n, &selector, &[]));
+    }
+    world.ok(1, selecting(K3sRole::Agent, &selector, None));
+    let assignment = Assignment {
+        module: Module::K3sAgent,
+        target: Target::Selector(labels(&selector)),
+    };
+    let unassign = unasked(unassigning(assignment, &everybody()));
+    let said = world.refused(1, unassign).to_string();
+    assert_eq!(said.matches("agent of prod").count(), 8, "{said}");
+    assert!(said.ends_with(" and 3 others"), "{said}");
 }
 
 #[test]
@@ -286,6 +457,7 @@ fn found_with(profile: Option<LeaseProfile>) -> Command {
         binary: K3sBinary::INSTALLED,
         profile,
         reachable: BTreeSet::new(),
+        consent: true,
     })
 }
 

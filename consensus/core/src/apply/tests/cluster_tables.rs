@@ -29,6 +29,7 @@ pub(super) fn cluster_commands() -> Vec<ClusterCommand> {
             binary,
             profile: Some(crate::LeaseProfile::Wan),
             reachable: BTreeSet::from([id(1), id(2)]),
+            consent: true,
         },
         report(version()),
         ClusterCommand::IssueToken {
@@ -54,6 +55,7 @@ pub(super) fn cluster_commands() -> Vec<ClusterCommand> {
         ClusterCommand::Unassign {
             assignment: Assignment::to_node(K3sRole::Agent.module(), id(2)),
             reachable: BTreeSet::from([id(1), id(2)]),
+            consent: true,
         },
     ]
 }
@@ -235,6 +237,9 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::TokenSealedToOthers { node: node() },
         Refusal::NotDrained { node: node() },
         Refusal::NodeDrained { node: node() },
+        Refusal::ConsentRequired {
+            nodes: text("n2 (server of prod)"),
+        },
     ]
 }
 
@@ -254,6 +259,7 @@ fn aimed(n: u32, role: K3sRole, cluster: &str, cni: Cni) -> Command {
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: everybody(),
+        consent: true,
     })
 }
 
@@ -312,6 +318,9 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
         })
     };
     let to_others = token(asks.row(2).attempt);
+    let mut chosen = world.clone();
+    chosen.ok(1, label(5, &[("role", "worker")], &[]));
+    chosen.ok(1, selecting(K3sRole::Agent, &[("role", "worker")], None));
     let end = Command::Drain(DrainCommand::End { node: name(2) });
     BTreeSet::from([
         asks.refused(1, upgrade("v1.32.0+k3s1")).code(),
@@ -322,10 +331,11 @@ fn codes_of_nodes() -> BTreeSet<&'static str> {
         asks.refused(1, to_others).code(),
         world.refused(1, end).code(),
         drained.refused(1, cordon(4)).code(),
+        chosen.refused(1, label_unasked(5, &[], &["role"])).code(),
     ])
 }
 
-/// A cluster with a bit of everything: servers and an agent, one that asks and one that has gone, pods
+/// A cluster with a bit of everything: servers and an agent, one that asks and one that was lost, pods
 /// that are routed, a change that stopped, and a drain.
 pub(super) fn fill(world: &mut World) {
     world.ok(1, attach_to(1, "blue"));
@@ -338,14 +348,16 @@ pub(super) fn fill(world: &mut World) {
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: everybody(),
+        consent: true,
     };
     world.ok(1, Command::Cluster(found));
     world.k3s(1, K3sPhase::Bootstrap);
     let ready = world.with_pods(1, &["10.42.0.0/24"]);
     world.ok(1, ready);
     world.k3s_join(2, K3sRole::Server);
-    world.k3s_join(3, K3sRole::Agent);
-    world.ok(1, unassign(3, K3sRole::Agent));
+    world.k3s_join(3, K3sRole::Server);
+    world.k3s(3, K3sPhase::Assigned);
+    world.ok(1, unassign(3, K3sRole::Server));
     world.k3s(3, K3sPhase::Stopped);
     world.ok(1, upgrade("v1.32.0+k3s1"));
     world.k3s(2, broken());

@@ -404,6 +404,7 @@ fn two_clusters_never_share_a_pod_prefix() {
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: everybody(),
+        consent: true,
     });
     world.ok(1, on_ovn);
     assert!(world.kinds().contains(&EventKind::PodSubnetPrefixIgnored));

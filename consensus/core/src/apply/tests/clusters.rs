@@ -28,6 +28,7 @@ pub(super) fn with_binary(
         binary,
         profile: None,
         reachable: everybody(),
+        consent: true,
     })
 }
 
@@ -43,6 +44,7 @@ pub(super) fn selecting(role: K3sRole, pairs: &[(&str, &str)], cluster: Option<&
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: everybody(),
+        consent: true,
     })
 }
 
@@ -54,6 +56,7 @@ pub(super) fn unassigning(assignment: Assignment, heard: &BTreeSet<crate::NodeId
     Command::Cluster(ClusterCommand::Unassign {
         assignment,
         reachable: heard.clone(),
+        consent: true,
     })
 }
 
@@ -565,6 +568,7 @@ fn a_cni_goes_with_the_machines() {
             binary: K3sBinary::INSTALLED,
             profile: None,
             reachable: everybody(),
+            consent: true,
         });
         let Some(cni) = gets else {
             let refusal = world.refused(1, found);
@@ -581,6 +585,7 @@ fn a_cni_goes_with_the_machines() {
             binary: K3sBinary::INSTALLED,
             profile: None,
             reachable: everybody(),
+            consent: true,
         });
         if cni == Cni::OvnKubernetes {
             let refusal = world.refused(1, join);
@@ -617,6 +622,7 @@ fn network_and_cni_of_a_cluster_stay() {
             binary: K3sBinary::INSTALLED,
             profile: None,
             reachable: everybody(),
+            consent: true,
         });
         assert_eq!(world.refused(1, command).code(), "ClusterFixedError");
     }
@@ -636,6 +642,7 @@ fn a_cluster_lives_in_its_network() {
             binary: K3sBinary::INSTALLED,
             profile: None,
             reachable: everybody(),
+            consent: true,
         })
     };
     assert_eq!(
@@ -981,6 +988,7 @@ fn a_pod_prefix_means_nothing_to_ovn_and_that_is_said() {
             binary: K3sBinary::INSTALLED,
             profile: None,
             reachable: everybody(),
+            consent: true,
         })
     };
     world.ok(1, found(Cni::OvnKubernetes));

@@ -153,6 +153,7 @@ fn assign(n: u32, role: K3sRole, cluster: Option<&str>, b: u8) -> Command {
         binary: K3sBinary::INSTALLED,
         profile: None,
         reachable: everybody(),
+        consent: true,
     })
 }
 
@@ -345,6 +346,8 @@ fn check_cluster(agreed: &Agreed, id: ClusterId) {
     let cluster = &agreed.clusters[&id];
     assert!(agreed.networks.contains_key(&cluster.network));
     assert!(cluster.departed.len() <= DEPARTED_MAX);
+    let departed = |name: &String| cluster.departed.contains_key(name);
+    assert!(cluster.lost.iter().all(departed), "lost and not departed");
     let vip = &agreed.virtual_ips[&cluster.vip];
     assert_eq!(vip.network, cluster.network);
     let bootstrapping = cluster.status == ClusterStatus::Bootstrapping;

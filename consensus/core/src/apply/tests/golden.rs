@@ -12,8 +12,8 @@ use crate::{
 /// What each value was called and the digest of its bytes.
 const GOLDEN: &[(&str, &str)] = &[
     ("state empty", "f6969e70ac3c297d"),
-    ("state", "d4a0bd4dada73bbd"),
-    ("agreed", "b1a57c13489b4101"),
+    ("state", "a690afba99b3f50a"),
+    ("agreed", "360671e6dd1e2a3c"),
     ("event", "b3d409198b9ba00f"),
     ("done", "396eab8ebe8b2247"),
     ("done admitted", "2c1b5b6e42a84fdf"),
@@ -103,6 +103,7 @@ const GOLDEN: &[(&str, &str)] = &[
     ("TokenSealedToOthersError", "ae8bd1164ab62249"),
     ("NotDrainedError", "ee8c6b7086455011"),
     ("NodeDrainedError", "bff20a6c2069befa"),
+    ("ConsentRequiredError", "c0bac39d0911bcda"),
     ("report_docker assigned", "a68be66f33e88309"),
     ("report_docker installing", "b3ee3c884c8d2fbd"),
     ("report_docker wants_cert", "66ca04e9c0b9f3eb"),
@@ -116,7 +117,7 @@ const GOLDEN: &[(&str, &str)] = &[
     ("revoke_token", "30f4362913daf59a"),
     ("admit_node", "91792bf0267dda72"),
     ("report_node", "39f9bebb10dc2210"),
-    ("label_node", "fd94de39c4b7e709"),
+    ("label_node", "39c598cb60041680"),
     ("set_role", "47bdca543eaee593"),
     ("remove_node", "be72866e0032e7f1"),
     ("record_silence", "2591915b65f4272c"),
@@ -166,15 +167,16 @@ const GOLDEN: &[(&str, &str)] = &[
     ("take_wireguard_key", "4152c224f2820b8a"),
     ("add_firewall_rule", "ff83d46de82a3bb5"),
     ("remove_firewall_rule", "18755c7d47bf2319"),
-    ("assign_k3s", "5064c0dbffefc6cf"),
+    ("assign_k3s", "e9a929748f3168d8"),
     ("drain_node", "dcaae7e714fc5701"),
-    ("cluster assign_k3s", "5064c0dbffefc6cf"),
+    ("report_drift", "28ba78618557c453"),
+    ("cluster assign_k3s", "e9a929748f3168d8"),
     ("cluster report_k3s", "a5dc5c0d75fd1416"),
     ("cluster issue_join_token", "68518ed8b5d3dd2f"),
     ("cluster forget_cluster_nodes", "e50fdc9a06cb2939"),
     ("cluster decommission_cluster", "e9b749b84c64f192"),
     ("cluster upgrade_cluster", "cbe4298bcb188410"),
-    ("cluster unassign_k3s", "ed5ee80b0214125b"),
+    ("cluster unassign_k3s", "1cdeaf68fa914bb3"),
     ("report_k3s assigned", "a05015bd8698e6cf"),
     ("report_k3s installing", "492ee6d3e2588dab"),
     ("report_k3s bootstrap", "a3b345fa799d9f14"),
@@ -415,6 +417,10 @@ pub(super) fn commands() -> Vec<Command> {
     commands.push(Command::Drain(
         cluster_tables::drain_commands().swap_remove(0),
     ));
+    commands.push(Command::ReportDrift {
+        module: crate::Module::DockerEngine,
+        what: "daemon.json".into(),
+    });
     commands
 }
 

@@ -164,6 +164,7 @@ fn labels_are_counted_as_they_will_be_and_what_is_unset_wins() {
         set,
         unset: unset.iter().map(|key| (*key).to_owned()).collect(),
         reachable: BTreeSet::new(),
+        consent: false,
     };
     let full = numbered(LABELS_MAX);
     world.ok(1, relabel(full.clone(), &[]));
@@ -214,6 +215,7 @@ fn enrolment_rows() -> Vec<Row> {
         set: labels_left.clone(),
         unset: vec![],
         reachable: BTreeSet::new(),
+        consent: false,
     };
     let selector = Command::AssignModule(crate::Assignment {
         module: crate::Module::DockerEngine,

@@ -1,7 +1,7 @@
 //! Modules that follow labels.
 
 use super::world::*;
-use crate::{Command, DockerPhase, EventKind, Role, WallMs};
+use crate::{Command, DockerPhase, EventKind, Module, Role, WallMs};
 
 #[test]
 fn a_label_assigns_and_its_loss_unassigns() {
@@ -84,6 +84,35 @@ fn a_selected_node_without_a_place_in_the_overlay_says_so_and_goes_on_when_it_ha
     world.ok(1, attach(2));
     world.docker_ready(2, "d1");
     assert_eq!(world.host(2).status(), "connected");
+}
+
+#[test]
+fn what_a_node_found_otherwise_than_it_had_left_it_is_an_event_and_nothing_else() {
+    let mut world = World::of(1, 3);
+    let drifted = |module, what: &str| Command::ReportDrift {
+        module,
+        what: what.to_owned(),
+    };
+    world.ok(1, Command::AssignModule(docker_on(2)));
+    let before = world.state.agreed.clone();
+    world.ok(2, drifted(Module::DockerEngine, "daemon.json"));
+    assert_eq!(world.kinds(), [EventKind::ModuleDrifted]);
+    let event = world.state.events.iter().next_back().unwrap();
+    let said = ["module", "what"].map(|key| event.payload[key].as_str());
+    assert_eq!(
+        (event.node.as_deref(), said),
+        (Some("n2"), ["docker-engine", "daemon.json"])
+    );
+    // Of what is not, or not any more, there is nothing to say.
+    world.ok(2, drifted(Module::K3sServer, "settings"));
+    world.ok(3, drifted(Module::DockerEngine, "daemon.json"));
+    assert_eq!(world.kinds(), []);
+    assert_eq!(world.state.agreed, before);
+    let long = "x".repeat(crate::limits::TEXT_BYTES_MAX + 1);
+    let refusal = world.refused(2, drifted(Module::DockerEngine, &long));
+    assert_eq!(refusal.code(), "TooLargeError");
+    let refusal = world.refused(9, drifted(Module::DockerEngine, "daemon.json"));
+    assert_eq!(refusal.code(), "NodeNotFoundError");
 }
 
 #[test]

@@ -412,11 +412,21 @@ pub(super) fn remove_as(n: u32, compromised: bool) -> Command {
 }
 
 pub(super) fn label(n: u32, set: &[(&str, &str)], unset: &[&str]) -> Command {
+    labelling(n, set, unset, true)
+}
+
+/// The same by somebody who may not know what hangs on the labels.
+pub(super) fn label_unasked(n: u32, set: &[(&str, &str)], unset: &[&str]) -> Command {
+    labelling(n, set, unset, false)
+}
+
+fn labelling(n: u32, set: &[(&str, &str)], unset: &[&str], consent: bool) -> Command {
     Command::LabelNode {
         node: name(n),
         set: labels(set),
         unset: unset.iter().map(|key| (*key).to_owned()).collect(),
         reachable: everybody(),
+        consent,
     }
 }
 

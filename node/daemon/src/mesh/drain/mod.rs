@@ -17,10 +17,7 @@ use consensus_core::{
     Time, WallMs,
 };
 use runtimes_core::drain::{Heard, Left, Orders, Seen, Verdict, judge};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -34,13 +31,11 @@ use super::{
     k3s::K3sStatus,
     lease::heard,
     proposer::{Proposer, wall_now},
-    reports::{REPORTS_MAX, agree_in_order},
+    reports::Reports,
 };
 
 /// Time runs out, and members fall silent, also where nothing else changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A report that is not in the view by then is repeated.
-const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// How far a runtime is with coming to rest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -107,8 +102,7 @@ impl Began {
 impl Draining {
     /// Runs until cancelled.
     pub(crate) async fn run(self) {
-        let (reports, queue) = mpsc::channel(REPORTS_MAX);
-        let reporter = tokio::spawn(agree_in_order(self.proposer.clone(), queue));
+        let mut reports = Reports::begin(self.proposer.clone());
         let (wanted, wanted_pods) = watch::channel(Wanted::Unknown);
         let (seen_pods, pods) = watch::channel(PodsSeen::default());
         let emptier = Pods {
@@ -124,13 +118,12 @@ impl Draining {
             pods,
         };
         let mut view = self.proposer.views.watch();
-        let mut told: Option<(LogIndex, DrainState, Instant)> = None;
         let mut began = Began::default();
         loop {
             let agreed = view.borrow_and_update().agreed.clone();
             let drain = agreed.drains.get(&self.proposer.me);
             let verdict = drain.map(|drain| {
-                let known = with_its_end(drain, told.as_ref());
+                let known = with_its_end(drain, reports.last());
                 let waited_ms = began.waited_ms(drain, self.host.clock.now(), wall_now());
                 (drain, self.judge(&agreed, &known, waited_ms, &mut inputs))
             });
@@ -145,7 +138,7 @@ impl Draining {
             replace(&self.orders, Some(orders));
             replace(&wanted, pods);
             if let Some((drain, verdict)) = verdict {
-                tell(&reports, drain, verdict.state, &mut told);
+                tell(&mut reports, drain, verdict.state);
             }
             // All arms only wait; everything is looked at anew above.
             let goes_on = tokio::select! {
@@ -160,7 +153,6 @@ impl Draining {
                 break;
             }
         }
-        reporter.abort();
         emptier.abort();
     }
 
@@ -212,9 +204,9 @@ impl Draining {
 
 /// The drain as this node knows it. That it has ended is not in the view at once; until then its end
 /// is not judged anew, by what is seen of runtimes that nothing is asked of any more.
-fn with_its_end(drain: &Drain, told: Option<&(LogIndex, DrainState, Instant)>) -> Drain {
+fn with_its_end(drain: &Drain, told: Option<&(LogIndex, DrainState)>) -> Drain {
     let mut drain = drain.clone();
-    if let Some((begun, state, _)) = told
+    if let Some((begun, state)) = told
         && *begun == drain.begun
         && !matches!(state, DrainState::Draining { .. })
     {
@@ -224,29 +216,14 @@ fn with_its_end(drain: &Drain, told: Option<&(LogIndex, DrainState, Instant)>) -
 }
 
 /// Has the mesh told what it does not know yet.
-fn tell(
-    reports: &mpsc::Sender<Command>,
-    drain: &Drain,
-    state: DrainState,
-    told: &mut Option<(LogIndex, DrainState, Instant)>,
-) {
-    let (begun, lately) = (drain.begun, |at: &Instant| at.elapsed() < HEARTBEAT);
-    let known = drain.state == state
-        || told
-            .as_ref()
-            .is_some_and(|(of, last, at)| (*of, last) == (begun, &state) && lately(at));
-    if known {
+fn tell(reports: &mut Reports<(LogIndex, DrainState)>, drain: &Drain, state: DrainState) {
+    let said = (drain.begun, state);
+    if drain.state == said.1 || reports.lately() == Some(&said) {
         return;
     }
+    let (begun, state) = said.clone();
     tracing::info!(state = state.as_str(), ?state, "this node is emptied");
-    let command = Command::Drain(DrainCommand::Report {
-        begun,
-        state: state.clone(),
-    });
-    // A full queue means that the mesh has no majority; the next look tries again.
-    if reports.try_send(command).is_ok() {
-        *told = Some((begun, state, Instant::now()));
-    }
+    reports.say(said, Command::Drain(DrainCommand::Report { begun, state }));
 }
 
 fn replace<T: PartialEq>(watch: &watch::Sender<T>, value: T) {

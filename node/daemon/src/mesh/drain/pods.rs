@@ -1,13 +1,13 @@
 //! The pods of a node that is emptied: none come any more, and those that are there go.
 //!
 //! Decides: when the cluster is asked again. Which pods go, and that their disruption budgets are
-//! kept, `runtimes_core::k3s::eviction` says.
+//! kept, `runtimes_core::k3s::eviction` says; whose leaving is waited for, `runtimes_core::drain::residents`.
 //! Never: lets pods come to a node that somebody else has cordoned: only what is [marked](Mark) is undone.
 
 use std::{sync::Arc, time::Duration};
 
 use consensus_core::{Agreed, Drain, K3sNode, K3sPhase, K3sRole, LogIndex};
-use runtimes_core::drain::{Left, PodOrder};
+use runtimes_core::drain::{Left, PodOrder, residents::Residents};
 use runtimes_k3s::{ClusterApi, K3sRuntime, Paths, evict_once};
 use tokio::{sync::watch, time::sleep};
 
@@ -56,6 +56,33 @@ impl PodsSeen {
     }
 }
 
+/// Whose leaving is waited for, in which drain. Not kept over a restart of the daemon: the next one takes
+/// those for residents that it finds.
+#[derive(Debug, Default)]
+struct Emptying {
+    of: Option<LogIndex>,
+    residents: Residents,
+}
+
+impl Emptying {
+    /// Those of this drain.
+    fn of(&mut self, drain: LogIndex) -> &mut Residents {
+        if self.of != Some(drain) {
+            *self = Self {
+                of: Some(drain),
+                residents: Residents::default(),
+            };
+        }
+        &mut self.residents
+    }
+}
+
+/// What the task remembers between two looks.
+struct Known {
+    mark: Mark,
+    emptying: Emptying,
+}
+
 /// The task's inputs.
 pub(super) struct Pods {
     pub(super) host: Arc<Host>,
@@ -68,7 +95,10 @@ impl Pods {
     /// Runs until it is aborted, or nobody wants anything any more.
     pub(super) async fn run(mut self) {
         let runtime = K3sRuntime::new(Paths::under(self.host.data.root()));
-        let mut mark = Mark::below(self.host.data.root());
+        let mut known = Known {
+            mark: Mark::below(self.host.data.root()),
+            emptying: Emptying::default(),
+        };
         let mut view = self.proposer.views.watch();
         loop {
             let wanted = *self.wanted.borrow_and_update();
@@ -76,11 +106,11 @@ impl Pods {
             let outcome = match wanted {
                 Wanted::Unknown => Ok(None),
                 Wanted::Free => self
-                    .set_free(&runtime, &mut mark, &agreed)
+                    .set_free(&runtime, &mut known.mark, &agreed)
                     .await
                     .map(|()| None),
                 Wanted::Ordered(drain, order) => {
-                    self.carry_out(&runtime, &mut mark, &agreed, (drain, order))
+                    self.carry_out(&runtime, &mut known, &agreed, (drain, order))
                         .await
                 }
             };
@@ -129,7 +159,7 @@ impl Pods {
     async fn carry_out(
         &self,
         runtime: &K3sRuntime,
-        mark: &mut Mark,
+        known: &mut Known,
         agreed: &Agreed,
         (drain, order): (LogIndex, PodOrder),
     ) -> Result<Option<String>, CordonError> {
@@ -143,10 +173,13 @@ impl Pods {
         }
         let name = agreed.name_of(&self.proposer.me);
         let api = runtime.api(row.role).await?;
-        cordon(&api, mark, &name).await?;
+        if cordon(&api, &mut known.mark, &name).await? {
+            // Who has come before this was no guest.
+            known.emptying = Emptying::default();
+        }
         match order {
             PodOrder::Cordon => Ok(None),
-            PodOrder::Evict => Ok(evict_once(&api, &name).await?),
+            PodOrder::Evict => evict(&api, known.emptying.of(drain), &name).await,
         }
     }
 
@@ -169,12 +202,29 @@ impl Pods {
     }
 }
 
-async fn cordon(api: &ClusterApi, mark: &mut Mark, name: &str) -> Result<(), CordonError> {
+/// Keeps new pods away. Whether that was not so before.
+async fn cordon(api: &ClusterApi, mark: &mut Mark, name: &str) -> Result<bool, CordonError> {
     let node = api.node(name).await?;
     if node.is_none_or(|node| node.cordoned) {
-        return Ok(());
+        return Ok(false);
     }
-    mark.cordon(api.cordon(name, true)).await
+    mark.cordon(api.cordon(name, true)).await?;
+    Ok(true)
+}
+
+/// Asks once for what has to go. What is waited for; none once nobody is left who was there before.
+async fn evict(
+    api: &ClusterApi,
+    residents: &mut Residents,
+    name: &str,
+) -> Result<Option<String>, CordonError> {
+    let came_before = residents.who_came();
+    let waits_for = evict_once(api, name, residents).await?;
+    let came = residents.who_came();
+    if !came.is_empty() && came != came_before {
+        tracing::warn!(reason = came, "a pod stays on this node, which is emptied");
+    }
+    Ok(waits_for)
 }
 
 /// Waits until this node's K3s is in another phase.
@@ -195,5 +245,33 @@ async fn came_or_went(
         if phase(&view.borrow_and_update().agreed) != before {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtimes_core::k3s::eviction::{Owner, PodView};
+
+    use super::*;
+
+    #[test]
+    fn another_drain_is_about_those_that_it_finds() {
+        let pod = |uid: &str| PodView {
+            namespace: "d".into(),
+            name: "web".into(),
+            uid: uid.into(),
+            owner: Owner::Other,
+            finished: false,
+            leaving: false,
+        };
+        let mut emptying = Emptying::default();
+        for uid in ["a", "b"] {
+            let evictions = emptying.of(LogIndex(7)).handle_listing(vec![pod(uid)]);
+            assert_eq!(evictions.ask, [pod(uid)]);
+        }
+        let evictions = emptying.of(LogIndex(7)).handle_listing(vec![pod("c")]);
+        assert!(evictions.is_empty());
+        let evictions = emptying.of(LogIndex(9)).handle_listing(vec![pod("c")]);
+        assert_eq!(evictions.ask, [pod("c")]);
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn others_lack(
     };
     let cluster = agreed.clusters.get(&own.cluster);
     let cluster = cluster.map_or("its cluster", |cluster| cluster.name.as_str());
-    let members = etcd.members.len();
+    let members = etcd.counted();
     Some(format!(
         "the other servers of {cluster} to be a majority of {members} without it: {missing}"
     ))

@@ -4,6 +4,7 @@
 //! one step after another, driven by views; a second one has the reports agreed, in order. What a
 //! cluster's servers do for others, tokens and forgetting, is [`hosting`]'s.
 
+mod fetching;
 mod hosting;
 mod report;
 mod rest;
@@ -14,22 +15,23 @@ mod wish;
 
 use std::{sync::Arc, time::Duration};
 
-use consensus_core::{Agreed, Command, IpPrefix, K3sNode, K3sRole, LogIndex};
+use consensus_core::{Agreed, IpPrefix, K3sNode, LogIndex, Time};
 use runtimes_core::{
-    drain::Orders,
-    k3s::{Phase, Plan, Stay, Step, is_behind, plan},
+    drain::{Orders, server_rests},
+    drift::{DriftNews, of_k3s},
+    k3s::{EXITED, Phase, Plan, Step, is_behind, plan},
     retries::Retries,
 };
-use runtimes_k3s::{Context, JoinToken, K3sRuntime, Paths, Sight};
+use runtimes_k3s::{Context, JoinToken, K3sRuntime, Paths, Sight, StepError, TokenError};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::hosting::Hosting;
 use self::{
-    report::{HEARTBEAT, Report},
+    report::{Report, ready_as, told_phase},
     rollout::Held,
     wish::Wish,
 };
@@ -38,7 +40,7 @@ use super::{
     drain::Resting,
     overlay::{OverlayStatus, with_sources},
     proposer::Proposer,
-    reports::{REPORTS_MAX, agree_in_order},
+    reports::{HEARTBEAT, Reports},
 };
 
 /// A K3s that died is noticed within this.
@@ -70,8 +72,8 @@ pub(crate) struct K3s {
 struct Works {
     runtime: K3sRuntime,
     retries: Retries,
-    reports: mpsc::Sender<Command>,
-    told: Option<(Report, Instant)>,
+    reports: Reports<Report>,
+    drift: DriftNews,
     /// What to do about the step that failed last.
     hint: Option<String>,
     /// What its turn waits for.
@@ -84,16 +86,31 @@ struct Works {
     known: LogIndex,
 }
 
+/// What a look found out.
+struct Look {
+    planned: Plan,
+    /// K3s as it runs and is ready, unless something keeps it out of its cluster that no other try mends.
+    works: Option<Phase>,
+    sight: Sight,
+}
+
+/// Why a step was not taken.
+struct Trouble {
+    code: &'static str,
+    reason: String,
+    hint: String,
+    /// How long it is not tried again, at the least.
+    pause: Duration,
+}
+
 impl K3s {
     /// Runs until cancelled. K3s outlives it.
     pub(crate) async fn run(self) {
-        let (reports, queue) = mpsc::channel(REPORTS_MAX);
-        let reporter = tokio::spawn(agree_in_order(self.proposer.clone(), queue));
         let mut works = Works {
             runtime: K3sRuntime::new(Paths::under(self.host.data.root())),
             retries: Retries::default(),
-            reports,
-            told: None,
+            reports: Reports::begin(self.proposer.clone()),
+            drift: DriftNews::default(),
             hint: None,
             held: None,
             blind: false,
@@ -102,7 +119,7 @@ impl K3s {
         };
         let (mut view, mut overlay) = (self.proposer.views.watch(), self.overlay.clone());
         let mut orders = self.orders.clone();
-        let mut ordered_before = None;
+        let mut rested_before = None;
         let mut before: Option<Wish> = None;
         let mut look_at = Instant::now();
         while !self.stop.is_cancelled() {
@@ -117,18 +134,19 @@ impl K3s {
             if wish.tries_anew(before.as_ref()) {
                 // A new wish does not wait out the pause of an old failure.
                 works.retries.handle_new_desired();
-                works.held = None;
+                (works.held, works.hint) = (None, None);
             }
             let ordered = *orders.borrow_and_update();
-            let rests = rests(ordered, &wish);
-            let news = before.as_ref() != Some(&wish) || ordered != ordered_before;
-            ordered_before = ordered;
+            let rests = ordered
+                .map(|orders| server_rests(orders, agreed.drains.get(me), wish.row.as_ref()));
+            let news = before.as_ref() != Some(&wish) || rests != rested_before;
+            rested_before = rests;
             if news || Instant::now() >= look_at {
                 let wait = match rests {
-                    _ if ordered.is_none() => Some(LOOK_EVERY),
-                    Some(drain) => self.rest(&mut works, &agreed, &wish, drain).await,
-                    None if wish.too_early => Some(LOOK_EVERY),
-                    None => self.turn(&mut works, &agreed, &wish).await,
+                    None => Some(LOOK_EVERY),
+                    Some(Some(drain)) => self.rest(&mut works, &agreed, &wish, drain).await,
+                    Some(None) if wish.too_early => Some(LOOK_EVERY),
+                    Some(None) => self.turn(&mut works, &agreed, &wish).await,
                 };
                 before = Some(wish);
                 look_at = Instant::now() + wait.unwrap_or_default();
@@ -142,26 +160,18 @@ impl K3s {
                 changed = view.changed() => if changed.is_err() { break },
                 changed = overlay.changed() => if changed.is_err() { break },
                 changed = orders.changed() => if changed.is_err() { break },
+                pause = works.reports.refused() => {
+                    look_at = look_at.min(Instant::now() + pause);
+                }
                 () = sleep_until(look_at) => {}
             }
         }
-        reporter.abort();
     }
 
     /// Observes, plans, takes one step. When to look again at the latest; none when there is more to do
     /// at once.
     async fn turn(&self, works: &mut Works, agreed: &Agreed, wish: &Wish) -> Option<Duration> {
         let row = wish.row.as_ref();
-        let token = match self.open_token(row, wish.desired.stay.as_ref()) {
-            Ok(token) => token,
-            Err(reason) => {
-                let now = self.host.clock.now();
-                works
-                    .retries
-                    .handle_failure("K3sTokenMalformedError", reason, now);
-                None
-            }
-        };
         let name = agreed.name_of(&self.proposer.me);
         let context = Context {
             role: wish.role,
@@ -169,12 +179,23 @@ impl K3s {
             foreign_network: wish.brings_own_network(),
             wanted: wish.desired.stay.is_some(),
             drained: wish.drained,
-            token: token.as_ref(),
+            token: None,
         };
-        let Some((mut planned, sight)) = self.look(works, wish, &context).await else {
+        let Some(look) = self.look(works, wish, &context).await else {
             return Some(LOOK_EVERY);
         };
-        if let Phase::Failed { hint, .. } = &mut planned.phase {
+        let mut planned = look.planned;
+        if let Phase::Failed {
+            code, reason, hint, ..
+        } = &mut planned.phase
+        {
+            // One that ended between two looks failed in no step that would have read its log.
+            if *code == EXITED {
+                *hint = Some("look at K3s's log on the node".to_owned());
+                if let Some(words) = works.runtime.last_words().await {
+                    *reason = format!("{reason}: {words}");
+                }
+            }
             *hint = hint.take().or_else(|| works.hint.clone());
         }
         self.show(K3sStatus {
@@ -182,11 +203,12 @@ impl K3s {
             resting: Resting::default(),
             gone: planned.phase == Phase::Stopped,
         });
-        self.tell(works, row, &planned.phase, sight);
+        let told = told_phase(&planned.phase, look.works.as_ref(), wish.stops_change);
+        self.tell(works, row, told, look.sight);
         match planned.step {
             Some(Step::RequestToken) => Some(LOOK_EVERY),
             Some(step) => match self.may_take(works, agreed, wish, &step).await {
-                true => self.take(works, step, &context).await,
+                true => self.take(works, wish, step, &context).await,
                 false => Some(LOOK_EVERY),
             },
             // Nothing is there and nothing is wanted: only a report may have to be repeated.
@@ -204,8 +226,13 @@ impl K3s {
         // One that is down takes nothing from the others by being mended; maybe they wait for it.
         let stops = matches!(step, Step::Restart(_)) && turn && !works.runtime.is_down();
         if *step != Step::Vacate && !stops {
-            works.held = None;
+            // Of one that is not ready for a moment it is not forgotten what it waits for.
+            works.held = works.held.take().filter(|_| *step == Step::Probe);
             return true;
+        }
+        let now = self.host.clock.now();
+        if works.held.as_ref().is_some_and(|held| held.pauses(now)) {
+            return false;
         }
         let me = &self.proposer.me;
         let members = self.proposer.members.borrow().clone();
@@ -222,12 +249,15 @@ impl K3s {
             }
             return true;
         };
+        // A snapshot that was not taken may have cost its whole time.
         let (now, reason) = (self.host.clock.now(), with_sources(&why));
         tracing::info!(code = why.code(), reason, "k3s: its turn waits");
-        let held = Held::again(works.held.take(), reason.clone(), now);
+        let held = Held::again(works.held.take(), reason.clone(), why.is_dear(), now);
         if held.is_for_long(now) {
             works.hint = Some(why.hint().to_owned());
-            works.retries.handle_failure(why.code(), reason, now);
+            works
+                .retries
+                .handle_costly_failure(why.code(), reason, held.pause(now), now);
         }
         works.held = Some(held);
         false
@@ -235,12 +265,7 @@ impl K3s {
 
     /// What is the case, and what follows from it; nothing, as long as the view is older than what is
     /// on the host.
-    async fn look(
-        &self,
-        works: &mut Works,
-        wish: &Wish,
-        context: &Context<'_>,
-    ) -> Option<(Plan, Sight)> {
+    async fn look(&self, works: &mut Works, wish: &Wish, context: &Context<'_>) -> Option<Look> {
         let now = self.host.clock.now();
         let observed = works.runtime.observe(&wish.binary, context, now).await;
         works.blind = observed.is_err();
@@ -252,7 +277,17 @@ impl K3s {
                 if matches!(planned.phase, Phase::Ready { .. }) {
                     works.retries.handle_ready(now);
                 }
-                Some((planned, routed(sight, wish.pod_prefix())))
+                let drifted = of_k3s(&observed, &planned);
+                for part in works.drift.handle_seen(drifted, now) {
+                    works.reports.mention_drift(wish.role.module(), part);
+                }
+                let untroubled = plan(&wish.desired, &observed, &files, &Retries::default());
+                let obstructed = matches!(untroubled.phase, Phase::Failed { .. });
+                Some(Look {
+                    planned,
+                    works: ready_as(&observed).filter(|_| !obstructed),
+                    sight: routed(sight, wish.pod_prefix()),
+                })
             }
             Err(error) => {
                 let reason = with_sources(&error);
@@ -265,13 +300,23 @@ impl K3s {
                     hint: Some(error.hint()),
                     retry_at: None,
                 };
-                Some((Plan { phase, step: None }, Sight::default()))
+                Some(Look {
+                    planned: Plan { phase, step: None },
+                    works: None,
+                    sight: Sight::default(),
+                })
             }
         }
     }
 
     /// Takes the step. There may be more to do at once.
-    async fn take(&self, works: &mut Works, step: Step, context: &Context<'_>) -> Option<Duration> {
+    async fn take(
+        &self,
+        works: &mut Works,
+        wish: &Wish,
+        step: Step,
+        context: &Context<'_>,
+    ) -> Option<Duration> {
         if matches!(step, Step::Start(_) | Step::Restart(_)) {
             works.retries.handle_start(self.host.clock.now());
         }
@@ -281,45 +326,52 @@ impl K3s {
         if step != Step::Probe && !(waits && works.runtime.waits_for().is_some()) {
             tracing::info!(step = name, "k3s");
         }
+        // One that cannot be opened keeps no other step from being taken.
+        let opened = match needs_token(&step) {
+            true => self.open_token(wish.row.as_ref()),
+            false => Ok(None),
+        };
+        let token = match opened {
+            Ok(token) => token,
+            Err(trouble) => {
+                works.note(name, trouble, self.host.clock.now());
+                return None;
+            }
+        };
+        let context = Context {
+            token: token.as_ref(),
+            ..*context
+        };
+        let fetches = matches!(step, Step::Install { .. });
         let performed = tokio::select! {
             // A step may be cut off anywhere, as by a crash: the next start takes it again.
             () = self.stop.cancelled() => return Some(LOOK_EVERY),
-            performed = works.runtime.perform(step, context) => performed,
+            () = self.wanted_otherwise(wish), if fetches => return None,
+            performed = works.runtime.perform(step, &context) => performed,
         };
         if let Err(error) = performed {
-            let reason = with_sources(&error);
-            tracing::warn!(
-                step = name,
-                code = error.code(),
-                error = reason,
-                "k3s: a step failed"
-            );
-            works.hint = Some(error.hint());
-            let (code, pause, now) = (error.code(), error.pause(), self.host.clock.now());
-            works
-                .retries
-                .handle_costly_failure(code, reason, pause, now);
+            works.note(name, Trouble::from(&error), self.host.clock.now());
         }
         None
     }
 
     /// The token that was sealed for this stay, opened with this node's own key.
-    fn open_token(
-        &self,
-        row: Option<&K3sNode>,
-        stay: Option<&Stay>,
-    ) -> Result<Option<JoinToken>, String> {
-        let Some(sealed) = row
-            .and_then(|row| row.token.as_ref())
-            .filter(|_| stay.is_some())
-        else {
+    fn open_token(&self, row: Option<&K3sNode>) -> Result<Option<JoinToken>, Trouble> {
+        let Some(sealed) = row.and_then(|row| row.token.as_ref()) else {
             return Ok(None);
         };
+        let trouble = |reason: String| Trouble {
+            code: TokenError::Malformed.code(),
+            reason: format!("the token for this node cannot be opened: {reason}"),
+            hint: TokenError::Malformed.hint(),
+            pause: Duration::ZERO,
+        };
         let key = self.host.authority.sealing_key();
-        let key = key.map_err(|error| with_sources(&error))?;
-        let opened = key.unseal(&sealed.age).map_err(|error| error.to_string())?;
+        let key = key.map_err(|error| trouble(with_sources(&error)))?;
+        let opened = key.unseal(&sealed.age);
+        let opened = opened.map_err(|error| trouble(error.to_string()))?;
         let token = JoinToken::from_bytes(&opened);
-        token.map(Some).map_err(|error| error.to_string())
+        token.map(Some).map_err(|error| trouble(error.to_string()))
     }
 
     /// Tells the rest of the daemon.
@@ -341,11 +393,9 @@ fn routed(sight: Sight, all: Option<IpPrefix>) -> Sight {
     }
 }
 
-/// The drain for which a node is to be at rest: a server that stays. An agent goes on without pods.
-fn rests(orders: Option<Orders>, wish: &Wish) -> Option<LogIndex> {
-    let row = wish.row.as_ref();
-    let serves = row.is_some_and(|row| row.role == K3sRole::Server && !row.is_leaving());
-    orders.and_then(|orders| orders.k3s).filter(|_| serves)
+/// Whether a step puts the token in place.
+const fn needs_token(step: &Step) -> bool {
+    matches!(step, Step::WriteToken(_))
 }
 
 /// What is wrong, in words.
@@ -360,9 +410,33 @@ fn condition(phase: &Phase) -> Option<String> {
 impl Works {
     /// What its turn waits for, in words.
     fn waits_for(&self) -> Option<String> {
-        let held = self.held.as_ref().map(|held| held.why.as_str());
-        let why = held.or(self.runtime.waits_for())?;
+        let held = self.held.as_ref().map(Held::words);
+        let why = held.or_else(|| self.runtime.waits_for().map(str::to_owned))?;
         Some(format!("k3s: its turn waits: {why}"))
+    }
+
+    /// A step failed.
+    fn note(&mut self, step: &str, trouble: Trouble, now: Time) {
+        let Trouble {
+            code,
+            reason,
+            hint,
+            pause,
+        } = trouble;
+        tracing::warn!(step, code, error = reason, "k3s: a step failed");
+        self.hint = Some(hint);
+        self.retries.handle_costly_failure(code, reason, pause, now);
+    }
+}
+
+impl From<&StepError> for Trouble {
+    fn from(error: &StepError) -> Self {
+        Self {
+            code: error.code(),
+            reason: with_sources(error),
+            hint: error.hint(),
+            pause: error.pause(),
+        }
     }
 }
 
@@ -386,6 +460,8 @@ fn step_name(step: &Step) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use runtimes_core::k3s::TokenMark;
+
     use super::*;
 
     #[test]
@@ -397,5 +473,16 @@ mod tests {
         assert!(routed(own(), None).pods.is_empty());
         let all = Some(prefix("10.42.0.0/16"));
         assert_eq!(routed(own(), all).pods, [prefix("10.42.1.0/24")]);
+    }
+
+    #[test]
+    fn a_token_is_opened_for_the_one_step_that_puts_it_in_place() {
+        let begin = Step::Begin {
+            attempt: LogIndex(7),
+        };
+        for step in [begin, Step::Vacate, Step::Probe, Step::Stop, Step::Clean] {
+            assert!(!needs_token(&step), "{step:?}");
+        }
+        assert!(needs_token(&Step::WriteToken(TokenMark([7; 32]))));
     }
 }

@@ -1,21 +1,23 @@
 //! What the mesh is told of this node's K3s.
 //!
-//! Decides: which phases are worth an agreement, and when one is told again.
+//! Decides: which phases are worth an agreement, and what of a trouble is.
+//!
+//! Invariant: a K3s that runs and is ready is told as ready, whatever else does not work on its node: the
+//! others count on who is ready, and its address is kept by such. Only that a change of the cluster is to stop
+//! at this node has to be told as a failure, once.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use consensus_core::{
     ClusterCommand, Command, IpPrefix, K3sNode, K3sPhase, LogIndex, Time, WallMs,
 };
-use runtimes_core::k3s::Phase;
+use runtimes_core::k3s::{Daemon, Observed, Phase};
 use runtimes_k3s::Sight;
 use tokio::time::Instant;
 
 use super::{K3s, Works};
 use crate::mesh::proposer::wall_now;
 
-/// A report that is not in the view by then is repeated.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(30);
 /// One that is not ready for so long is told as such. An election of etcd, or a worker's change to
 /// another API server, is over by then, and would have every node of a cluster report twice.
 const FALTERS_FOR: Duration = Duration::from_secs(5);
@@ -30,6 +32,47 @@ pub(super) struct Report {
     pub(super) pods: BTreeSet<IpPrefix>,
 }
 
+impl Report {
+    fn tells_the_same(&self, other: &Self) -> bool {
+        self.phase.tells_the_same(&other.phase)
+            && (self.generation, &self.pods) == (other.generation, &other.pods)
+    }
+}
+
+/// A K3s that is ready, as it was started.
+pub(super) fn ready_as(observed: &Observed) -> Option<Phase> {
+    match &observed.daemon {
+        Daemon::Ours {
+            started_with: Some(with),
+            ready: true,
+        } => Some(Phase::Ready {
+            version: with.version.clone(),
+            generation: with.generation,
+        }),
+        Daemon::Ours { .. } | Daemon::Absent | Daemon::Foreign { .. } => None,
+    }
+}
+
+/// What is told of a look: `planned`, unless K3s `works` and something beside it does not, another K3s that
+/// is of no use for one, or a turn that has to wait. Such trouble is shown on the node itself (`shoal status`);
+/// a change that is to stop for it (`stops_change`) is told, and keeps its reason.
+pub(super) fn told_phase<'a>(
+    planned: &'a Phase,
+    works: Option<&'a Phase>,
+    stops_change: bool,
+) -> &'a Phase {
+    match planned {
+        Phase::Failed { .. } if stops_change => planned,
+        Phase::Failed { .. } | Phase::Starting | Phase::Bootstrap => works.unwrap_or(planned),
+        Phase::Lost
+        | Phase::Installing
+        | Phase::JoinRequest
+        | Phase::Ready { .. }
+        | Phase::Leaving
+        | Phase::Stopped => planned,
+    }
+}
+
 impl K3s {
     /// Queues a report where the agreed row says otherwise.
     pub(super) fn tell(
@@ -40,7 +83,7 @@ impl K3s {
         sight: Sight,
     ) {
         let Some(row) = row else {
-            works.told = None;
+            works.reports.forget();
             return;
         };
         let silent = works.blind || matches!(phase, Phase::Starting | Phase::Bootstrap);
@@ -120,11 +163,8 @@ impl Works {
         let known = row.phase.tells_the_same(&report.phase)
             && (!row.is_ready()
                 || (row.generation, &row.pods) == (report.generation, &report.pods));
-        let told = self.told.as_ref().is_some_and(|(told, at)| {
-            at.elapsed() < HEARTBEAT
-                && told.phase.tells_the_same(&report.phase)
-                && (told.generation, &told.pods) == (report.generation, &report.pods)
-        });
+        let told = self.reports.lately();
+        let told = told.is_some_and(|told| told.tells_the_same(&report));
         if known || told {
             return;
         }
@@ -134,9 +174,56 @@ impl Works {
             generation: report.generation,
             pods: report.pods.clone(),
         });
-        // A full queue means that the mesh has no majority; the heartbeat repeats what matters.
-        if self.reports.try_send(command).is_ok() {
-            self.told = Some((report, Instant::now()));
+        self.reports.say(report, command);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready() -> Phase {
+        Phase::Ready {
+            version: "v1.31.2+k3s1".to_owned(),
+            generation: LogIndex(3),
         }
+    }
+
+    fn failed() -> Phase {
+        Phase::Failed {
+            code: "K3sVersionMismatchError",
+            reason: "it says v1.31.2".to_owned(),
+            hint: None,
+            retry_at: None,
+        }
+    }
+
+    #[test]
+    fn a_k3s_that_works_is_told_as_ready_whatever_does_not_work_beside_it() {
+        // Before its restart, too, as long as that has to wait.
+        for planned in [failed(), Phase::Starting, ready()] {
+            assert_eq!(told_phase(&planned, Some(&ready()), false), &ready());
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_that_it_stops_here_until_it_has() {
+        assert_eq!(told_phase(&failed(), Some(&ready()), true), &failed());
+        assert_eq!(told_phase(&Phase::Starting, Some(&ready()), true), &ready());
+    }
+
+    #[test]
+    fn a_k3s_that_does_not_work_is_told_with_what_is_wrong() {
+        for planned in [failed(), Phase::Installing, Phase::Starting] {
+            for stops_change in [false, true] {
+                assert_eq!(told_phase(&planned, None, stops_change), &planned);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_needs_a_token_asks_for_it_also_while_it_works() {
+        let (asks, ready) = (Phase::JoinRequest, ready());
+        assert_eq!(told_phase(&asks, Some(&ready), false), &asks);
     }
 }

@@ -1,4 +1,4 @@
-//! A K3s server that comes to rest, because its node is emptied.
+//! A K3s server that comes to rest, because its node is emptied; or that does not begin, because it was.
 //!
 //! Decides nothing: when it is to, `runtimes_core::drain` says, which has had its pods go before.
 
@@ -45,11 +45,20 @@ impl K3s {
             },
         };
         let done = resting.done.is_some();
+        let began = wish.row.as_ref().filter(|row| row.has_been_ready());
         self.show(K3sStatus {
             resting,
-            ..K3sStatus::default()
+            condition: began.is_none().then(|| {
+                format!("k3s: it waits until {name} may work again; `shoal node uncordon {name}`")
+            }),
+            gone: false,
         });
-        if done && let Some(row) = &wish.row {
+        // One that has not begun stays assigned, and begins when the node may work again.
+        let row = wish
+            .row
+            .as_ref()
+            .filter(|row| row.phase != K3sPhase::Assigned);
+        if done && let Some(row) = row {
             Self::report_rest(works, row);
         }
         match stopped {

@@ -27,6 +27,11 @@ const MAJORITY_OF: usize = 3;
 
 /// A server that is suspected, elects, or starts is back, or known to be lost, within this.
 const WAITS_FOR: Duration = Duration::from_secs(60);
+/// After a snapshot that was not taken: what an etcd that is busy for a moment needs. Each later one doubles
+/// it, for some versions of K3s leave a file behind each time, on whichever server they ask.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause: who has mended the cause gives the command again, which waits for nothing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Why a turn does not go on yet. It is looked at again, and the change stops here meanwhile.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,11 @@ impl HeldBack {
         }
     }
 
+    /// Whether finding it out again costs something.
+    pub(super) const fn is_dear(&self) -> bool {
+        matches!(self, Self::Snapshot(_))
+    }
+
     /// What to do about it.
     pub(super) fn hint(&self) -> &'static str {
         match self {
@@ -71,20 +81,61 @@ impl HeldBack {
 pub(super) struct Held {
     since: Time,
     /// In words.
-    pub(super) why: String,
+    why: String,
+    /// How often something was tried in vain that costs something.
+    tries: u32,
+    /// Before that nothing is tried.
+    again_at: Time,
 }
 
 impl Held {
-    /// It waits, or waits on, perhaps for something else by now.
-    pub(super) fn again(before: Option<Self>, why: String, now: Time) -> Self {
-        let since = before.map_or(now, |before| before.since);
-        Self { since, why }
+    /// It waits, or waits on, perhaps for something else by now. What is dear is tried again after a pause
+    /// that doubles, and for the last time of the first minute at its end.
+    pub(super) fn again(before: Option<Self>, why: String, dear: bool, now: Time) -> Self {
+        let (since, tries) = before.map_or((now, 0), |before| (before.since, before.tries));
+        let tries = tries.saturating_add(u32::from(dear));
+        let end = since + WAITS_FOR;
+        let again_at = match dear {
+            false => now,
+            true if now < end => end.min(now + pause_after(tries)),
+            true => now + pause_after(tries),
+        };
+        Self {
+            since,
+            why,
+            tries,
+            again_at,
+        }
+    }
+
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        match self.tries {
+            0 | 1 => self.why.clone(),
+            tries => format!("{}; tried {tries} times", self.why),
+        }
     }
 
     /// Whether that is more than a moment.
     pub(super) fn is_for_long(&self, now: Time) -> bool {
         now.since(self.since) >= WAITS_FOR
     }
+
+    /// Whether it is too early to try again.
+    pub(super) fn pauses(&self, now: Time) -> bool {
+        now < self.again_at
+    }
+
+    /// For how long it is.
+    pub(super) fn pause(&self, now: Time) -> Duration {
+        self.again_at.since(now)
+    }
+}
+
+/// The pause after so many tries: 10, 20, 40 … 600 seconds.
+fn pause_after(tries: u32) -> Duration {
+    let doublings = tries.saturating_sub(1).min(6);
+    (FIRST_PAUSE * 2u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
 /// Those that are heard, this one among them. Who is suspected may be about to say that it lives.
@@ -149,7 +200,7 @@ fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<NodeId>) -> Resul
         return Ok(());
     };
     let etcd = agreed.etcd(cluster).heard(heard).stopped(me);
-    let members = etcd.members.len();
+    let members = etcd.counted();
     if members < MAJORITY_OF || etcd.has_majority() {
         return Ok(());
     }
@@ -157,7 +208,10 @@ fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<NodeId>) -> Resul
     let missing: Vec<String> = missing.map(|id| agreed.name_of(id)).collect();
     Err(HeldBack::Quorum {
         members,
-        missing: missing.join(", "),
+        missing: match missing.is_empty() {
+            true => "one that is gone, and that the cluster has not forgotten yet".to_owned(),
+            false => missing.join(", "),
+        },
     })
 }
 
@@ -222,13 +276,47 @@ mod tests {
         }
     }
 
+    const fn at(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
     #[test]
     fn what_is_in_the_way_for_less_than_a_minute_is_no_failure() {
-        let at = |seconds: u64| Time::from_micros(seconds * 1_000_000);
-        let first = Held::again(None, "s2".to_owned(), at(5));
-        assert!(!first.is_for_long(at(5)));
-        let later = Held::again(Some(first), "s3".to_owned(), at(64));
-        assert_eq!(later.why, "s3");
+        let first = Held::again(None, "s2".to_owned(), false, at(5));
+        assert!(!first.is_for_long(at(5)) && !first.pauses(at(5)));
+        let later = Held::again(Some(first), "s3".to_owned(), false, at(64));
+        assert_eq!(later.words(), "s3");
         assert!(!later.is_for_long(at(64)) && later.is_for_long(at(65)));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_not_taken_is_tried_less_and_less_often() {
+        let (mut held, mut tried) = (None::<Held>, Vec::new());
+        for second in (0..3600).step_by(2) {
+            let now = at(second);
+            if held.as_ref().is_some_and(|held| held.pauses(now)) {
+                continue;
+            }
+            tried.push(second);
+            held = Some(Held::again(held, "no room".to_owned(), true, now));
+        }
+        // Four times before it is a failure, and then as a failure that lasts.
+        assert_eq!(
+            tried,
+            [0, 10, 30, 60, 140, 300, 620, 1220, 1820, 2420, 3020]
+        );
+        let held = held.unwrap();
+        assert!(held.is_for_long(at(60)));
+        assert_eq!(held.words(), "no room; tried 11 times");
+        assert_eq!(held.pause(at(3020)), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_server_that_is_missing_meanwhile_does_not_make_snapshots_cheap() {
+        let first = Held::again(None, "no room".to_owned(), true, at(0));
+        let second = Held::again(Some(first), "s2".to_owned(), false, at(10));
+        assert!(!second.pauses(at(10)));
+        let third = Held::again(Some(second), "no room".to_owned(), true, at(12));
+        assert!(third.pauses(at(31)) && !third.pauses(at(32)));
     }
 }

@@ -25,6 +25,9 @@ pub(super) struct Wish {
     pub(super) drained: bool,
     /// When the change whose turn is this node's was last asked for.
     pub(super) asked: Option<WallMs>,
+    /// Whether its cluster is in a change that has come to this node and has stopped nowhere yet: what goes
+    /// wrong here is to stop it.
+    pub(super) stops_change: bool,
 }
 
 impl Wish {
@@ -48,6 +51,7 @@ impl Wish {
             too_early: placed && !up,
             drained: agreed.drains.contains_key(me),
             asked: wish::asked(agreed, me),
+            stops_change: stops_change(agreed, me),
             desired,
         }
     }
@@ -81,4 +85,10 @@ impl Wish {
             (membership.as_ref()).is_ok_and(|membership| membership.cni == Cni::OvnKubernetes)
         })
     }
+}
+
+fn stops_change(agreed: &Agreed, me: &NodeId) -> bool {
+    let here = wish::staying(agreed, me);
+    let rollout = here.and_then(|(_, cluster)| cluster.rollout.as_ref());
+    rollout.is_some_and(|rollout| rollout.is_at(me))
 }

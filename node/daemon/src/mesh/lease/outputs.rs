@@ -67,6 +67,11 @@ impl Driver {
             HolderOutput::ProposeRelease { vip, epoch } => {
                 self.proposals.make(vip, Proposal::Release { epoch });
             }
+            HolderOutput::ProposeStable {
+                vip,
+                epoch,
+                voters_since: since,
+            } => self.proposals.make(vip, Proposal::Stable { epoch, since }),
         }
     }
 
