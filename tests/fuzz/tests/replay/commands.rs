@@ -219,11 +219,15 @@ fn commands_of_a_cluster(first: LogIndex) -> Vec<(u32, Command)> {
         reachable: BTreeSet::from([id(1)]),
         consent: true,
     });
-    let drift = Command::ReportDrift {
+    all.chain([(1, agent), (1, last), (2, drift())]).collect()
+}
+
+/// n2 found its settings changed.
+fn drift() -> Command {
+    Command::ReportDrift {
         module: K3sRole::Agent.module(),
         what: "K3s's settings".into(),
-    };
-    all.chain([(1, agent), (1, last), (2, drift)]).collect()
+    }
 }
 
 /// Made and not ready, so that nobody lets go of it; closed, and given to the same node again.
