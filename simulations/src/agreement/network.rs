@@ -121,7 +121,7 @@ impl Network {
     }
 
     /// The fault that lets nothing through from `from` to `to`, if one does.
-    pub(crate) fn cut(&self, from: usize, to: usize) -> Option<usize> {
+    fn cut(&self, from: usize, to: usize) -> Option<usize> {
         let mut marks = self.marks(from, to);
         let cut = marks.find(|mark| matches!(mark.effect, Effect::Cut));
         cut.map(|mark| mark.fault)
