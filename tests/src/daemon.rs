@@ -104,17 +104,23 @@ impl Host {
         );
     }
 
-    /// Waits until `shoal status` names something that is not as it should be; returns all of it.
+    /// Waits until `shoal status` names something that is not as it should be, in these words. Something
+    /// else may be wrong before: as long as no leader is known, that is.
     #[track_caller]
-    pub fn wait_for_condition(&self, deadline: Duration) -> String {
+    pub fn wait_for_condition(&self, deadline: Duration, words: &str) {
         let mut conditions = String::new();
-        self.wait_for_status(deadline, "the status names what is wrong", |status| {
-            conditions = status["conditions"].to_string();
-            status["conditions"]
-                .as_array()
-                .is_some_and(|list| !list.is_empty())
+        let named = poll(deadline, || {
+            let output = self.shoal(&["status", "--json"]);
+            if output.success() {
+                conditions = output.json()["conditions"].to_string();
+            }
+            conditions.contains(words).then_some(())
         });
-        conditions
+        assert!(
+            named.is_some(),
+            "the status of {} does not name {words:?} after {deadline:?}: {conditions}",
+            self.name()
+        );
     }
 
     /// Waits until `shoal status` on this host says so.

@@ -141,6 +141,16 @@ impl Host {
         }
     }
 
+    /// Sends a signal, by its name, to every program of the host whose command line contains `words`.
+    #[track_caller]
+    pub fn signal_program(&self, words: &str, signal: &str) {
+        let pids = self.pids_of(words);
+        assert!(!pids.is_empty(), "{} runs no {words}", self.name());
+        for pid in pids {
+            self.sh(&format!("kill -{signal} {pid}")).ok();
+        }
+    }
+
     /// As the host numbers them.
     #[track_caller]
     fn pids_of(&self, words: &str) -> Vec<String> {

@@ -77,7 +77,7 @@ struct Shared {
 }
 
 impl Host {
-    #[track_caller]
+    /// A machine whose power is off.
     pub(crate) fn new(plan: Plan) -> Self {
         let dir = plan.lab_dir.join(&plan.name);
         for part in [
@@ -91,7 +91,7 @@ impl Host {
         ] {
             fs::create_dir_all(dir.join(part)).expect("the lab's directory is writable");
         }
-        let host = Self {
+        Self {
             deadline: RUN_DEADLINE,
             shared: Arc::new(Shared {
                 plan,
@@ -100,9 +100,7 @@ impl Host {
                 processes: Mutex::default(),
                 files: AtomicU32::new(0),
             }),
-        };
-        host.power_on();
-        host
+        }
     }
 
     /// The host's name, in the lab and to itself.

@@ -20,6 +20,7 @@ use std::{
 use crate::{
     holder::Holder,
     host::{CLOCK_FILE, Host, Plan},
+    together::together,
     turn::{self, Turn},
     wait::poll,
 };
@@ -154,6 +155,14 @@ impl Lab {
     /// A new host, powered on, with addresses `10.77.0.N` and `fd77::N` for the N-th host.
     #[track_caller]
     pub fn host(&self, name: &str) -> Host {
+        let host = self.unpowered(name);
+        host.power_on();
+        host
+    }
+
+    /// The same with its power off. Its number is settled, so that several can then boot at once.
+    #[track_caller]
+    pub(crate) fn unpowered(&self, name: &str) -> Host {
         let mut hosts = lock(&self.hosts);
         assert!(
             hosts.iter().all(|host| host.name() != name),
@@ -217,9 +226,8 @@ impl Drop for Lab {
         } else if self.kept {
             return;
         }
-        for host in lock(&self.hosts).iter() {
-            host.power_off();
-        }
+        let hosts = lock(&self.hosts).clone();
+        together(hosts, |host| host.power_off());
         if let Some(mut switch) = lock(&self.switch).take() {
             switch.end();
             switch.wait();

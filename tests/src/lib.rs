@@ -26,6 +26,7 @@ mod nat;
 mod observers;
 mod operator;
 mod process;
+mod together;
 mod turn;
 mod wait;
 

@@ -1,13 +1,18 @@
 //! A mesh, made in a lab the way an operator makes one: by `init`, tokens and `join`.
+//!
+//! What nothing orders is done at once: hosts boot while the first one makes the mesh, and agents join
+//! together. Servers join one after another: Raft takes in one voter at a time.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{daemon::Daemon, host::Host, lab::Lab, wait::wait_until};
+use crate::{daemon::Daemon, host::Host, lab::Lab, together::together, wait::wait_until};
 
 /// An election and a handful of commits, on a machine that builds at the same time.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+/// Who makes the mesh.
+const FOUNDER: &str = "s1";
 
 /// A host with its running daemon.
 pub struct Node {
@@ -21,9 +26,19 @@ impl Node {
     /// A new host of the lab with a daemon that is in no mesh yet.
     #[track_caller]
     pub fn new(lab: &Lab, name: &str) -> Self {
-        let host = lab.host(name);
+        Self::boot(lab.unpowered(name))
+    }
+
+    #[track_caller]
+    fn boot(host: Host) -> Self {
+        host.power_on();
         let daemon = host.daemon(&[]);
         Self { host, daemon }
+    }
+
+    #[track_caller]
+    fn join(&self, token: &str) {
+        self.host.shoal(&["join", "--token-file", token]).ok();
     }
 
     /// The node's name.
@@ -55,17 +70,50 @@ impl Mesh {
     /// Makes a mesh and waits until every node knows of a leader and of every member.
     #[track_caller]
     pub fn new(lab: &Lab, servers: usize, agents: usize) -> Self {
-        let first = Node::new(lab, "s1");
-        first.host.shoal(&["init", "--name", "lab"]).ok();
-        let mut mesh = Self { nodes: vec![first] };
-        for number in 2..=servers {
-            mesh.add(lab, &format!("s{number}"), "server");
-        }
-        for number in 1..=agents {
-            mesh.add(lab, &format!("a{number}"), "agent");
-        }
+        let named_s = (1..=servers).map(|number| format!("s{number}"));
+        let named_a = (1..=agents).map(|number| format!("a{number}"));
+        let hosts = named_s.chain(named_a).map(|name| lab.unpowered(&name));
+        let nodes = together(hosts.collect(), |host| {
+            let node = Node::boot(host);
+            if node.name() == FOUNDER {
+                node.host.shoal(&["init", "--name", "lab"]).ok();
+            }
+            node
+        });
+        let mesh = Self { nodes };
+        mesh.join_servers(servers);
+        mesh.join_agents(servers);
         mesh.wait_until_settled(servers);
         mesh
+    }
+
+    /// Joins the servers after the first, each once the one before it votes.
+    #[track_caller]
+    fn join_servers(&self, servers: usize) {
+        if servers < 2 {
+            return;
+        }
+        let token = self.token("servers.token", &["--role", "server", "--reusable"]);
+        let founder = &self.node(FOUNDER).host;
+        for joined in 2..=servers {
+            let node = &self.nodes[joined - 1];
+            node.join(&token);
+            let what = format!("{} votes", node.name());
+            founder.wait_for_status(SETTLE_DEADLINE, &what, |status| {
+                voter_count(status) == Some(joined)
+            });
+        }
+    }
+
+    /// Joins all nodes after the servers.
+    #[track_caller]
+    fn join_agents(&self, servers: usize) {
+        let agents: Vec<&Node> = self.nodes[servers..].iter().collect();
+        if agents.is_empty() {
+            return;
+        }
+        let token = self.token("agents.token", &["--role", "agent", "--reusable"]);
+        together(agents, |agent| agent.join(&token));
     }
 
     /// Joins one more node.
@@ -73,7 +121,7 @@ impl Mesh {
     pub fn add(&mut self, lab: &Lab, name: &str, role: &str) {
         let node = Node::new(lab, name);
         let token = self.token(&format!("{name}.token"), &["--role", role]);
-        node.host.shoal(&["join", "--token-file", &token]).ok();
+        node.join(&token);
         self.nodes.push(node);
     }
 
@@ -128,7 +176,7 @@ impl Mesh {
             let what = format!("{} sees the whole mesh", node.name());
             node.host.wait_for_status(left, &what, |status| {
                 status["reachable"] == self.nodes.len()
-                    && status["voters"].as_array().map(Vec::len) == Some(voters)
+                    && voter_count(status) == Some(voters)
                     && status["leader"].is_string()
             });
         }
@@ -161,6 +209,16 @@ impl Host {
             .success()
     }
 
+    /// Those of these addresses that answer one ping within a second. All are asked at once: where none is
+    /// to answer, each would take its second.
+    #[track_caller]
+    pub fn reached(&self, addresses: &[&str]) -> Vec<String> {
+        let each = "for to; do (ping -n -c 1 -W 1 $to >/dev/null && echo $to) & done; wait";
+        let command = [["bash", "-c", each, "bash"].as_slice(), addresses].concat();
+        let output = self.run(&command).ok();
+        output.stdout.lines().map(str::to_owned).collect()
+    }
+
     /// The row of a node, as this host's daemon sees it.
     #[track_caller]
     pub fn node_row(&self, name: &str) -> Value {
@@ -173,6 +231,11 @@ impl Host {
         let rows = self.shoal(&["docker", "ls", "--json"]).ok().json_rows();
         rows.into_iter().find(|row| row["node"] == name)
     }
+}
+
+/// How many vote, as a status says.
+fn voter_count(status: &Value) -> Option<usize> {
+    status["voters"].as_array().map(Vec::len)
 }
 
 /// A text field of an answer; panics when it is missing.

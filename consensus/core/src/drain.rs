@@ -24,6 +24,11 @@ pub enum DrainState {
         /// What was in the way.
         reason: String,
     },
+    /// As drained; but who came after the node had been closed was not waited for.
+    DrainedExcept {
+        /// Who stays, in words.
+        stays: String,
+    },
 }
 
 impl DrainState {
@@ -31,7 +36,7 @@ impl DrainState {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Draining { .. } => "draining",
-            Self::Drained => "drained",
+            Self::Drained | Self::DrainedExcept { .. } => "drained",
             Self::Failed { .. } => "failed",
         }
     }

@@ -10,7 +10,7 @@ use std::{
     fmt,
 };
 
-use consensus_core::{NodeId, Time};
+use consensus_core::{Agreed, NodeId, Time, VirtualIp};
 
 /// Why a node cannot be given a virtual IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,20 @@ impl Unfit {
     }
 }
 
+impl From<&consensus_core::Unfit> for Unfit {
+    fn from(why: &consensus_core::Unfit) -> Self {
+        use consensus_core::Unfit as Why;
+        match why {
+            Why::NoCandidate => Self::NotACandidate,
+            Why::NoMember => Self::Removed,
+            Why::NoPeer => Self::NotInNetwork,
+            Why::Unheard => Self::Suspect,
+            Why::Draining => Self::Draining,
+            Why::Untold | Why::NotReady(_) => Self::NotReady,
+        }
+    }
+}
+
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -81,6 +95,27 @@ pub struct Rejected {
     pub node: NodeId,
     /// Why; never nothing.
     pub unfit: BTreeSet<Unfit>,
+}
+
+/// A virtual IP's candidates in their order, with what speaks against each as one sees it who hears
+/// these; and whom an operator wants.
+pub fn candidates(
+    agreed: &Agreed,
+    vip: &VirtualIp,
+    heard: &BTreeSet<NodeId>,
+) -> (Vec<Candidate>, Option<NodeId>) {
+    let list = vip.candidates.iter().map(|node| {
+        let why = agreed.unfit(vip, node, heard);
+        Candidate {
+            node: node.clone(),
+            unfit: why.iter().map(Unfit::from).collect(),
+        }
+    });
+    let wanted = vip.wish.as_ref().and_then(|wish| {
+        let next = || agreed.next_holder(vip, heard).ok();
+        wish.to.clone().or_else(next)
+    });
+    (list.collect(), wanted)
 }
 
 /// The next holder: who is wanted, or else the first fit candidate besides the one that is leaving.
@@ -123,8 +158,14 @@ pub fn choose(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use consensus_core::{
+        Epoch, FailoverWish, LeaseProfile, LogIndex, NetworkId, Unfit as Why, WallMs,
+    };
+
     use super::*;
-    use crate::testing::{ms, node};
+    use crate::testing::{ms, node, stable};
 
     const NOBODY: &BTreeMap<NodeId, Time> = &BTreeMap::new();
 
@@ -189,5 +230,61 @@ mod tests {
             .flat_map(|one| one.unfit.iter().map(ToString::to_string))
             .collect();
         assert_eq!(words, ["not in the network", "suspect", "holds it now"]);
+    }
+
+    fn vip(wish: Option<FailoverWish>) -> VirtualIp {
+        VirtualIp {
+            name: "web".into(),
+            network: NetworkId::from_bytes([2; 16]),
+            address: "fd00::a".parse().unwrap(),
+            candidates: vec![node(2), node(1)],
+            check: None,
+            profile: LeaseProfile::Lan,
+            epoch: Epoch(4),
+            holder: Some(node(1)),
+            voters: stable(&[1]),
+            voters_since: LogIndex(1),
+            readiness: BTreeMap::new(),
+            wish,
+            moves: VecDeque::new(),
+            created_at: WallMs(0),
+        }
+    }
+
+    #[test]
+    fn candidates_come_in_their_order_with_what_the_agreed_state_says_against_each() {
+        let agreed = Agreed::default();
+        let wish = |to| {
+            let at = WallMs(0);
+            Some(FailoverWish { to, at })
+        };
+        let strangers = [
+            candidate(2, &[Unfit::Removed]),
+            candidate(1, &[Unfit::Removed]),
+        ];
+        for (wish, wanted) in [
+            (None, None),
+            (wish(Some(node(1))), Some(node(1))),
+            // The next one that is fit, and nobody is.
+            (wish(None), None),
+        ] {
+            let found = candidates(&agreed, &vip(wish), &BTreeSet::new());
+            assert_eq!(found, (strangers.to_vec(), wanted));
+        }
+    }
+
+    #[test]
+    fn whatever_makes_a_candidate_unfit_has_its_reason_here() {
+        for (why, reason) in [
+            (Why::NoCandidate, Unfit::NotACandidate),
+            (Why::NoMember, Unfit::Removed),
+            (Why::NoPeer, Unfit::NotInNetwork),
+            (Why::Unheard, Unfit::Suspect),
+            (Why::Draining, Unfit::Draining),
+            (Why::Untold, Unfit::NotReady),
+            (Why::NotReady("refused".into()), Unfit::NotReady),
+        ] {
+            assert_eq!(Unfit::from(&why), reason, "{why}");
+        }
     }
 }

@@ -33,7 +33,7 @@ mod watched;
 pub mod wire;
 
 pub use agreed::{Assignment, Assignments};
-pub use choose::{Candidate, Rejected, Unfit, choose};
+pub use choose::{Candidate, Rejected, Unfit, candidates, choose};
 pub use coordinator::{Coordinator, CoordinatorOutput, Majority, MoveReason};
 pub use gate::{GateOrder, GateRule};
 pub use held::HolderOutput;

@@ -1,7 +1,8 @@
 //! dockerd's configuration file.
 //!
 //! Decides: the base configuration, how overrides merge into it, what they may not touch, and
-//! whether a running dockerd can take a change up by reloading or must be restarted.
+//! whether a running dockerd can take a change up by reloading or must be restarted. And what is
+//! looked for in the host's own file: where its data lie.
 //! Never: writes the file.
 //!
 //! Invariants:
@@ -54,6 +55,9 @@ const RELOADABLE_KEYS: [&str; 11] = [
 const LOG_FILE_SIZE_MAX: &str = "10m";
 /// See [`LOG_FILE_SIZE_MAX`].
 const LOG_FILES_MAX: &str = "3";
+
+/// Keys that say where data lie: today's, and one that dockerd knew before 23.0.
+const DATA_ROOT_KEYS: [&str; 2] = ["data-root", "graph"];
 
 /// Where things are on the host, as text that goes into the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +163,43 @@ impl MergeError {
             }
         }
     }
+}
+
+/// The host's own Docker keeps its data where shoal's dockerd does not look for them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{file} keeps Docker's data in {theirs}, and shoal's dockerd would start without them in {ours}"
+)]
+pub struct DataElsewhere {
+    /// The file that says so.
+    pub file: String,
+    /// Where they are.
+    pub theirs: String,
+    /// Where shoal's dockerd has its own.
+    pub ours: String,
+}
+
+impl DataElsewhere {
+    /// Stable text for programs.
+    pub fn code(&self) -> &'static str {
+        "DockerDataRootError"
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let Self { file, theirs, ours } = self;
+        format!(
+            "stop Docker, move what is in {theirs} to {ours}, and take `data-root` out of {file}; only take it out if the data are to stay behind"
+        )
+    }
+}
+
+/// Where this configuration, which is not shoal's, has data lie; none where it leaves that to dockerd.
+pub fn data_root_of(text: &str) -> Option<String> {
+    let document: Value = serde_json::from_str(text).ok()?;
+    let named = |key: &&str| document.get(key)?.as_str();
+    let root = DATA_ROOT_KEYS.iter().find_map(named)?;
+    (!root.is_empty()).then(|| root.to_owned())
 }
 
 /// The configuration of base and overrides together.

@@ -7,6 +7,8 @@
 //! Invariants, each a test below:
 //! - At most one step at a time; none while a failure's pause runs, except to stop.
 //! - A dockerd that shoal did not start is never touched.
+//! - Data that the host's own Docker keeps elsewhere are not left behind unsaid.
+//! - One of ours that does not answer is restarted for its silence alone, not for what else fails.
 //! - A wrong override changes nothing: the running dockerd keeps its configuration.
 //! - No dockerd is started without a certificate for exactly this node's key and addresses.
 //! - A step performed with success leads to an observation that asks for a later step: the way
@@ -22,10 +24,13 @@ use serde_json::Value;
 
 pub use self::rest::{Rest, Restarts, Running, plan_rest};
 use crate::{
-    daemon_json::{self, Base, Change, HostLayout, Override},
+    daemon_json::{self, Base, Change, DataElsewhere, HostLayout, Override},
     retries::Retries,
     version::EngineVersion,
 };
+
+/// What is said of a dockerd that lives and does not answer.
+pub const NOT_READY: &str = "DockerNotReadyError";
 
 /// Probes that may fail in a row before a dockerd that runs but does not answer is restarted.
 /// Each probe waits for its own deadline, so three are minutes, not moments.
@@ -99,12 +104,12 @@ pub struct Dns {
 }
 
 impl Dns {
-    fn servers(&self, observed: Option<&ConfigFiles>) -> Vec<IpAddr> {
-        let in_place = observed.and_then(|files| {
+    fn servers(&self, started_with: Option<&ConfigFiles>) -> Vec<IpAddr> {
+        let known = started_with.and_then(|files| {
             let document: Value = serde_json::from_str(&files.daemon_json).ok()?;
             serde_json::from_value::<Vec<IpAddr>>(document.get("dns")?.clone()).ok()
         });
-        match in_place {
+        match known {
             Some(servers) if servers.first() == Some(&self.own) => servers,
             Some(_) | None => {
                 let fallback = self.fallback.iter().filter(|server| **server != self.own);
@@ -184,6 +189,8 @@ pub struct Observed {
     /// Whether containers wait to be started that were stopped when the host came to rest, and that
     /// dockerd does not start by itself.
     pub waiting: bool,
+    /// Where the host's own configuration of Docker keeps data, if that is another place than ours.
+    pub elsewhere: Option<DataElsewhere>,
 }
 
 /// One thing to do on the host.
@@ -304,12 +311,16 @@ fn plan_towards(
     if let Daemon::Foreign { pid } = observed.daemon {
         return foreign(pid);
     }
+    // Once shoal has begun here, its data are where they are.
+    if let Some(elsewhere) = observed.elsewhere.as_ref().filter(|_| !observed.leftovers) {
+        return fails(elsewhere.code(), elsewhere.to_string(), elsewhere.hint());
+    }
     let dns = desired.dns.as_ref();
     // A new certificate restarts dockerd anyway.
     let chain = desired.certificate.as_ref().map(|it| &it.chain_pem);
-    let in_place = observed.files.as_ref();
-    let in_place = in_place.filter(|files| chain == Some(&files.chain_pem));
-    let dns = dns.map(|dns| dns.servers(in_place));
+    let running = started_with(&observed.daemon);
+    let running = running.filter(|files| chain == Some(&files.chain_pem));
+    let dns = dns.map(|dns| dns.servers(running));
     let base = Base {
         layout,
         listen: listen.ipv6,
@@ -329,6 +340,14 @@ fn plan_towards(
     match usable(desired.certificate.as_ref(), csr, observed.wall) {
         Some(certificate) => plan_daemon(certificate, &document, observed, retries),
         None => asks(csr),
+    }
+}
+
+/// What the dockerd that runs was started with. What the files in place say by now may be anybody's.
+fn started_with(daemon: &Daemon) -> Option<&ConfigFiles> {
+    match daemon {
+        Daemon::Ours { started_with, .. } => started_with.as_ref(),
+        Daemon::Absent | Daemon::Foreign { .. } | Daemon::Adoptable { .. } => None,
     }
 }
 
@@ -369,7 +388,8 @@ fn plan_daemon(
         Change::None => {}
     }
     let Some(version) = answers else {
-        let unanswered = retries.unanswered();
+        // What failed for another reason says nothing about dockerd, which may only be slow this once.
+        let unanswered = retries.unanswered_as(NOT_READY);
         let stuck = unanswered >= UNANSWERED_PROBES_MAX;
         let step = if stuck { Step::Restart } else { Step::Probe };
         return does(Phase::WantsConfig, step);

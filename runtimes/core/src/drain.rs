@@ -104,6 +104,8 @@ pub struct Seen {
     pub docker_rests: bool,
     /// Pods that have to go; where only nothing new is to come, the cordon that is missing.
     pub pods: Left,
+    /// Who came after those and is not waited for, in words; none if nobody did.
+    pub stays: Option<String>,
     /// A K3s server.
     pub k3s: Left,
     /// Whether K3s is at rest, be it by an earlier daemon's doing.
@@ -154,7 +156,10 @@ pub fn judge(drain: &Drain, seen: &Seen) -> Verdict {
     let kept = kept(drain, seen);
     let state = outcome(drain, seen, remaining(seen, kept));
     let goes_on = matches!(state, DrainState::Draining { .. });
-    let over = state == DrainState::Drained;
+    let over = matches!(
+        state,
+        DrainState::Drained | DrainState::DrainedExcept { .. }
+    );
     let free = goes_on && seen.addresses.is_empty();
     let order = |may: bool, rests: bool| (over || rests || may).then_some(drain.begun);
     Verdict {
@@ -214,7 +219,10 @@ fn outcome(drain: &Drain, seen: &Seen, remaining: Option<String>) -> DrainState 
         return drain.state.clone();
     }
     match remaining {
-        None => DrainState::Drained,
+        None => match &seen.stays {
+            None => DrainState::Drained,
+            Some(stays) => DrainState::DrainedExcept { stays: cut(stays) },
+        },
         Some(waits_for) if seen.waited_ms >= drain.timeout_ms => {
             let seconds = drain.timeout_ms / 1000;
             let reason = cut(&format!("after {seconds} s it still waits for {waits_for}"));
@@ -265,6 +273,7 @@ mod tests {
             docker: waits("container db to stop"),
             docker_rests: false,
             pods: waits("pod d/web to end"),
+            stays: None,
             k3s: waits("its API server to stop"),
             k3s_rests: false,
             others_lack: None,
@@ -274,7 +283,7 @@ mod tests {
     fn is_waiting_for(verdict: &Verdict) -> &str {
         match &verdict.state {
             DrainState::Draining { waits_for } => waits_for,
-            DrainState::Drained => "nothing",
+            DrainState::Drained | DrainState::DrainedExcept { .. } => "nothing",
             DrainState::Failed { .. } => "nothing any more",
         }
     }
@@ -481,6 +490,25 @@ mod tests {
         let (docker, k3s) = (Some(BEGUN), Some(BEGUN));
         assert_eq!(verdict.orders, Orders { docker, k3s });
         assert_eq!(verdict.pods, PodOrder::Cordon);
+    }
+
+    #[test]
+    fn who_came_meanwhile_is_named_at_the_end_and_held_nothing_up() {
+        let (mut drain, mut seen) = (drain(false), busy());
+        seen.addresses.clear();
+        let stays = "pod d/web-0 came after the cordon, and stays".to_owned();
+        seen.stays = Some(stays.clone());
+        assert!(is_waiting_for(&judge(&drain, &seen)).contains("container db"));
+        (seen.docker, seen.pods, seen.k3s) = (Left::Nothing, Left::Nothing, Left::Nothing);
+        let verdict = judge(&drain, &seen);
+        assert_eq!(verdict.state, DrainState::DrainedExcept { stays });
+        let (docker, k3s) = (Some(BEGUN), Some(BEGUN));
+        assert_eq!(verdict.orders, Orders { docker, k3s });
+        // It stays as it was told, and what rests goes on resting.
+        drain.state = verdict.state;
+        let later = judge(&drain, &busy());
+        assert_eq!((later.state, later.orders), (drain.state, verdict.orders));
+        assert_eq!(later.pods, PodOrder::Cordon);
     }
 
     #[test]

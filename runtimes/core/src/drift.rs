@@ -1,11 +1,12 @@
 //! What of a module on a host is not as shoal left it (SPEC 7.3, 7.4).
 //!
-//! Decides: which files somebody else changed or took away, and when that is news: once, until it was seen
-//! right, and not again and again where somebody keeps changing them back. Never: puts anything right; the
-//! runtimes' plans do.
+//! Decides: which files somebody else changed, opened to others or took away, and when that is news: once,
+//! until it was seen right, and not again and again where somebody keeps changing them back. Never: puts
+//! anything right; the runtimes do.
 //!
-//! Invariants, each a test below: what shoal itself is about to change, or changed last, is no drift; a drift
-//! is told once; who writes the same file every minute is told of as often as [`TOLD_AGAIN_AFTER`] says.
+//! Invariants, each a test below: what shoal itself is about to change, or changed last, is no drift, also where
+//! it was cut off half-way; a drift is told once, a look that can say nothing does not end it; who writes the
+//! same file every minute is told of as often as [`TOLD_AGAIN_AFTER`] says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,6 +35,8 @@ pub enum Part {
     DockerRoots,
     /// One of these is not there.
     DockerFiles,
+    /// Who may read dockerd's key.
+    DockerKey,
     /// The settings that shoal makes for K3s.
     K3sSettings,
 }
@@ -46,6 +49,7 @@ impl Part {
             Self::DockerCertificate => "dockerd's certificate was changed",
             Self::DockerRoots => "the roots that dockerd trusts were changed",
             Self::DockerFiles => "a file of dockerd's configuration is missing",
+            Self::DockerKey => "dockerd's key was open to others than root",
             Self::K3sSettings => "K3s's settings were changed, or are missing",
         }
     }
@@ -53,7 +57,7 @@ impl Part {
 
 /// Which of dockerd's files are not those that shoal left. `left` are those that it wrote or saw right since
 /// it runs; an earlier shoald left those that dockerd was started with, unless it had begun to change them.
-pub fn of_docker(
+fn of_docker(
     left: Option<&ConfigFiles>,
     observed: &docker::Observed,
     planned: &docker::Plan,
@@ -89,12 +93,24 @@ fn left_before<'a>(
     started_with.as_ref().filter(|left| Some(*left) == wanted)
 }
 
+/// What shoal left of a Docker host's files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum Left {
+    /// What an earlier shoald left there.
+    #[default]
+    Before,
+    /// Those that it wrote or saw right last.
+    Files(ConfigFiles),
+    /// It began to change them: which are as they were nobody can say.
+    Changing,
+}
+
 /// What shoal left of a Docker host, and what was told of its drifts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DockerDrift {
-    /// The files that it wrote or saw right last.
-    left: Option<ConfigFiles>,
+    left: Left,
     news: DriftNews,
+    of_key: DriftNews,
 }
 
 impl DockerDrift {
@@ -104,50 +120,111 @@ impl DockerDrift {
         observed: &docker::Observed,
         planned: &docker::Plan,
     ) -> Vec<Part> {
-        let seen = of_docker(self.left.as_ref(), observed, planned);
+        let seen = match &self.left {
+            Left::Before => Some(of_docker(None, observed, planned)),
+            Left::Files(files) => Some(of_docker(Some(files), observed, planned)),
+            Left::Changing => None,
+        };
+        let told = seen.map(|seen| self.news.handle_seen(seen, observed.now));
         // One that is ready has the files that are wanted.
-        if matches!(planned.phase, docker::Phase::Ready { .. }) {
-            self.left.clone_from(&observed.files);
+        if let (docker::Phase::Ready { .. }, Some(files)) = (&planned.phase, &observed.files) {
+            self.left = Left::Files(files.clone());
         }
-        self.news.handle_seen(seen, observed.now)
+        told.unwrap_or_default()
+    }
+
+    /// Takes whether dockerd's key was open to others, and says what is to be told.
+    pub fn handle_key(&mut self, open: bool, now: Time) -> Vec<Part> {
+        let seen = open.then_some(Part::DockerKey).into_iter().collect();
+        self.of_key.handle_seen(seen, now)
     }
 
     /// A step was taken, with success or without: then some of the files may be written, and others not.
     pub fn handle_performed(&mut self, step: docker::Step, done: bool) {
         if let docker::Step::WriteConfig(files) = step {
-            self.left = done.then_some(files);
+            self.left = match done {
+                true => Left::Files(files),
+                false => Left::Changing,
+            };
         }
     }
 
-    /// The host is to be none any more: its files go, and that is no drift.
+    /// A host that comes to rest is about to take this step. dockerd's end is one with another configuration,
+    /// so that it stops its containers.
+    pub fn handle_resting(&mut self, step: &docker::Step) {
+        if *step == docker::Step::Rest {
+            self.left = Left::Changing;
+        }
+    }
+
+    /// The host is to be none any more: its files are changed and go, and that is no drift.
     pub fn handle_unassigned(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            left: Left::Changing,
+            ..Self::default()
+        };
     }
 }
 
-/// Whether K3s's settings are others than the K3s that runs was started with, and nothing is being changed.
-pub fn of_k3s(observed: &k3s::Observed, planned: &k3s::Plan) -> BTreeSet<Part> {
+/// What shoal wrote of a K3s's settings, and what was told of their drifts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct K3sDrift {
+    /// The settings that it wrote last since it runs; the K3s that runs may have been started with others.
+    written: Option<String>,
+    news: DriftNews,
+}
+
+impl K3sDrift {
+    /// Takes what is the case and what follows from it, and says what is to be told.
+    pub fn handle_look(&mut self, observed: &k3s::Observed, planned: &k3s::Plan) -> Vec<Part> {
+        let seen = of_k3s(self.written.as_deref(), observed, planned);
+        let told = seen.map(|seen| self.news.handle_seen(seen, observed.now));
+        told.unwrap_or_default()
+    }
+
+    /// A step is about to be taken.
+    pub fn handle_step(&mut self, step: &k3s::Step) {
+        if let k3s::Step::WriteSettings(text) = step {
+            self.written = Some(text.clone());
+        }
+    }
+}
+
+/// Whether K3s's settings are neither those that the K3s that runs was started with nor those that shoal wrote
+/// since; nothing, where that cannot be said.
+fn of_k3s(
+    written: Option<&str>,
+    observed: &k3s::Observed,
+    planned: &k3s::Plan,
+) -> Option<BTreeSet<Part>> {
     let k3s::Daemon::Ours {
         started_with: Some(started),
         ..
     } = &observed.daemon
     else {
-        return BTreeSet::new();
+        return None;
     };
-    let (left, found) = (started.settings.as_str(), observed.settings.as_deref());
-    let is_drift = settings_drifted(left, found, planned.step.as_ref());
-    is_drift.then_some(Part::K3sSettings).into_iter().collect()
+    if !is_left_alone(planned) {
+        return None;
+    }
+    let found = observed.settings.as_deref();
+    let left = [Some(started.settings.as_str()), written];
+    let is_drift = found.is_none() || !left.contains(&found);
+    Some(is_drift.then_some(Part::K3sSettings).into_iter().collect())
 }
 
-/// Before K3s is started anew shoal writes them anyhow.
-fn settings_drifted(left: &str, found: Option<&str>, next: Option<&k3s::Step>) -> bool {
-    let rests = matches!(next, None | Some(k3s::Step::Probe | k3s::Step::Return));
-    rests && found != Some(left)
+/// Whether nothing is being changed: before K3s is started anew shoal writes its settings anyhow. A step whose
+/// pause still runs may be the start that they were written for.
+fn is_left_alone(planned: &k3s::Plan) -> bool {
+    match &planned.step {
+        None => matches!(planned.phase, k3s::Phase::Ready { .. }),
+        Some(step) => matches!(step, k3s::Step::Probe | k3s::Step::Return),
+    }
 }
 
 /// What was told of a host's drifts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DriftNews {
+struct DriftNews {
     /// What was not right when it was looked at last.
     open: BTreeSet<Part>,
     /// When each was told.
@@ -156,7 +233,7 @@ pub struct DriftNews {
 
 impl DriftNews {
     /// Takes what is not right now, and says what of it is to be told.
-    pub fn handle_seen(&mut self, seen: BTreeSet<Part>, now: Time) -> Vec<Part> {
+    fn handle_seen(&mut self, seen: BTreeSet<Part>, now: Time) -> Vec<Part> {
         let lately = |part: &Part| {
             let told = self.told.get(part);
             told.is_some_and(|told| now.since(*told) < TOLD_AGAIN_AFTER)
@@ -171,7 +248,7 @@ impl DriftNews {
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::WallMs;
+    use consensus_core::{LogIndex, WallMs};
 
     use super::*;
     use crate::version::EngineVersion;
@@ -198,6 +275,7 @@ mod tests {
             },
             leftovers: true,
             waiting: false,
+            elsewhere: None,
         }
     }
 
@@ -205,6 +283,15 @@ mod tests {
         docker::Plan {
             phase: docker::Phase::WantsConfig,
             step: Some(docker::Step::WriteConfig(wanted)),
+        }
+    }
+
+    fn ready() -> docker::Plan {
+        docker::Plan {
+            phase: docker::Phase::Ready {
+                version: "24.0.7".to_owned(),
+            },
+            step: None,
         }
     }
 
@@ -252,12 +339,7 @@ mod tests {
     #[test]
     fn what_shoal_wrote_last_is_what_it_left() {
         let mut drift = DockerDrift::default();
-        let ready = docker::Plan {
-            phase: docker::Phase::Ready {
-                version: "24.0.7".to_owned(),
-            },
-            step: None,
-        };
+        let ready = ready();
         let old = docker(Some(files("old")), Some(files("old")));
         assert_eq!(drift.handle_look(&old, &ready), []);
         // Something else is wanted: it is written, dockerd restarted, and then the old thing is wanted again.
@@ -306,18 +388,164 @@ mod tests {
     }
 
     #[test]
+    fn what_shoal_changed_so_that_dockerd_comes_to_rest_is_no_drift() {
+        let mut drift = DockerDrift::default();
+        let ours = docker(Some(files("ours")), Some(files("ours")));
+        assert_eq!(drift.handle_look(&ours, &ready()), []);
+        // A container that stops changes no file.
+        drift.handle_resting(&docker::Step::Probe);
+        let theirs = docker(Some(files("theirs")), Some(files("ours")));
+        let mut early = drift.clone();
+        let told = early.handle_look(&theirs, &writes(files("ours")));
+        assert_eq!(told, [Part::DaemonJson]);
+        drift.handle_resting(&docker::Step::Rest);
+        let rested = docker::Observed {
+            daemon: docker::Daemon::Absent,
+            ..docker(Some(files("of the end")), None)
+        };
+        // So it is found afterwards, or, where that was given up half-way, beside the dockerd that runs.
+        let given_up = docker(Some(files("of the end")), Some(files("ours")));
+        for found in [rested, given_up] {
+            assert_eq!(drift.handle_look(&found, &writes(files("ours"))), []);
+        }
+        drift.handle_performed(docker::Step::WriteConfig(files("ours")), true);
+        assert_eq!(drift.handle_look(&ours, &ready()), []);
+        let told = drift.handle_look(&theirs, &writes(files("ours")));
+        assert_eq!(told, [Part::DaemonJson]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_no_drift_whatever_is_wanted_then() {
+        let mut drift = DockerDrift::default();
+        let old = docker(Some(files("old")), Some(files("old")));
+        assert_eq!(drift.handle_look(&old, &ready()), []);
+        drift.handle_performed(docker::Step::WriteConfig(files("new")), false);
+        let half = docker(Some(files("new")), Some(files("old")));
+        assert_eq!(drift.handle_look(&half, &writes(files("old"))), []);
+    }
+
+    #[test]
+    fn who_stopped_to_be_a_docker_host_half_way_has_no_drift() {
+        let mut drift = DockerDrift::default();
+        let ours = docker(Some(files("ours")), Some(files("ours")));
+        assert_eq!(drift.handle_look(&ours, &ready()), []);
+        drift.handle_unassigned();
+        let half = docker(Some(files("of the end")), Some(files("ours")));
+        assert_eq!(drift.handle_look(&half, &writes(files("ours"))), []);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_told_once_whatever_the_files_are_like() {
+        let mut drift = DockerDrift::default();
+        let at = |seconds: u64| Time::from_micros(seconds * 1_000_000);
+        assert_eq!(drift.handle_key(false, at(0)), []);
+        assert_eq!(drift.handle_key(true, at(2)), [Part::DockerKey]);
+        let ours = docker(Some(files("ours")), Some(files("ours")));
+        assert_eq!(drift.handle_look(&ours, &ready()), []);
+        // It could not be closed.
+        assert_eq!(drift.handle_key(true, at(7200)), []);
+        assert_eq!(drift.handle_key(false, at(7202)), []);
+        assert_eq!(drift.handle_key(true, at(7204)), [Part::DockerKey]);
+    }
+
+    fn k3s(found: Option<&str>) -> k3s::Observed {
+        k3s::Observed {
+            now: Time::ZERO,
+            program: None,
+            record: None,
+            data: true,
+            unmounted: None,
+            bare_for: Duration::ZERO,
+            secrets: true,
+            settings: found.map(str::to_owned),
+            emptying: false,
+            vacated: false,
+            daemon: k3s::Daemon::Ours {
+                started_with: Some(k3s::StartedWith {
+                    settings: "ours".to_owned(),
+                    version: "v1.31.2+k3s1".to_owned(),
+                    generation: LogIndex(7),
+                    token: None,
+                    founds: false,
+                    sum: None,
+                }),
+                ready: true,
+            },
+            down: false,
+            was_ready: true,
+            refused_for: Duration::ZERO,
+            leftovers: true,
+        }
+    }
+
+    fn plans(step: Option<k3s::Step>) -> k3s::Plan {
+        k3s::Plan {
+            phase: k3s::Phase::Ready {
+                version: "v1.31.2+k3s1".to_owned(),
+                generation: LogIndex(7),
+            },
+            step,
+        }
+    }
+
+    /// A step waits out the pause after a failure.
+    fn pauses() -> k3s::Plan {
+        k3s::Plan {
+            phase: k3s::Phase::Failed {
+                code: "X",
+                reason: "it cannot be spared".to_owned(),
+                hint: None,
+                retry_at: Some(Time::from_micros(1)),
+            },
+            step: None,
+        }
+    }
+
+    #[test]
     fn k3ss_settings_drift_unless_they_are_being_changed() {
         let writes = k3s::Step::WriteSettings("new".to_owned());
         for (found, next, is_drift) in [
-            (Some("ours"), None, false),
-            (Some("theirs"), None, true),
-            (Some("theirs"), Some(&k3s::Step::Probe), true),
-            (None, Some(&k3s::Step::Return), true),
-            (Some("theirs"), Some(&writes), false),
-            (Some("new"), Some(&k3s::Step::Vacate), false),
+            (Some("ours"), None, Some(false)),
+            (Some("theirs"), None, Some(true)),
+            (Some("theirs"), Some(k3s::Step::Probe), Some(true)),
+            (None, Some(k3s::Step::Return), Some(true)),
+            (Some("theirs"), Some(writes), None),
+            (Some("new"), Some(k3s::Step::Vacate), None),
         ] {
-            assert_eq!(settings_drifted("ours", found, next), is_drift, "{next:?}");
+            let planned = plans(next);
+            let seen = of_k3s(None, &k3s(found), &planned);
+            assert_eq!(seen.map(|seen| !seen.is_empty()), is_drift, "{planned:?}");
         }
+    }
+
+    #[test]
+    fn settings_that_shoal_wrote_for_a_start_that_does_not_come_are_no_drift() {
+        let (mut drift, mut restarted) = (K3sDrift::default(), K3sDrift::default());
+        drift.handle_step(&k3s::Step::WriteSettings("new".to_owned()));
+        for drift in [&mut drift, &mut restarted] {
+            assert_eq!(drift.handle_look(&k3s(Some("new")), &pauses()), []);
+        }
+        // Its turn is taken from it.
+        let returns = plans(Some(k3s::Step::Return));
+        assert_eq!(drift.handle_look(&k3s(Some("new")), &returns), []);
+        let missing = drift.handle_look(&k3s(None), &returns);
+        assert_eq!(missing, [Part::K3sSettings]);
+    }
+
+    #[test]
+    fn a_look_that_can_say_nothing_ends_no_drift() {
+        let at = |seconds: u64, found| k3s::Observed {
+            now: Time::from_micros(seconds * 1_000_000),
+            ..k3s(Some(found))
+        };
+        let mut drift = K3sDrift::default();
+        let told = drift.handle_look(&at(0, "theirs"), &plans(None));
+        assert_eq!(told, [Part::K3sSettings]);
+        assert_eq!(drift.handle_look(&at(2, "theirs"), &pauses()), []);
+        assert_eq!(drift.handle_look(&at(7200, "theirs"), &plans(None)), []);
+        assert_eq!(drift.handle_look(&at(7202, "ours"), &plans(None)), []);
+        let told = drift.handle_look(&at(7204, "theirs"), &plans(None));
+        assert_eq!(told, [Part::K3sSettings]);
     }
 
     #[test]
@@ -350,6 +578,7 @@ mod tests {
             Part::DockerCertificate,
             Part::DockerRoots,
             Part::DockerFiles,
+            Part::DockerKey,
             Part::K3sSettings,
         ];
         let words: BTreeSet<&str> = parts.iter().map(|part| part.as_str()).collect();

@@ -212,8 +212,8 @@ fn plan_away(observed: &Observed) -> Plan {
         observed.leftovers || observed.record.is_some(),
     ) {
         (Daemon::Ours { .. }, _) => does(Phase::Leaving, Step::Stop),
-        // What it left may be in use by now.
-        (Daemon::Foreign { pid }, true) if started => foreign(*pid),
+        // What it left may be in use by now, unless that one does not run.
+        (Daemon::Foreign { pid: Some(pid) }, true) if started => foreign(Some(*pid)),
         (Daemon::Absent | Daemon::Foreign { .. }, true) => does(Phase::Leaving, Step::Clean),
         (Daemon::Absent | Daemon::Foreign { .. }, false) => rests(Phase::Stopped),
     }

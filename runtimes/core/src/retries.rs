@@ -81,16 +81,17 @@ impl Retries {
         self.since_start.clear();
     }
 
-    /// How often in a row an engine that was started did not do what it should. What failed before it was
-    /// started says nothing about it.
-    pub fn unanswered(&self) -> u32 {
+    /// How often in a row anything failed since the engine was started. What failed before says nothing
+    /// about it.
+    fn unanswered(&self) -> u32 {
         match &self.failure {
             Some(failure) => failure.count.min(self.since_start.values().sum()),
             None => 0,
         }
     }
 
-    /// The same of one reason alone: what failed for another one says nothing about the engine either.
+    /// How often in a row an engine that was started failed for this one reason. What failed for another
+    /// one, or before it was started, says nothing about it.
     pub fn unanswered_as(&self, code: &'static str) -> u32 {
         let same = self.since_start.get(code).copied().unwrap_or_default();
         same.min(self.unanswered())

@@ -1,20 +1,29 @@
 //! The key of the node's dockerd and the request made from it.
 //!
-//! Decides: what the request says (common name, DNS name, overlay addresses).
+//! Decides: what the request says (common name, DNS name, overlay addresses), and who may read the
+//! key: its owner alone.
 //! Never: prints, logs or returns the key.
 //!
 //! Invariant: equal key and names give equal bytes, because Ed25519 (RFC 8032) signs without
 //! chance. `runtimes-core` tells by this whether a certificate fits.
 
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+};
+
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519, SanType};
 use runtimes_core::docker::CertificateNames;
 
-use runtimes_host::files::{self, FileError, HostFiles};
+use runtimes_host::files::{self, FileError, HostFiles, at};
 
 use crate::paths::Paths;
 
 /// For the owner alone.
 const KEY_MODE: u32 = 0o600;
+/// Everybody but the owner.
+const OTHERS: u32 = 0o077;
 
 /// The key or the request could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +75,22 @@ pub(crate) fn make_key(paths: &Paths, files: &HostFiles) -> Result<(), IdentityE
     Ok(())
 }
 
+/// Keeps everybody but its owner from the key. Whether its mode let others have it.
+pub(crate) fn close_key(paths: &Paths) -> Result<bool, FileError> {
+    let path = paths.tls_key();
+    let mode = match fs::metadata(&path) {
+        Ok(metadata) => metadata.permissions().mode(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(at("look at", &path)(error)),
+    };
+    if mode & OTHERS == 0 {
+        return Ok(false);
+    }
+    let closed = fs::set_permissions(&path, Permissions::from_mode(KEY_MODE));
+    closed.map_err(at("close", &path))?;
+    Ok(true)
+}
+
 /// The request for these names (PKCS#10, DER); `None` without a key.
 pub(crate) fn request(
     paths: &Paths,
@@ -106,8 +131,6 @@ fn parameters(names: &CertificateNames) -> Result<CertificateParams, rcgen::Erro
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
-
     use runtimes_core::docker::Listen;
 
     use super::*;
@@ -135,6 +158,25 @@ mod tests {
         assert_ne!(request(&paths, &names("beta")).unwrap(), first);
         let mode = fs::metadata(paths.tls_key()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_that_others_may_have_is_kept_from_them_and_stays_the_key() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        let files = HostFiles::listed_in(paths.manifest());
+        assert!(!close_key(&paths).unwrap(), "there is none");
+        make_key(&paths, &files).unwrap();
+        assert!(!close_key(&paths).unwrap());
+        let before = request(&paths, &names("alpha")).unwrap();
+        for mode in [0o644, 0o640, 0o602] {
+            fs::set_permissions(paths.tls_key(), Permissions::from_mode(mode)).unwrap();
+            assert!(close_key(&paths).unwrap(), "{mode:o}");
+            assert!(!close_key(&paths).unwrap());
+            let mode = fs::metadata(paths.tls_key()).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, KEY_MODE);
+        }
+        assert_eq!(request(&paths, &names("alpha")).unwrap(), before);
     }
 
     #[test]

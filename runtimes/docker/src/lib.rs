@@ -6,6 +6,7 @@
 //! leave the node, writes a file on the host that its manifest does not list.
 
 mod apt;
+mod data_root;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;

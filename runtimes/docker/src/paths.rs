@@ -12,6 +12,8 @@ use runtimes_core::daemon_json::HostLayout;
 pub struct Paths {
     /// shoal's own configuration for dockerd; the distribution's file stays untouched.
     pub daemon_json: PathBuf,
+    /// What the host's own Docker is configured with. Only read.
+    pub host_daemon_json: PathBuf,
     /// Key, certificates, process record, manifest, log.
     pub state_dir: PathBuf,
     /// dockerd's unix socket.
@@ -35,12 +37,15 @@ impl Paths {
     pub fn under(data_dir: &Path) -> Self {
         Self {
             daemon_json: "/etc/shoal/docker/daemon.json".into(),
+            host_daemon_json: "/etc/docker/daemon.json".into(),
             state_dir: data_dir.join("docker"),
             socket: "/var/run/docker.sock".into(),
             pidfile: "/var/run/docker.pid".into(),
             data_root: "/var/lib/docker".into(),
             exec_root: "/var/run/docker".into(),
-            drop_in: "/etc/systemd/system/docker.service.d/10-shoal.conf".into(),
+            // systemd reads them by name, and of several commands the last one counts: an operator's own is in
+            // `override.conf`, as `systemctl edit` calls it.
+            drop_in: "/etc/systemd/system/docker.service.d/zz-shoal.conf".into(),
             systemd_marker: "/run/systemd/system".into(),
             policy_rc: "/usr/sbin/policy-rc.d".into(),
         }

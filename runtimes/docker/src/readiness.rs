@@ -5,6 +5,7 @@
 
 use std::{path::Path, time::Duration};
 
+use runtimes_core::docker::NOT_READY;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -80,7 +81,7 @@ impl StartError {
             Self::AddressMissing { .. } => "DockerAddressMissingError",
             Self::AlreadyRunning { .. } => "DockerAlreadyRunningError",
             Self::Exited { .. } => "DockerExitedError",
-            Self::NotReady { .. } => "DockerNotReadyError",
+            Self::NotReady { .. } => NOT_READY,
             Self::NotReloaded { .. } => "DockerReloadError",
             Self::Exec { .. } => "RuntimeExecError",
             Self::File(error) => error.code(),

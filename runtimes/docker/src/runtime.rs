@@ -10,6 +10,7 @@ use runtimes_core::docker::{CertificateNames, Daemon, Desired, Observed, Running
 use runtimes_host::files::HostFiles;
 
 use crate::{
+    data_root,
     error::StepError,
     host::{DockerError, DockerHost},
     identity,
@@ -102,7 +103,16 @@ impl DockerRuntime {
             daemon: self.daemon().await?,
             leftovers: self.files.any(),
             waiting: rest::any_waits(&self.paths),
+            elsewhere: data_root::elsewhere(&self.paths),
         })
+    }
+
+    /// Keeps everybody but its owner from dockerd's key. Whether its mode let others have it.
+    ///
+    /// # Errors
+    /// It could not be looked at, or not be closed.
+    pub fn close_key(&self) -> Result<bool, StepError> {
+        Ok(identity::close_key(&self.paths)?)
     }
 
     /// What is the case as far as it matters while the host comes to rest: dockerd, and the

@@ -99,7 +99,7 @@ pub(crate) async fn stop_for_restart(
 
 /// Whether the configuration in place had to be changed.
 fn switch_off_live_restore(paths: &Paths, files: &HostFiles) -> Result<bool, FileError> {
-    let text = files::read(&paths.daemon_json)?.unwrap_or_default();
+    let text = files::read_lossy(&paths.daemon_json)?.unwrap_or_default();
     let Ok(Value::Object(mut document)) = serde_json::from_str(&text) else {
         return Ok(false);
     };

@@ -164,9 +164,9 @@ fn adopted(paths: &Paths, identity: Identity) -> OurProcess {
 
 /// The files in place, if all of them are.
 pub(crate) fn config_files(paths: &Paths) -> Result<Option<ConfigFiles>, files::FileError> {
-    let daemon_json = files::read(&paths.daemon_json)?;
-    let chain_pem = files::read(&paths.tls_cert())?;
-    let ca_pem = files::read(&paths.tls_ca())?;
+    let daemon_json = files::read_lossy(&paths.daemon_json)?;
+    let chain_pem = files::read_lossy(&paths.tls_cert())?;
+    let ca_pem = files::read_lossy(&paths.tls_ca())?;
     let all = daemon_json.zip(chain_pem).zip(ca_pem);
     Ok(all.map(|((daemon_json, chain_pem), ca_pem)| ConfigFiles {
         daemon_json,
@@ -239,5 +239,23 @@ mod tests {
         assert_eq!(Supervision::detect(&paths), Supervision::Process);
         fs::create_dir(&paths.systemd_marker).unwrap();
         assert_eq!(Supervision::detect(&paths), Supervision::Systemd);
+    }
+
+    #[test]
+    fn a_configuration_that_is_no_text_is_seen_to_be_another_one() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            daemon_json: root.path().join("daemon.json"),
+            ..Paths::under(root.path())
+        };
+        fs::create_dir_all(paths.tls_ca().parent().unwrap()).unwrap();
+        for path in [paths.tls_ca(), paths.tls_cert()] {
+            fs::write(path, "PEM").unwrap();
+        }
+        assert_eq!(config_files(&paths).unwrap(), None);
+        fs::write(&paths.daemon_json, b"{\"labels\": [\"caf\xe9\"]}").unwrap();
+        let found = config_files(&paths).unwrap().unwrap();
+        assert!(found.daemon_json.starts_with("{\"labels\""));
+        assert_eq!(found.chain_pem, "PEM");
     }
 }

@@ -142,7 +142,7 @@ async fn under_systemd(mut host: Host) {
     assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
     let unit = unit_shows("docker.service");
     assert!(unit.contains("ActiveState=active"), "{unit}");
-    assert!(unit.contains("docker.service.d/10-shoal.conf"), "{unit}");
+    assert!(unit.contains("docker.service.d/zz-shoal.conf"), "{unit}");
     nothing_listens_everywhere();
     strangers_are_refused(&host).await;
 

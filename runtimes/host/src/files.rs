@@ -77,6 +77,16 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// The same of a file that somebody may have written anything into. One that is no text is not as shoal left
+/// it, is seen to be another one by that, and is put right like any other.
+pub fn read_lossy(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at("read", path)(error)),
+    }
+}
+
 /// Everything that is on the host because of a runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +110,12 @@ impl HostFiles {
     /// Whether any are on the host.
     pub fn any(&self) -> bool {
         self.manifest.exists()
+    }
+
+    /// Whether a file is listed. Where the list cannot be read nobody knows of any.
+    pub fn lists(&self, path: &Path) -> bool {
+        let manifest = self.load();
+        manifest.is_ok_and(|manifest| manifest.files.contains(path))
     }
 
     /// Puts a file in place as one step.
@@ -317,6 +333,17 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_text_is_seen_to_be_another_one() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        assert_eq!(read_lossy(&path).unwrap(), None);
+        fs::write(&path, b"caf\xe9").unwrap();
+        assert!(read(&path).is_err());
+        let text = read_lossy(&path).unwrap();
+        assert_eq!(text.as_deref(), Some("caf\u{fffd}"));
+    }
+
+    #[test]
     fn removal_leaves_exactly_what_was_there_before() {
         let root = tempfile::tempdir().unwrap();
         let theirs = root.path().join("etc/theirs");
@@ -362,7 +389,9 @@ mod tests {
         let path = root.path().join("bin/k3s");
         files.write(&path, b"ours", 0o755).unwrap();
         fs::write(&path, "theirs").unwrap();
+        assert!(files.lists(&path));
         files.forget(&path).unwrap();
+        assert!(!files.lists(&path));
         files.remove_all().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
     }

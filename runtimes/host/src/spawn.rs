@@ -20,16 +20,17 @@ use crate::{
     programs, said,
 };
 
-/// What of shoald's environment a daemon may see.
-const ENVIRONMENT_KEPT: [&str; 7] = [
+/// What of shoald's environment is a daemon's way to a registry.
+pub const PROXIES: [&str; 6] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
     "http_proxy",
     "https_proxy",
     "no_proxy",
-    "TMPDIR",
 ];
+/// What else of it a daemon may see.
+const ENVIRONMENT_KEPT: [&str; 1] = ["TMPDIR"];
 /// A daemon's log is for root: it may tell what it was asked.
 const LOG_MODE: u32 = 0o600;
 
@@ -78,7 +79,7 @@ pub fn spawn(daemon: &Daemon<'_>, files: &HostFiles) -> Result<Identity, SpawnEr
             .open(&daemon.log)
             .map_err(files::at("open", &daemon.log))
     };
-    let kept = ENVIRONMENT_KEPT.iter();
+    let kept = PROXIES.iter().chain(&ENVIRONMENT_KEPT);
     let kept = kept.filter_map(|name| std::env::var_os(name).map(|value| (*name, value)));
     let mut command = detached(daemon.program);
     command

@@ -13,20 +13,26 @@ use consensus_core::IpPrefix;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, EvictParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
+    core::Status,
 };
 use runtimes_core::k3s::eviction::{Owner, PodView};
+use serde_json::json;
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
+
+use crate::kubeconfig::what_is_wrong;
 
 /// An API server that takes longer for a word is not one that anybody can work with.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// HTTP's word for a disruption budget that is used up (Kubernetes, API-initiated eviction).
 const TOO_MANY_REQUESTS: u16 = 429;
 const NOT_FOUND: u16 = 404;
+/// Its word for a precondition that does not hold.
+const CONFLICT: u16 = 409;
 /// Until a node is looked for again that is being taken out.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How K3s labels nodes whose server is a member of etcd.
@@ -154,17 +160,19 @@ impl ClusterApi {
             path: kubeconfig.display().to_string(),
             reason,
         };
-        let read = Kubeconfig::read_from(kubeconfig).map_err(|e| unusable(with_sources(&e)))?;
+        let read = Kubeconfig::read_from(kubeconfig).map_err(|e| unusable(what_is_wrong(&e)))?;
         let options = KubeConfigOptions::default();
         let mut config = Config::from_custom_kubeconfig(read, &options)
             .await
-            .map_err(|error| unusable(with_sources(&error)))?;
+            .map_err(|error| unusable(what_is_wrong(&error)))?;
         config.connect_timeout = Some(ANSWER_WITHIN);
         config.read_timeout = Some(ANSWER_WITHIN);
         config.write_timeout = Some(ANSWER_WITHIN);
         config.reset_reader_on_write = true;
         // "Too many requests" is the answer of a disruption budget, and is told at once.
         config.default_retry = false;
+        // The way to a registry, which shoald's environment may name, is none to a K3s on this host.
+        config.proxy_url = None;
         let local = local(&config.cluster_url);
         let client = Client::try_from(config).map_err(|e| unusable(with_sources(&e)))?;
         Ok(Self { client, local })
@@ -270,21 +278,35 @@ impl ClusterApi {
         Ok(listed.items.iter().map(pod_view).collect())
     }
 
-    /// Asks a pod to go elsewhere.
+    /// Asks a pod to go elsewhere: that one, and no later one of its name, wherever that may be.
     ///
     /// # Errors
     /// The API did not answer, or refused for another reason than a disruption budget.
     pub async fn evict(&self, pod: &PodView) -> Result<Eviction, ApiError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match pods.evict(&pod.name, &EvictParams::default()).await {
-            Ok(_) => Ok(Eviction::Accepted),
-            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => Ok(Eviction::Accepted),
-            Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => {
-                Ok(Eviction::Forbidden {
-                    reason: status.message,
-                })
-            }
-            Err(error) => Err(error.into()),
+        // kube's own call writes `delete_options`, which the API does not read.
+        let wish = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}},
+        });
+        let options = PostParams::default();
+        let asked = pods.create_subresource::<_, Status>("eviction", &pod.name, &options, &wish);
+        let refusal = match asked.await {
+            // A pod with two budgets is refused in the body of a success.
+            Ok(status) if status.is_failure() => status,
+            Ok(_) => return Ok(Eviction::Accepted),
+            Err(kube::Error::Api(status)) => *status,
+            Err(error) => return Err(error.into()),
+        };
+        let reason = refusal.message;
+        match refusal.code {
+            // It is gone, and another one may have its name; or it was changed just now, and the next
+            // look tells.
+            NOT_FOUND | CONFLICT => Ok(Eviction::Accepted),
+            TOO_MANY_REQUESTS => Ok(Eviction::Forbidden { reason }),
+            code => Err(ApiError::Refused { code, reason }),
         }
     }
 
@@ -358,8 +380,6 @@ fn pod_view(pod: &Pod) -> PodView {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -427,6 +447,24 @@ mod tests {
         // Taken, and never answered.
         let _listener = socket.listen(8).unwrap();
         assert!(!api.is_refused().await);
+    }
+
+    /// As it would be with `HTTPS_PROXY` in shoald's environment.
+    #[tokio::test]
+    async fn a_k3s_on_this_host_is_not_asked_through_a_proxy() {
+        let root = tempfile::tempdir().unwrap();
+        let kubeconfig = root.path().join("kubeconfig");
+        let cluster = json!({
+            "server": "http://127.0.0.1:6443", "proxy-url": "http://me:secret@127.0.0.1:9",
+        });
+        let text = json!({
+            "kind": "Config", "apiVersion": "v1", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        std::fs::write(&kubeconfig, text.to_string()).unwrap();
+        ClusterApi::open(&kubeconfig).await.unwrap();
     }
 
     #[test]

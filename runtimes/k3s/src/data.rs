@@ -21,13 +21,14 @@ const PROGRAMS: &str = "data";
 /// Where the images are linked that were named with a program.
 const AGENT: &str = "agent";
 
-/// Whether there are any.
+/// Whether there are any. What cannot be read is not gone: a stay that lost its data is taken off.
 pub(crate) fn is_there(paths: &Paths) -> bool {
-    let entries = fs::read_dir(&paths.data_dir)
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries.into_iter().any(|entry| {
+    let mut entries = match fs::read_dir(&paths.data_dir) {
+        Ok(entries) => entries,
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
+    entries.any(|entry| {
+        let Ok(entry) = entry else { return true };
         let name = entry.file_name();
         name != PROGRAMS && !(name == AGENT && has_only_our_images(&entry.path(), paths))
     })
@@ -97,6 +98,16 @@ mod tests {
         assert!(is_there(&paths));
         fs::remove_dir(paths.data_dir.join("agent/etc")).unwrap();
         fs::create_dir(paths.data_dir.join("server")).unwrap();
+        assert!(is_there(&paths));
+    }
+
+    #[test]
+    fn data_that_cannot_be_read_are_not_taken_for_lost() {
+        let (_root, paths) = scene();
+        assert!(!is_there(&paths));
+        // As a disk that fails, it is no directory with nothing in it.
+        fs::create_dir_all(paths.data_dir.parent().unwrap()).unwrap();
+        fs::write(&paths.data_dir, "").unwrap();
         assert!(is_there(&paths));
     }
 

@@ -3,7 +3,7 @@
 //! Decides: that it leads to the API's virtual IP, and is called like the cluster, so that several
 //! can be merged (SPEC 5.8). Never: changes who it speaks for.
 
-use kube::config::Kubeconfig;
+use kube::config::{Kubeconfig, KubeconfigError};
 
 /// K3s's own names for cluster, user and context.
 const DEFAULT: &str = "default";
@@ -34,7 +34,7 @@ pub fn for_elsewhere(written: &str, endpoint: &str, cluster: &str) -> Result<Str
         .collect();
     // What comes out is looked at as its readers will.
     let strange = |reason: String| Strange { reason };
-    let read = Kubeconfig::from_yaml(&text).map_err(|error| strange(error.to_string()))?;
+    let read = Kubeconfig::from_yaml(&text).map_err(|error| strange(what_is_wrong(&error)))?;
     let [one] = read.clusters.as_slice() else {
         return Err(strange(format!(
             "it names {} clusters",
@@ -49,6 +49,15 @@ pub fn for_elsewhere(written: &str, endpoint: &str, cluster: &str) -> Result<Str
             server.unwrap_or("nowhere"),
             context.unwrap_or("none")
         ))),
+    }
+}
+
+/// What is wrong with a kubeconfig, without a word of it: its parser shows the lines around, and one of them may
+/// be a key.
+pub(crate) fn what_is_wrong(error: &KubeconfigError) -> String {
+    match matches!(error, KubeconfigError::Parse(_)) {
+        true => "it is not written as kubeconfigs are".to_owned(),
+        false => error.to_string(),
     }
 }
 
@@ -113,5 +122,12 @@ users:
         for strange in ["", "kind: Config\n", "server: https://127.0.0.1:6443\n"] {
             assert!(for_elsewhere(strange, "https://[::1]:6443", "prod").is_err());
         }
+    }
+
+    #[test]
+    fn a_damaged_kubeconfig_is_told_of_without_its_keys() {
+        let damaged = format!("{WRITTEN}  '}}: [\n");
+        let error = for_elsewhere(&damaged, "https://[::1]:6443", "prod").unwrap_err();
+        assert!(!error.to_string().contains("S0VZ"), "{error}");
     }
 }

@@ -167,6 +167,11 @@ impl Paths {
         self.state_dir.join("k3s.log.1")
     }
 
+    /// What K3s has in its environment under systemd, 0600.
+    pub fn environment(&self) -> PathBuf {
+        self.state_dir.join("k3s.env")
+    }
+
     /// The unit of a role, as K3s's own installer calls them.
     pub fn unit(&self, role: K3sRole) -> PathBuf {
         self.units.join(unit_name(role))

@@ -24,6 +24,7 @@ use runtimes_host::{
     mounts, programs,
 };
 
+pub(crate) use self::record::Sources;
 use self::record::{InPlace, Print, Stamp, bytes_of, coming, intact, recorded, sum_of, write_down};
 use crate::{
     fetch::{self, FetchError},
@@ -112,9 +113,15 @@ impl ProgramError {
     /// will hardly be another the next minute.
     pub fn pause(&self) -> Duration {
         match self {
-            Self::Sum { .. } => FETCHED_AGAIN_AFTER,
+            Self::Sum { .. } | Self::Fetch(FetchError::TooLarge { .. }) => FETCHED_AGAIN_AFTER,
             // A file on the node is looked at in no time.
-            Self::Version { origin, .. } if !origin.starts_with('/') => FETCHED_AGAIN_AFTER,
+            Self::Version { origin, .. }
+            | Self::NoVersion { origin, .. }
+            | Self::Exec { origin, .. }
+                if !origin.starts_with('/') =>
+            {
+                FETCHED_AGAIN_AFTER
+            }
             Self::Missing
             | Self::NotThere { .. }
             | Self::Version { .. }
@@ -146,13 +153,17 @@ impl ProgramError {
 }
 
 /// The program in place, as far as it is known, and whether it is the one that is wanted.
-pub(crate) fn in_place(paths: &Paths, wanted: &K3sBinary) -> Result<Option<Program>, FileError> {
+pub(crate) async fn in_place(
+    paths: &Paths,
+    wanted: &K3sBinary,
+    sources: &mut Sources,
+) -> Result<Option<Program>, FileError> {
     let Some(record) = intact(paths)? else {
         return Ok(None);
     };
     Ok(Some(Program {
         wanted: record.is(wanted) && images::are_linked(paths, wanted.images.as_deref()),
-        stale: record.is_stale(),
+        stale: record.is_stale(sources).await,
         sum: record.sum,
         version: record.version,
     }))
@@ -165,6 +176,21 @@ pub(crate) fn path(paths: &Paths) -> Result<PathBuf, ProgramError> {
 
 /// Puts the wanted program in place.
 pub(crate) async fn install(
+    paths: &Paths,
+    files: &HostFiles,
+    wanted: &K3sBinary,
+) -> Result<(), ProgramError> {
+    let done = put_in_place(paths, files, wanted).await;
+    // What was fetched and is of no use takes no room of the disk until the next try.
+    if done.is_err()
+        && let Err(error) = files.remove(&paths.download())
+    {
+        tracing::warn!(%error, "what was fetched in vain stays");
+    }
+    done
+}
+
+async fn put_in_place(
     paths: &Paths,
     files: &HostFiles,
     wanted: &K3sBinary,
@@ -209,7 +235,9 @@ async fn find(
         None => installed(paths).ok_or(ProgramError::Missing),
         Some(BinaryOrigin::Path(path)) => {
             let path = PathBuf::from(path);
-            if !path.is_file() {
+            let place = path.clone();
+            // On a network's file system it may take its time.
+            if !aside(move || place.is_file()).await {
                 let path = path.display().to_string();
                 return Err(ProgramError::NotThere { path });
             }
@@ -364,6 +392,11 @@ fn version_in(said: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
 
     #[test]
@@ -411,9 +444,9 @@ mod tests {
     #[tokio::test]
     async fn a_given_program_is_put_in_place_and_known_again() {
         let (_root, paths, files, binary) = scene(GOOD);
-        assert_eq!(in_place(&paths, &binary).unwrap(), None);
+        assert_eq!(seen(&paths, &binary).await, None);
         install(&paths, &files, &binary).await.unwrap();
-        let program = in_place(&paths, &binary).unwrap().unwrap();
+        let program = seen(&paths, &binary).await.unwrap();
         assert_eq!(
             (program.version.as_str(), program.wanted),
             ("v1.31.2+k3s1", true)
@@ -423,7 +456,7 @@ mod tests {
             version: Some("v1.32.0+k3s1".into()),
             ..binary
         };
-        assert!(!in_place(&paths, &other).unwrap().unwrap().wanted);
+        assert!(!seen(&paths, &other).await.unwrap().wanted);
     }
 
     #[tokio::test]
@@ -431,7 +464,7 @@ mod tests {
         let (_root, paths, files, binary) = scene(GOOD);
         install(&paths, &files, &binary).await.unwrap();
         fs::write(&paths.program, "#!/bin/sh\nexit 3\n").unwrap();
-        assert_eq!(in_place(&paths, &binary).unwrap(), None);
+        assert_eq!(seen(&paths, &binary).await, None);
     }
 
     #[tokio::test]
@@ -463,7 +496,7 @@ mod tests {
             if copied {
                 bring(&paths, &files, next, &print).await.unwrap();
                 // Of the same length, and yet nobody takes it for the one before.
-                assert_eq!(in_place(&paths, &binary).unwrap(), None);
+                assert_eq!(seen(&paths, &binary).await, None);
             } else {
                 write_down(&files, &paths.program_coming(), &print).unwrap();
             }
@@ -491,6 +524,11 @@ mod tests {
         assert!(paths.program.exists());
     }
 
+    async fn seen(paths: &Paths, wanted: &K3sBinary) -> Option<Program> {
+        let sources = &mut Sources::default();
+        in_place(paths, wanted, sources).await.unwrap()
+    }
+
     fn path_of(binary: &K3sBinary) -> PathBuf {
         match &binary.origin {
             Some(BinaryOrigin::Path(path)) => path.into(),
@@ -502,23 +540,23 @@ mod tests {
     async fn another_file_of_the_same_version_is_told_from_the_one_in_place() {
         let (_root, paths, files, binary) = scene(GOOD);
         install(&paths, &files, &binary).await.unwrap();
-        let present = || in_place(&paths, &binary).unwrap().unwrap();
-        let first = present();
+        let present = || async { seen(&paths, &binary).await.unwrap() };
+        let first = present().await;
         assert!(first.wanted && !first.stale && first.sum.is_some());
         let given = path_of(&binary);
         // Of the same length too.
         put(&given, &GOOD.replace("6da20424", "0badcafe"));
-        let stale = present();
+        let stale = present().await;
         assert!(stale.wanted && stale.stale);
         assert_eq!(stale.sum, first.sum);
         install(&paths, &files, &binary).await.unwrap();
-        let second = present();
+        let second = present().await;
         assert!(second.wanted && !second.stale);
         assert_eq!(second.version, first.version);
         assert_ne!(second.sum, first.sum);
         // It is not needed any more.
         fs::remove_file(&given).unwrap();
-        assert!(!present().stale);
+        assert!(!present().await.stale);
     }
 
     #[tokio::test]
@@ -529,18 +567,18 @@ mod tests {
             ..binary
         };
         install(&paths, &files, &binary).await.unwrap();
-        let first = in_place(&paths, &binary).unwrap().unwrap();
+        let first = seen(&paths, &binary).await.unwrap();
         put(&path_of(&binary), &GOOD.replace("v1.31.2", "v1.32.0"));
-        assert!(in_place(&paths, &binary).unwrap().unwrap().stale);
+        assert!(seen(&paths, &binary).await.unwrap().stale);
         install(&paths, &files, &binary).await.unwrap();
-        assert_eq!(in_place(&paths, &binary).unwrap(), Some(first));
+        assert_eq!(seen(&paths, &binary).await, Some(first));
         // Where it is wanted it comes.
         let newer = K3sBinary {
             version: Some("v1.32.0+k3s1".into()),
             ..binary
         };
         install(&paths, &files, &newer).await.unwrap();
-        let second = in_place(&paths, &newer).unwrap().unwrap();
+        let second = seen(&paths, &newer).await.unwrap();
         assert_eq!(second.version, "v1.32.0+k3s1");
     }
 
@@ -554,7 +592,7 @@ mod tests {
             ..K3sBinary::INSTALLED
         };
         install(&paths, &files, &binary).await.unwrap();
-        assert!(!in_place(&paths, &binary).unwrap().unwrap().stale);
+        assert!(!seen(&paths, &binary).await.unwrap().stale);
     }
 
     #[tokio::test]
@@ -583,6 +621,57 @@ mod tests {
         };
         let error = install(&paths, &files, &nowhere).await.unwrap_err();
         assert_eq!(error.code(), "K3sMissingError");
+    }
+
+    /// Answers once, with three bytes.
+    async fn server() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4096];
+            assert!(stream.read(&mut asked).await.unwrap() > 0);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nk3s";
+            stream.write_all(answer).await.unwrap();
+        });
+        format!("http://{address}/k3s")
+    }
+
+    #[tokio::test]
+    async fn what_was_fetched_in_vain_does_not_stay() {
+        let (_root, paths, files, _) = scene(GOOD);
+        let binary = K3sBinary {
+            origin: Some(BinaryOrigin::Url {
+                url: server().await,
+                sha256: [0; 32],
+            }),
+            ..K3sBinary::INSTALLED
+        };
+        let error = install(&paths, &files, &binary).await.unwrap_err();
+        assert_eq!(error.code(), "K3sChecksumError");
+        assert!(!paths.download().exists());
+    }
+
+    #[test]
+    fn what_was_fetched_in_vain_is_not_fetched_again_every_minute() {
+        let of_another_processor = |origin: &str| ProgramError::Exec {
+            origin: origin.to_owned(),
+            reason: "Exec format error".to_owned(),
+        };
+        let silent = |origin: &str| ProgramError::NoVersion {
+            origin: origin.to_owned(),
+            said: String::new(),
+        };
+        let url = "http://h/k3s";
+        let endless = FetchError::TooLarge {
+            url: url.to_owned(),
+        };
+        for error in [of_another_processor(url), silent(url), endless.into()] {
+            assert_eq!(error.pause(), FETCHED_AGAIN_AFTER, "{error}");
+        }
+        for error in [of_another_processor("/srv/k3s"), silent("/srv/k3s")] {
+            assert_eq!(error.pause(), Duration::ZERO, "{error}");
+        }
     }
 
     #[test]

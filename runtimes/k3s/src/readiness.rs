@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use consensus_core::K3sRole;
 use runtimes_host::process::{self, Identity};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     api::ApiError,
@@ -22,6 +22,8 @@ use crate::{
 /// One look at whether K3s is ready; more than that at a time would keep the node from being told
 /// something else.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
+/// Who takes longer for all that it is asked is not ready, as busy as it may be.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 /// A question to an API server on the same host costs a few milliseconds.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(100);
 /// A first start unpacks, makes certificates and starts etcd: some 20 s, and minutes on a slow disk. One that
@@ -42,9 +44,13 @@ impl K3sRuntime {
 
     /// One look at whether it is ready.
     pub(crate) async fn see(&mut self, identity: Identity, context: &Context<'_>) -> Option<Sight> {
-        let seen = match context.wanted {
-            true => self.ready(context).await.ok(),
-            false => None,
+        // Who is not wanted is not asked; who says nothing is there.
+        let (seen, answers) = match context.wanted {
+            true => match timeout(SEEN_WITHIN, self.ready(context)).await {
+                Ok(seen) => (seen.ok(), true),
+                Err(_) => (None, false),
+            },
+            false => (None, false),
         };
         if seen.is_some() {
             (self.awaited, self.missed, self.refused) = (None, None, None);
@@ -52,8 +58,7 @@ impl K3sRuntime {
             return seen;
         }
         self.missed.get_or_insert_with(Instant::now);
-        let refused =
-            context.wanted && self.was_ready(identity) && self.is_refused(context.role).await;
+        let refused = answers && self.was_ready(identity) && self.is_refused(context.role).await;
         self.refused = refused.then(|| self.refused.unwrap_or_else(Instant::now));
         None
     }
@@ -86,10 +91,11 @@ impl K3sRuntime {
 
     /// Whether nobody listens where it answers this host.
     async fn is_refused(&self, role: K3sRole) -> bool {
-        match self.api(role).await {
-            Ok(api) => api.is_refused().await,
-            Err(_) => false,
-        }
+        let Ok(api) = self.api(role).await else {
+            return false;
+        };
+        let refused = timeout(PROBE_WITHIN, api.is_refused()).await;
+        refused.unwrap_or(false)
     }
 
     /// Waits until K3s is ready, but not for long: a start may take minutes, and the node may be told
@@ -98,12 +104,17 @@ impl K3sRuntime {
         let awaited = *self.awaited.get_or_insert_with(Instant::now);
         let deadline = Instant::now() + PROBE_WITHIN;
         loop {
-            let why = match self.ready(context).await {
-                Ok(_) => return Ok(()),
-                Err(why) => why,
+            let why = match timeout(PROBE_WITHIN, self.ready(context)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(why)) => why,
+                Err(_) => silent(),
             };
             let Found::Ours(process) = self.supervision.find(&self.paths).await? else {
-                return Err(self.not_ready("ended".to_owned()).await.into());
+                let error = DaemonError::NotReady {
+                    how: "ended".to_owned(),
+                    reason: why_it_ended(&self.words(context.role).await),
+                };
+                return Err(error.into());
             };
             if awaited.elapsed() > READY_WITHIN {
                 self.awaited = None;
@@ -112,7 +123,8 @@ impl K3sRuntime {
                     true => format!("was ready, and has not been for {within} s ({why})"),
                     false => format!("is not ready after {within} s ({why})"),
                 };
-                return Err(self.not_ready(how).await.into());
+                let reason = last_complaint(&self.words(context.role).await);
+                return Err(DaemonError::NotReady { how, reason }.into());
             }
             if Instant::now() >= deadline {
                 return Ok(());
@@ -121,21 +133,18 @@ impl K3sRuntime {
         }
     }
 
-    async fn not_ready(&self, how: String) -> DaemonError {
-        let said = match &self.said {
+    /// What it said since its start; where another shoald started it, the last of all that is kept.
+    async fn words(&self, role: K3sRole) -> String {
+        match &self.said {
             Some(said) => said.text().await,
-            None => String::new(),
-        };
-        DaemonError::NotReady {
-            how,
-            reason: last_complaint(&said),
+            None => self.supervision.said_before(role, &self.paths).text().await,
         }
     }
 
     /// What it said last, if it was this shoald that started it: of one that ended, why.
     pub async fn last_words(&self) -> Option<String> {
         let said = self.said.as_ref()?.read().await?;
-        Some(last_complaint(&said))
+        Some(why_it_ended(&said))
     }
 
     /// A server is ready when its API is and knows this node as ready; an agent, when the cluster
@@ -156,13 +165,40 @@ impl K3sRuntime {
     }
 }
 
+fn silent() -> ApiError {
+    ApiError::Unreachable {
+        reason: format!("not a word in {} s", PROBE_WITHIN.as_secs()),
+    }
+}
+
 /// The last line that K3s marks as an error, else its last one.
 fn last_complaint(said: &str) -> String {
     let lines = || said.lines().rev().filter(|line| !line.trim().is_empty());
     let grave = |line: &&str| line.contains("level=fatal") || line.contains("level=error");
     let line = lines().find(grave).or_else(|| lines().next());
-    let line = line.unwrap_or("its log is empty").trim();
-    line.chars().take(REASON_CHARS_MAX).collect()
+    shortened(line.unwrap_or("its log is empty"))
+}
+
+/// Its last line, where a part of Kubernetes complains in it: such a part's end is that of all of K3s. A
+/// leading server's is, some ten seconds after its etcd lost the majority. Else its last complaint.
+fn why_it_ended(said: &str) -> String {
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    match last.filter(|line| is_error_of_kubernetes(line)) {
+        Some(line) => shortened(line),
+        None => last_complaint(said),
+    }
+}
+
+/// klog's header begins with how grave a line is, and the month and the day in two digits each.
+fn is_error_of_kubernetes(line: &str) -> bool {
+    let header = line.as_bytes();
+    let date = header.get(1..5);
+    matches!(header.first(), Some(b'E' | b'F'))
+        && date.is_some_and(|date| date.iter().all(u8::is_ascii_digit))
+}
+
+fn shortened(line: &str) -> String {
+    line.trim().chars().take(REASON_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -176,7 +212,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::paths::Paths;
+    use crate::{daemon::OurProcess, paths::Paths};
 
     /// An API that knows one node, ready or not.
     async fn api(ready: bool) -> SocketAddr {
@@ -215,24 +251,64 @@ mod tests {
         socket
     }
 
-    #[tokio::test]
-    async fn that_nobody_listens_counts_only_where_somebody_did() {
+    const CONTEXT: Context<'_> = Context {
+        role: K3sRole::Agent,
+        node: "n1",
+        foreign_network: false,
+        wanted: true,
+        drained: false,
+        token: None,
+    };
+
+    fn agent() -> (tempfile::TempDir, K3sRuntime) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths {
             data_dir: root.path().join("data"),
+            systemd_marker: root.path().join("systemd"),
             ..Paths::under(root.path())
         };
+        (root, K3sRuntime::new(paths))
+    }
+
+    /// Its API is there from now on.
+    fn leads_to(paths: &Paths, at: SocketAddr) {
         let kubeconfig = paths.kubelet_kubeconfig();
         fs::create_dir_all(kubeconfig.parent().unwrap()).unwrap();
-        let mut runtime = K3sRuntime::new(paths);
-        let context = Context {
-            role: K3sRole::Agent,
-            node: "n1",
-            foreign_network: false,
-            wanted: true,
-            drained: false,
-            token: None,
+        let text = json!({
+            "kind": "Config", "apiVersion": "v1", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{at}")}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        fs::write(&kubeconfig, text.to_string()).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_hangs_holds_no_look_up_for_long_and_counts_as_listening() {
+        let (_root, mut runtime) = agent();
+        // Connected to, and never answered.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        leads_to(runtime.paths(), listener.local_addr().unwrap());
+        let own = Identity::of(std::process::id()).unwrap();
+        let process = OurProcess {
+            identity: own,
+            started_with: None,
         };
+        process::record(&runtime.paths.process_record(), &runtime.files, &process).unwrap();
+        runtime.note_ready(own);
+        let moment = Duration::from_millis(100);
+        let begun = Instant::now();
+        assert_eq!(runtime.see(own, &CONTEXT).await, None);
+        assert!(begun.elapsed() <= SEEN_WITHIN + moment);
+        assert!(runtime.missed.is_some() && runtime.refused.is_none());
+        let begun = Instant::now();
+        runtime.probe(&CONTEXT).await.unwrap();
+        assert!(begun.elapsed() <= PROBE_WITHIN + moment);
+    }
+
+    #[tokio::test]
+    async fn that_nobody_listens_counts_only_where_somebody_did() {
+        let (_root, mut runtime) = agent();
         let own = Identity::of(std::process::id()).unwrap();
         let refusing = refusing();
         let nobody = refusing.local_addr().unwrap();
@@ -245,14 +321,8 @@ mod tests {
             (nobody, (false, true, true)),
             (api(false).await, (false, true, false)),
         ] {
-            let text = json!({
-                "kind": "Config", "apiVersion": "v1", "current-context": "c",
-                "clusters": [{"name": "c", "cluster": {"server": format!("http://{at}")}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "users": [{"name": "u", "user": {}}],
-            });
-            fs::write(&kubeconfig, text.to_string()).unwrap();
-            let ready = runtime.see(own, &context).await.is_some();
+            leads_to(runtime.paths(), at);
+            let ready = runtime.see(own, &CONTEXT).await.is_some();
             let seen = (ready, runtime.was_ready(own), runtime.refused.is_some());
             assert_eq!(seen, expected);
         }
@@ -264,6 +334,33 @@ mod tests {
         assert!(last_complaint(said).ends_with("msg=\"no token\""));
         assert_eq!(last_complaint("a\nb\n"), "b");
         assert_eq!(last_complaint(""), "its log is empty");
+    }
+
+    #[test]
+    fn what_a_part_of_kubernetes_says_last_is_the_reason_of_an_end_and_of_nothing_else() {
+        let complaint = "time=\"x\" level=error msg=\"no answer\"";
+        let lost = "E0229 12:34:56.000789   42 manager.go:332] \"leaderelection lost\"";
+        let said = format!("{complaint}\n{lost}\n\n");
+        assert_eq!(why_it_ended(&said), lost);
+        assert_eq!(last_complaint(&said), complaint);
+        // It went on after it.
+        assert_eq!(why_it_ended(&format!("{said}bye\n")), complaint);
+        assert_eq!(why_it_ended("Error\n"), "Error");
+        assert_eq!(why_it_ended(""), "its log is empty");
+    }
+
+    #[tokio::test]
+    async fn why_it_ended_is_known_of_one_that_another_shoald_started() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            systemd_marker: root.path().join("systemd"),
+            ..Paths::under(root.path())
+        };
+        fs::create_dir_all(&paths.state_dir).unwrap();
+        fs::write(paths.log(), "time=\"x\" level=fatal msg=\"no disk\"\n").unwrap();
+        let runtime = K3sRuntime::new(paths);
+        let words = runtime.words(K3sRole::Server).await;
+        assert!(why_it_ended(&words).ends_with("msg=\"no disk\""), "{words}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     error::StepError,
     images,
     paths::Paths,
-    program,
+    program::{self, Sources},
     readiness::POLL_EVERY,
     secrets::{self, JoinToken, TokenError},
     turn::Waiting,
@@ -91,6 +91,8 @@ pub struct K3sRuntime {
     pub(crate) refused: Option<Instant>,
     /// Since when no data have been seen.
     bare: Option<Instant>,
+    /// Where its program came from.
+    sources: Sources,
     /// What its turn in a change waits for.
     pub(crate) waiting: Option<Waiting>,
     /// What it has said since.
@@ -109,6 +111,7 @@ impl K3sRuntime {
             was_ready: None,
             refused: None,
             bare: None,
+            sources: Sources::default(),
             waiting: None,
             said: None,
         }
@@ -152,13 +155,13 @@ impl K3sRuntime {
         self.bare = (!data).then(|| self.bare.unwrap_or_else(Instant::now));
         let observed = Observed {
             now,
-            program: program::in_place(&self.paths, binary)?,
+            program: program::in_place(&self.paths, binary, &mut self.sources).await?,
             record,
             data,
             unmounted,
             bare_for: self.bare.map_or(Duration::ZERO, |since| since.elapsed()),
             secrets: secrets::are_made(&self.paths),
-            settings: files::read(&self.paths.settings())?,
+            settings: files::read_lossy(&self.paths.settings())?,
             emptying: self.paths.vacated().exists()
                 || (self.paths.cordoned().exists() && !context.drained),
             vacated: self.paths.emptied().exists(),
@@ -366,6 +369,7 @@ impl K3sRuntime {
             Some(_) | None => data::withdraw(&self.paths)?,
         }
         program::leave_anothers(&self.paths, &self.files).await?;
+        self.supervision.leave_anothers(&self.paths, &self.files)?;
         self.files.remove_all()?;
         Ok(self.supervision.forget_units().await?)
     }
@@ -431,6 +435,13 @@ mod tests {
         assert_eq!(seen.record.unwrap().attempt, attempt);
         assert!(seen.secrets && seen.leftovers && seen.daemon == Daemon::Absent);
         assert_eq!(seen.settings.as_deref(), Some("{}"));
+        // Somebody saved them in another encoding.
+        fs::write(runtime.paths().settings(), b"caf\xe9").unwrap();
+        let (seen, _) = runtime
+            .observe(&binary, &context, Time::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(seen.settings.as_deref(), Some("caf\u{fffd}"));
         runtime.perform(Step::Clean, &context).await.unwrap();
         let (seen, _) = runtime
             .observe(&binary, &context, Time::ZERO)

@@ -162,7 +162,7 @@ impl K3sRuntime {
 /// for; none once all of those have gone.
 ///
 /// # Errors
-/// The API did not answer, or refused.
+/// The API did not answer, or refused to say which pods there are.
 pub async fn evict_once(
     api: &ClusterApi,
     node: &str,
@@ -174,8 +174,13 @@ pub async fn evict_once(
     }
     let mut kept = Vec::new();
     for pod in &evictions.ask {
-        if let Eviction::Forbidden { reason } = api.evict(pod).await? {
-            kept.push((pod.clone(), reason));
+        match api.evict(pod).await {
+            Ok(Eviction::Accepted) => {}
+            // What speaks against one pod keeps no other from going.
+            Ok(Eviction::Forbidden { reason }) | Err(ApiError::Refused { reason, .. }) => {
+                kept.push((pod.clone(), reason));
+            }
+            Err(error) => return Err(error),
         }
     }
     let waits_for = match evictions.waits_for(&kept) {
@@ -214,37 +219,59 @@ mod tests {
         cordoned: bool,
         /// Whether a pod is there that comes back, as another one, as often as it is evicted.
         stubborn: bool,
+        /// Whether another pod is there, which two budgets count.
+        counted_twice: bool,
         evictions: u32,
     }
 
     impl Cluster {
         fn pods(&self) -> Value {
-            let pod = json!({
-                "metadata": {"name": "web-0", "namespace": "d", "uid": self.evictions.to_string()},
-            });
-            let pods: Vec<Value> = self.stubborn.then_some(pod).into_iter().collect();
+            let pod = |name: &str, uid: String| json!({"metadata": {"name": name, "namespace": "d", "uid": uid}});
+            let kept = self.counted_twice.then(|| pod("db-0", "db".to_owned()));
+            let present = self.evictions.to_string();
+            let comes_back = self.stubborn.then(|| pod("web-0", present));
+            let pods: Vec<Value> = kept.into_iter().chain(comes_back).collect();
             json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
         }
 
-        fn answer(&mut self, method: &str, path: &str, body: &str) -> Value {
+        /// HTTP's code, and the body.
+        fn answer(&mut self, method: &str, path: &str, body: &str) -> (u16, Value) {
             if (method, path) == ("PATCH", NODE) {
                 let patch: Value = serde_json::from_str(body).unwrap();
                 self.cordoned = patch["spec"]["unschedulable"] == true;
             }
             if path.ends_with("/eviction") {
-                self.evictions += 1;
+                return self.evict(&serde_json::from_str(body).unwrap());
             }
-            match path {
+            let said = match path {
                 NODE => json!({
                     "kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},
                     "spec": {"unschedulable": self.cordoned},
                 }),
                 PODS => self.pods(),
-                _ => json!({
-                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-                }),
-            }
+                _ => status(200, "Success", ""),
+            };
+            (200, said)
         }
+
+        fn evict(&mut self, eviction: &Value) -> (u16, Value) {
+            if eviction["metadata"]["name"] == "db-0" {
+                return (201, status(500, "Failure", "two budgets count it"));
+            }
+            let meant = &eviction["deleteOptions"]["preconditions"]["uid"];
+            if *meant != self.evictions.to_string() {
+                return (409, status(409, "Failure", "it is another one"));
+            }
+            self.evictions += 1;
+            (201, status(201, "Success", ""))
+        }
+    }
+
+    fn status(code: u16, how: &str, message: &str) -> Value {
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {},
+            "status": how, "code": code, "message": message,
+        })
     }
 
     async fn answer(mut stream: TcpStream, cluster: Arc<Mutex<Cluster>>) {
@@ -268,11 +295,11 @@ mod tests {
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let path = path.split('?').next().unwrap();
-        let said = cluster.lock().unwrap().answer(method, path, &body);
+        let (code, said) = cluster.lock().unwrap().answer(method, path, &body);
         let said = said.to_string();
         let length = said.len();
         let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+            "HTTP/1.1 {code} Said\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
              connection: close\r\n\r\n{said}"
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
@@ -398,6 +425,37 @@ mod tests {
         assert_eq!(scene.cluster.lock().unwrap().evictions, 2);
         let words = "pod d/web-0 came after the cordon, and stays";
         assert_eq!(residents.who_came(), words);
+    }
+
+    #[tokio::test]
+    async fn a_later_pod_of_the_same_name_is_not_evicted_for_the_one_before() {
+        let scene = Scene::new(true).await;
+        scene.cluster.lock().unwrap().stubborn = true;
+        let api = scene.runtime.api(K3sRole::Server).await.unwrap();
+        let earlier = api.pods_on("n1").await.unwrap();
+        // That one has gone by itself, and another one has come.
+        scene.cluster.lock().unwrap().evictions = 7;
+        let present = api.pods_on("n1").await.unwrap();
+        for (pods, evictions) in [(earlier, 7), (present, 8)] {
+            let answer = api.evict(&pods[0]).await.unwrap();
+            assert_eq!(answer, Eviction::Accepted);
+            assert_eq!(scene.cluster.lock().unwrap().evictions, evictions);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_nobody_may_evict_is_named_and_keeps_no_other() {
+        let scene = Scene::new(true).await;
+        {
+            let mut cluster = scene.cluster.lock().unwrap();
+            (cluster.stubborn, cluster.counted_twice) = (true, true);
+        }
+        let api = scene.runtime.api(K3sRole::Server).await.unwrap();
+        let mut residents = Residents::default();
+        let waits_for = evict_once(&api, "n1", &mut residents).await.unwrap();
+        let words = "pod d/db-0: two budgets count it";
+        assert_eq!(waits_for.as_deref(), Some(words));
+        assert_eq!(scene.cluster.lock().unwrap().evictions, 1);
     }
 
     #[tokio::test]

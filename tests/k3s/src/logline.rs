@@ -1,9 +1,10 @@
-//! Lines of log in the form of logrus's text formatter, which K3s writes to standard error.
+//! Lines of log in the form of logrus's text formatter, which K3s writes to standard error, and in that of
+//! klog, in which the parts of Kubernetes inside of it write to the same place.
 //!
 //! Never decides what is worth saying. Tests and operators look for K3s's own sentences, so that
 //! the callers keep to them word for word.
 
-use std::io::Write;
+use std::{io::Write, ops::Range};
 
 use crate::clock;
 
@@ -50,6 +51,24 @@ pub(crate) fn error(message: impl AsRef<str>) {
     write(Level::Error, message.as_ref());
 }
 
+/// Writes an error of a part of Kubernetes. `place` is a file of its source and a line.
+pub(crate) fn klog_error(place: &str, message: &str) {
+    let line = klog_line(&clock::now_micro(), std::process::id(), place, message);
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// `Emmdd hh:mm:ss.uuuuuu process place] "message"`, at a time as leases carry it.
+fn klog_line(now: &str, process: u32, place: &str, message: &str) -> String {
+    let part = |range: Range<usize>| now.get(range).unwrap_or_default();
+    format!(
+        "E{}{} {} {process:>7} {place}] {}\n",
+        part(5..7),
+        part(8..10),
+        part(11..26),
+        quoted(message)
+    )
+}
+
 /// Says what ended the program; the caller ends it.
 pub(crate) fn fatal(message: impl AsRef<str>) {
     write(Level::Fatal, message.as_ref());
@@ -77,5 +96,11 @@ mod tests {
     #[test]
     fn messages_are_quoted_as_go_does_it() {
         assert_eq!(quoted("a \"b\"\n"), "\"a \\\"b\\\"\\n\"");
+    }
+
+    #[test]
+    fn errors_of_kubernetes_have_klogs_header() {
+        let line = klog_line("2024-02-29T12:34:56.000789Z", 42, "a.go:7", "lost");
+        assert_eq!(line, "E0229 12:34:56.000789      42 a.go:7] \"lost\"\n");
     }
 }

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -48,6 +48,10 @@ const LEASE_EVERY: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How often something that is not there yet is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// For so long a server waits for etcd, and with it for its API (`DefaultAPIServerReadyTimeout`).
+const ETCD_WITHIN: Duration = Duration::from_secs(900);
+/// Where the controller manager says that it ends. The line is another one in every version.
+const LOST_AT: &str = "controllermanager.go:332";
 
 /// A running server.
 pub(crate) struct Server {
@@ -113,6 +117,11 @@ pub(crate) async fn run(settings: ServerSettings) -> Result<(), Fatal> {
         () = server.etcd.until_expelled() => {
             peer::write_tombstone(&server.layout);
             Err(Fatal::new("this server was removed from the cluster"))
+        }
+        () = controllers::lease::until_lost(&server) => {
+            // A part of Kubernetes ends the process without asking K3s.
+            logline::klog_error(LOST_AT, "leaderelection lost");
+            std::process::exit(1)
         }
         () = crate::asked_to_stop() => {
             let goodbye = server.etcd.submit(controllers::remove(&server.lease_key()));
@@ -343,7 +352,13 @@ fn serving(server: &Server) -> Result<Arc<rustls::ServerConfig>, Fatal> {
 
 /// Waits for the agreement, writes the files, opens the API, runs the own agent.
 async fn live(server: Arc<Server>) -> Result<(), Fatal> {
+    let by = Instant::now() + ETCD_WITHIN;
     while server.etcd.read().await.is_err() {
+        if Instant::now() >= by {
+            return Err(Fatal::new(
+                "Kubelet failed to wait for apiserver ready: timed out waiting for the condition",
+            ));
+        }
         logline::info("Waiting for etcd server to become available");
     }
     logline::info("ETCD server is now running");

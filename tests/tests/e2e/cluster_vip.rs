@@ -65,7 +65,7 @@ fn is_drilled(cluster: &Cluster, number: usize) -> String {
     moves_from(cluster, &from, &format!("drill {number} is over"))
 }
 
-/// It moved, since that epoch, to nobody for whom nothing had to be done.
+/// Whether it has moved since that epoch although nothing was wrong with who had it.
 #[track_caller]
 fn went_back_for_no_reason(shown: &Value, since: &Value) -> bool {
     let moves = shown["moves"].as_array().expect("they are a list");

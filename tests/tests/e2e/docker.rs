@@ -15,49 +15,20 @@ const TAR: &str = "/run/lab/files/image.tar";
 const PORT: &str = "8080:80";
 
 #[test]
-fn an_assigned_node_becomes_a_docker_host_and_serves_the_mesh_only() {
+fn an_assigned_node_is_a_docker_host_for_any_node_and_the_plain_docker_cli_and_nobody_outside() {
     let Some(lab) = Lab::for_test("docker") else {
         return;
     };
     let mesh = Mesh::new(&lab, 1, 2);
-    let server = mesh.node("s1").host.clone();
-    let other = mesh.node("a2").host.clone();
-    let host = mesh.node("a1").host.clone();
     let row = provision(&mesh, "a1");
-    let [ipv6, ipv4] = mesh.node("a1").overlay();
-    assert_eq!(row["api_endpoint"], format!("tcp://[{ipv6}]:2376"));
-    assert_eq!(row["managed"], true);
-    assert!(text(&row, "version").starts_with(char::is_numeric), "{row}");
-    run_page(&lab, &other, "a1", "web");
-
-    for from in [&server, &other] {
-        assert_eq!(fetch(from, &format!("[{ipv6}]")).stdout, PAGE);
-        assert_eq!(fetch(from, &ipv4).stdout, PAGE);
-    }
-    only_the_overlay_is_listened_on(&host, &ipv6);
-
-    let outside = lab.outside();
-    outside
-        .sh(&format!("ip route add {ipv6} via {}", host.ipv6()))
-        .ok();
-    outside
-        .sh(&format!("ip route add {ipv4} via {}", host.ipv4()))
-        .ok();
-    let underlay = format!("[{}]", host.ipv6());
-    for address in [&format!("[{ipv6}]"), &ipv4, &host.ipv4(), &underlay] {
-        let output = fetch(&outside, address);
-        assert!(!output.success(), "an outsider got the page: {output}");
-    }
+    has_its_containers_and_images_worked_with_from_any_node(&lab, &mesh);
+    takes_the_plain_docker_cli_with_certificates_and_only_with_them(&mesh, &row);
+    serves_pages_to_the_mesh_only(&lab, &mesh, &row);
 }
 
-#[test]
-fn containers_and_images_are_worked_with_from_any_node() {
-    let Some(lab) = Lab::for_test("verbs") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 2);
+#[track_caller]
+fn has_its_containers_and_images_worked_with_from_any_node(lab: &Lab, mesh: &Mesh) {
     let from = mesh.node("a2").host.clone();
-    provision(&mesh, "a1");
     image_tar(&lab.files().join("image.tar"));
     from.shoal(&["docker", "import", "a1", "--file", TAR, "--tag", IMAGE])
         .ok();
@@ -82,25 +53,19 @@ fn containers_and_images_are_worked_with_from_any_node() {
     from.shoal_refused(&["docker", "run", "a1", IMAGE]);
 }
 
-#[test]
-fn the_plain_docker_cli_works_with_certificates_and_only_with_them() {
-    let Some(lab) = Lab::for_test("plain") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 1);
+#[track_caller]
+fn takes_the_plain_docker_cli_with_certificates_and_only_with_them(mesh: &Mesh, row: &Value) {
     let server = mesh.node("s1").host.clone();
-    let row = provision(&mesh, "a1");
     let script = "set -e; vars=$(shoal docker env a1); eval \"$vars\"; docker";
     let version = server.sh(&format!("{script} version -f '{{{{.Server.Version}}}}'"));
-    assert_eq!(version.ok().text(), text(&row, "version"));
-    image_tar(&lab.files().join("image.tar"));
+    assert_eq!(version.ok().text(), text(row, "version"));
     server.sh(&format!("{script} import {TAR} {IMAGE}")).ok();
     let said = server
         .sh(&format!("{script} run --rm {IMAGE} echo plain"))
         .ok();
     assert_eq!(said.text(), "plain");
 
-    let endpoint = text(&row, "api_endpoint").replace("tcp:", "https:");
+    let endpoint = text(row, "api_endpoint").replace("tcp:", "https:");
     let url = format!("{endpoint}/version");
     let anonymous = server.run(&["curl", "-sSk", "--max-time", "5", &url]);
     assert!(
@@ -125,58 +90,101 @@ fn the_plain_docker_cli_works_with_certificates_and_only_with_them() {
     );
 }
 
-#[test]
-fn containers_and_dockerd_outlive_the_daemon() {
-    let Some(lab) = Lab::for_test("outlive") else {
-        return;
-    };
-    let mut mesh = Mesh::new(&lab, 1, 1);
+#[track_caller]
+fn serves_pages_to_the_mesh_only(lab: &Lab, mesh: &Mesh, row: &Value) {
     let server = mesh.node("s1").host.clone();
-    provision(&mesh, "a1");
-    run_page(&lab, &server, "a1", "web");
+    let other = mesh.node("a2").host.clone();
     let host = mesh.node("a1").host.clone();
-    let dockerd = dockerd_of(&host);
-    for kill in [false, true] {
-        if kill {
-            mesh.node("a1").daemon.kill9();
-        } else {
-            mesh.node("a1").daemon.stop();
-        }
-        let [_, ipv4] = server_view(&server, "a1");
-        assert_eq!(fetch(&server, &ipv4).stdout, PAGE);
-        mesh.node_mut("a1").restart_daemon();
-        wait_until(SOON, "the Docker host is connected", || {
-            connected(&server, "a1")
-        });
-        assert_eq!(dockerd_of(&host), dockerd);
+    let [ipv6, ipv4] = mesh.node("a1").overlay();
+    assert_eq!(row["api_endpoint"], format!("tcp://[{ipv6}]:2376"));
+    assert_eq!(row["managed"], true);
+    assert!(text(row, "version").starts_with(char::is_numeric), "{row}");
+    run_page(lab, &other, "a1", "web");
+
+    for from in [&server, &other] {
+        assert_eq!(fetch(from, &format!("[{ipv6}]")).stdout, PAGE);
+        assert_eq!(fetch(from, &ipv4).stdout, PAGE);
+    }
+    only_the_overlay_is_listened_on(&host, &ipv6);
+
+    let outside = lab.outside();
+    outside
+        .sh(&format!("ip route add {ipv6} via {}", host.ipv6()))
+        .ok();
+    outside
+        .sh(&format!("ip route add {ipv4} via {}", host.ipv4()))
+        .ok();
+    let underlay = format!("[{}]", host.ipv6());
+    for address in [&format!("[{ipv6}]"), &ipv4, &host.ipv4(), &underlay] {
+        let output = fetch(&outside, address);
+        assert!(!output.success(), "an outsider got the page: {output}");
     }
 }
 
 #[test]
-fn a_killed_dockerd_is_started_again() {
-    let Some(lab) = Lab::for_test("revive") else {
+fn a_docker_host_is_made_in_one_call_put_right_when_it_drifts_or_dies_and_outlives_shoald() {
+    let Some(lab) = Lab::for_test("docker-care") else {
         return;
     };
-    let mesh = Mesh::new(&lab, 1, 1);
-    let server = mesh.node("s1").host.clone();
-    provision(&mesh, "a1");
-    let host = mesh.node("a1").host.clone();
-    let old = dockerd_of(&host);
-    host.sh(&format!("kill -9 {old}")).ok();
-    wait_until(PROVISIONED, "another dockerd serves", || {
-        dockerd_of(&host) != old && server.shoal(&["docker", "ps", "a1", "--json"]).success()
-    });
+    let mut mesh = Mesh::new(&lab, 1, 1);
+    is_refused_without_an_overlay_peer_with_how_to_attach_one(&mesh);
+    is_made_in_one_call_and_events_tell_the_story(&mesh);
+    has_its_configuration_put_back_and_that_told_once(&mesh);
+    has_a_killed_dockerd_started_again(&mesh);
+    outlives_the_daemon_with_its_containers(&lab, &mut mesh);
 }
 
-#[test]
-fn a_configuration_that_somebody_changed_is_put_back_and_told_once() {
-    let Some(lab) = Lab::for_test("drift") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 1);
+#[track_caller]
+fn is_refused_without_an_overlay_peer_with_how_to_attach_one(mesh: &Mesh) {
+    let server = mesh.node("s1").host.clone();
+    server.shoal(&["network", "detach", "a1", "default"]).ok();
+    for command in [
+        ["module", "assign", "a1", "docker-engine"].as_slice(),
+        ["docker", "provision", "a1"].as_slice(),
+    ] {
+        let refusal = server.shoal_refused(command);
+        assert_eq!(refusal["code"], "MissingSdwanPeerError", "{refusal}");
+        let hint = text(&refusal, "hint");
+        assert!(hint.contains("shoal network attach a1"), "{hint}");
+    }
+    assert!(server.docker_row("a1").is_none());
+    server.shoal(&["network", "attach", "a1", "default"]).ok();
+}
+
+#[track_caller]
+fn is_made_in_one_call_and_events_tell_the_story(mesh: &Mesh) {
+    let server = mesh.node("s1").host.clone();
+    server.shoal(&["docker", "provision", "a1"]).ok();
+    wait_until(PROVISIONED, "the host is connected", || {
+        connected(&server, "a1")
+    });
+    let command = ["events", "--json", "--kind-prefix", "system.docker."];
+    let rows = server.shoal(&command).ok().json_rows();
+    let kinds: Vec<String> = rows.iter().map(|row| text(row, "kind")).collect();
+    let mut told = kinds.iter();
+    for kind in [
+        "module.assigned",
+        "runtime.installing",
+        "handshake.wants_cert",
+        "handshake.cert_signed",
+        "handshake.ready",
+    ] {
+        let kind = format!("system.docker.{kind}");
+        assert!(
+            told.any(|told| *told == kind),
+            "no {kind} in its place in {kinds:?}"
+        );
+    }
+    assert!(
+        kinds.contains(&"system.docker.provisioned".to_owned()),
+        "{kinds:?}"
+    );
+}
+
+#[track_caller]
+fn has_its_configuration_put_back_and_that_told_once(mesh: &Mesh) {
     let server = mesh.node("s1").host.clone();
     let host = mesh.node("a1").host.clone();
-    provision(&mesh, "a1");
     let dockerd = dockerd_of(&host);
     let file = "/etc/shoal/docker/daemon.json";
     let sum = || {
@@ -206,15 +214,97 @@ fn a_configuration_that_somebody_changed_is_put_back_and_told_once() {
     assert_eq!(dockerd_of(&host), dockerd, "what runs was right");
 }
 
-#[test]
-fn unassigning_stops_dockerd_and_keeps_the_row_and_decommissioning_takes_it() {
-    let Some(lab) = Lab::for_test("unassign") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 1);
+#[track_caller]
+fn has_a_killed_dockerd_started_again(mesh: &Mesh) {
     let server = mesh.node("s1").host.clone();
     let host = mesh.node("a1").host.clone();
-    provision(&mesh, "a1");
+    let old = dockerd_of(&host);
+    host.sh(&format!("kill -9 {old}")).ok();
+    wait_until(PROVISIONED, "another dockerd serves", || {
+        dockerd_of(&host) != old && server.shoal(&["docker", "ps", "a1", "--json"]).success()
+    });
+    wait_until(PROVISIONED, "the host is connected again", || {
+        connected(&server, "a1")
+    });
+}
+
+#[track_caller]
+fn outlives_the_daemon_with_its_containers(lab: &Lab, mesh: &mut Mesh) {
+    let server = mesh.node("s1").host.clone();
+    run_page(lab, &server, "a1", "web");
+    let host = mesh.node("a1").host.clone();
+    let dockerd = dockerd_of(&host);
+    for kill in [false, true] {
+        if kill {
+            mesh.node("a1").daemon.kill9();
+        } else {
+            mesh.node("a1").daemon.stop();
+        }
+        let [_, ipv4] = server_view(&server, "a1");
+        assert_eq!(fetch(&server, &ipv4).stdout, PAGE);
+        mesh.node_mut("a1").restart_daemon();
+        wait_until(SOON, "the Docker host is connected", || {
+            connected(&server, "a1")
+        });
+        assert_eq!(dockerd_of(&host), dockerd);
+    }
+}
+
+#[test]
+fn what_keeps_a_node_from_being_a_docker_host_is_named_and_one_that_was_keeps_no_keys() {
+    let Some(lab) = Lab::for_test("docker-ends") else {
+        return;
+    };
+    let mesh = Mesh::new(&lab, 1, 2);
+    names_a_taken_port_and_tries_again(&mesh);
+    names_a_missing_dockerd(&mesh);
+    is_stopped_when_unassigned_and_loses_row_and_keys_when_decommissioned(&mesh);
+}
+
+#[track_caller]
+fn names_a_taken_port_and_tries_again(mesh: &Mesh) {
+    let server = mesh.node("s1").host.clone();
+    let [ipv6, _] = mesh.node("a1").overlay();
+    let squatter = "import socket,sys,time; s=socket.socket(socket.AF_INET6); \
+                    s.bind((sys.argv[1],2376)); s.listen(); time.sleep(600)";
+    let squatter = mesh
+        .node("a1")
+        .host
+        .spawn(&["python3", "-c", squatter, &ipv6]);
+    server
+        .shoal(&["module", "assign", "a1", "docker-engine"])
+        .ok();
+    wait_for_reason(&server, "a1", "2376");
+    squatter.kill9();
+    wait_until(Duration::from_secs(90), "it tries again by itself", || {
+        connected(&server, "a1")
+    });
+}
+
+#[track_caller]
+fn names_a_missing_dockerd(mesh: &Mesh) {
+    let server = &mesh.node("s1").host;
+    // No dockerd on this machine, and nowhere to get one from.
+    mesh.node("a2")
+        .host
+        .sh(
+            "mkdir -p /run/u /run/w && mount -t tmpfs x /run/u && mkdir /run/u/u /run/u/w \
+             && mount -t overlay o -o lowerdir=/usr/sbin,upperdir=/run/u/u,workdir=/run/u/w \
+             /usr/sbin && rm /usr/sbin/dockerd",
+        )
+        .ok();
+    let assigned = server.shoal(&["module", "assign", "a2", "docker-engine", "--json"]);
+    if assigned.success() {
+        wait_for_reason(server, "a2", "docker");
+    } else {
+        assigned.refusal();
+    }
+}
+
+#[track_caller]
+fn is_stopped_when_unassigned_and_loses_row_and_keys_when_decommissioned(mesh: &Mesh) {
+    let server = mesh.node("s1").host.clone();
+    let host = mesh.node("a1").host.clone();
     server
         .shoal(&["module", "unassign", "a1", "docker-engine"])
         .ok();
@@ -241,102 +331,6 @@ fn unassigning_stops_dockerd_and_keeps_the_row_and_decommissioning_takes_it() {
         "keys of a Docker host that is none any more are gone",
         || host.sh(leftovers).text().is_empty(),
     );
-}
-
-#[test]
-fn provision_does_it_in_one_call_and_events_tell_the_story() {
-    let Some(lab) = Lab::for_test("story") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 1);
-    let server = mesh.node("s1").host.clone();
-    server.shoal(&["docker", "provision", "a1"]).ok();
-    wait_until(PROVISIONED, "the host is connected", || {
-        connected(&server, "a1")
-    });
-    let command = ["events", "--json", "--kind-prefix", "system.docker."];
-    let rows = server.shoal(&command).ok().json_rows();
-    let kinds: Vec<String> = rows.iter().map(|row| text(row, "kind")).collect();
-    let mut told = kinds.iter();
-    for kind in [
-        "module.assigned",
-        "runtime.installing",
-        "handshake.wants_cert",
-        "handshake.cert_signed",
-        "handshake.ready",
-    ] {
-        let kind = format!("system.docker.{kind}");
-        assert!(
-            told.any(|told| *told == kind),
-            "no {kind} in its place in {kinds:?}"
-        );
-    }
-    assert!(
-        kinds.contains(&"system.docker.provisioned".to_owned()),
-        "{kinds:?}"
-    );
-}
-
-#[test]
-fn without_an_overlay_peer_the_error_says_how_to_attach_one() {
-    let Some(lab) = Lab::for_test("no-peer") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 1);
-    let server = mesh.node("s1").host.clone();
-    server.shoal(&["network", "detach", "a1", "default"]).ok();
-    for command in [
-        ["module", "assign", "a1", "docker-engine"].as_slice(),
-        ["docker", "provision", "a1"].as_slice(),
-    ] {
-        let refusal = server.shoal_refused(command);
-        assert_eq!(refusal["code"], "MissingSdwanPeerError", "{refusal}");
-        let hint = text(&refusal, "hint");
-        assert!(hint.contains("shoal network attach a1"), "{hint}");
-    }
-    assert!(server.docker_row("a1").is_none());
-    server.shoal(&["network", "attach", "a1", "default"]).ok();
-    provision(&mesh, "a1");
-}
-
-#[test]
-fn a_taken_port_and_a_missing_dockerd_are_named() {
-    let Some(lab) = Lab::for_test("taken") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 1, 2);
-    let server = mesh.node("s1").host.clone();
-    let [ipv6, _] = mesh.node("a1").overlay();
-    let squatter = "import socket,sys,time; s=socket.socket(socket.AF_INET6); \
-                    s.bind((sys.argv[1],2376)); s.listen(); time.sleep(600)";
-    let squatter = mesh
-        .node("a1")
-        .host
-        .spawn(&["python3", "-c", squatter, &ipv6]);
-    server
-        .shoal(&["module", "assign", "a1", "docker-engine"])
-        .ok();
-    wait_for_reason(&server, "a1", "2376");
-    squatter.kill9();
-    wait_until(Duration::from_secs(90), "it tries again by itself", || {
-        connected(&server, "a1")
-    });
-
-    // No dockerd on this machine, and nowhere to get one from.
-    mesh.node("a2")
-        .host
-        .sh(
-            "mkdir -p /run/u /run/w && mount -t tmpfs x /run/u && mkdir /run/u/u /run/u/w \
-             && mount -t overlay o -o lowerdir=/usr/sbin,upperdir=/run/u/u,workdir=/run/u/w \
-             /usr/sbin && rm /usr/sbin/dockerd",
-        )
-        .ok();
-    let assigned = server.shoal(&["module", "assign", "a2", "docker-engine", "--json"]);
-    if assigned.success() {
-        wait_for_reason(&server, "a2", "docker");
-    } else {
-        assigned.refusal();
-    }
 }
 
 /// Assigns the module and waits for the host.

@@ -1,5 +1,5 @@
 //! A node is emptied and lets work come again: what it holds moves, what runs stops in order and
-//! comes back, and whoever waits is told for what.
+//! comes back, whoever waits is told for what, and nothing that shoal does is told as a drift.
 
 use std::time::Duration;
 
@@ -248,6 +248,7 @@ fn a_docker_host_is_emptied_in_order_and_comes_back_with_what_ran_there() {
         states(&server) == expected
     });
     stopped_first(&host, &["web", "db"], &["cache", "job"]);
+    what_shoal_changed_for_the_rest_is_no_drift(&server);
 }
 
 /// What Docker itself keeps running stopped before everything else. Docker tells when a container was
@@ -266,6 +267,25 @@ fn stopped_first(host: &Host, first: &[&str], then: &[&str]) {
         first.iter().max() < then.iter().min(),
         "{first:?}, {then:?}"
     );
+}
+
+/// One daemon sees dockerd's configuration right, changes it so that dockerd stops its containers, and finds it
+/// so afterwards.
+#[track_caller]
+fn what_shoal_changed_for_the_rest_is_no_drift(server: &Host) {
+    server.patient().shoal(&["node", "drain", "a1"]).ok();
+    server.shoal(&["node", "uncordon", "a1"]).ok();
+    wait_until_docker(server, "connected");
+    no_drift_was_told(server);
+}
+
+/// Nobody else is said to have changed Docker's files. To be asked when the host is connected: what a node finds
+/// changed it tells before that.
+#[track_caller]
+fn no_drift_was_told(from: &Host) {
+    let drifts = ["events", "--json", "--kind-prefix", "module.drift_detected"];
+    let told = from.shoal(&drifts).ok().json_rows();
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[test]
@@ -319,6 +339,7 @@ fn a_drain_of_a_docker_host_tells_what_it_waits_for_and_survives_its_daemon() {
         ("web".to_owned(), "running".to_owned()),
     ];
     wait_until(SOON, "both are back", || states(&server) == all);
+    no_drift_was_told(&server);
 }
 
 #[test]

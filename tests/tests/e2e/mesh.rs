@@ -10,11 +10,20 @@ const SOON: Duration = Duration::from_secs(20);
 const NOTICED: Duration = Duration::from_secs(45);
 
 #[test]
-fn three_servers_and_an_agent_become_one_mesh() {
-    let Some(lab) = Lab::for_test("forms") else {
+fn a_mesh_forms_outlives_its_leader_and_any_server_and_without_a_majority_still_answers_reads() {
+    let Some(lab) = Lab::for_test("mesh-outlives") else {
         return;
     };
-    let mesh = Mesh::new(&lab, 3, 1);
+    let mut mesh = Mesh::new(&lab, 3, 1);
+    is_one_for_three_servers_and_an_agent(&mesh);
+    outlives_its_leader_and_takes_it_back(&mut mesh);
+    outlives_any_one_of_its_servers_in_turn(&mut mesh);
+    finds_its_agent_another_server(&mesh);
+    reads_without_a_majority_and_says_who_is_missing_to_writes(&mut mesh);
+}
+
+#[track_caller]
+fn is_one_for_three_servers_and_an_agent(mesh: &Mesh) {
     let mut mesh_ids = BTreeSet::new();
     for node in &mesh.nodes {
         let status = node.host.shoal_json(&["status"]);
@@ -25,7 +34,7 @@ fn three_servers_and_an_agent_become_one_mesh() {
         assert!(status["raft_index"].as_u64() > Some(0), "{status}");
         let rows = node.host.shoal(&["node", "ls", "--json"]).ok().json_rows();
         let names: Vec<_> = rows.iter().map(|row| text(row, "name")).collect();
-        assert_eq!(BTreeSet::from_iter(names), names_of(&mesh));
+        assert_eq!(BTreeSet::from_iter(names), names_of(mesh));
         for row in rows {
             assert_eq!(row["silent"], false, "{row}");
             for key in [
@@ -50,12 +59,8 @@ fn three_servers_and_an_agent_become_one_mesh() {
     }
 }
 
-#[test]
-fn the_leader_may_be_killed_and_returns() {
-    let Some(lab) = Lab::for_test("leader") else {
-        return;
-    };
-    let mut mesh = Mesh::new(&lab, 3, 1);
+#[track_caller]
+fn outlives_its_leader_and_takes_it_back(mesh: &mut Mesh) {
     let old = mesh.leader_seen_by("a1");
     mesh.node(&old).daemon.kill9();
     let agent = mesh.node("a1").host.clone();
@@ -75,12 +80,8 @@ fn the_leader_may_be_killed_and_returns() {
     });
 }
 
-#[test]
-fn any_one_of_three_servers_may_be_killed_in_turn() {
-    let Some(lab) = Lab::for_test("each") else {
-        return;
-    };
-    let mut mesh = Mesh::new(&lab, 3, 0);
+#[track_caller]
+fn outlives_any_one_of_its_servers_in_turn(mesh: &mut Mesh) {
     for victim in ["s1", "s2", "s3"] {
         let asked = if victim == "s1" { "s2" } else { "s1" };
         mesh.node(victim).daemon.kill9();
@@ -98,12 +99,8 @@ fn any_one_of_three_servers_may_be_killed_in_turn() {
     }
 }
 
-#[test]
-fn an_agent_finds_another_server_when_its_own_dies() {
-    let Some(lab) = Lab::for_test("agent") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 3, 1);
+#[track_caller]
+fn finds_its_agent_another_server(mesh: &Mesh) {
     let agent = mesh.node("a1").host.clone();
     // Whichever server feeds it: after two rounds each of two servers has been away once.
     for victim in ["s1", "s2"] {
@@ -120,12 +117,34 @@ fn an_agent_finds_another_server_when_its_own_dies() {
     }
 }
 
+#[track_caller]
+fn reads_without_a_majority_and_says_who_is_missing_to_writes(mesh: &mut Mesh) {
+    mesh.node("s2").daemon.kill9();
+    mesh.node("s3").daemon.kill9();
+    let host = mesh.node("s1").host.clone();
+    let rows = host.shoal(&["node", "ls", "--json"]).ok().json_rows();
+    assert_eq!(rows.len(), mesh.nodes.len());
+    let refusal = host.shoal_refused(&["node", "label", "s1", "a=b"]);
+    assert_eq!(refusal["code"], "NoMajorityError", "{refusal}");
+    mesh.node_mut("s2").restart_daemon();
+    wait_until(SOON, "with a majority writes work again", || {
+        host.shoal(&["node", "label", "s1", "a=b"]).success()
+    });
+}
+
 #[test]
-fn a_dead_node_is_silent_and_a_returning_one_is_not() {
-    let Some(lab) = Lab::for_test("silent") else {
+fn an_agent_that_dies_is_silent_one_that_is_promoted_votes_and_one_that_is_removed_stays_out() {
+    let Some(lab) = Lab::for_test("mesh-agent") else {
         return;
     };
     let mut mesh = Mesh::new(&lab, 3, 1);
+    is_silent_while_it_is_dead_and_no_longer(&mut mesh);
+    becomes_a_server_and_an_agent_again(&mesh);
+    is_gone_and_stays_out_once_removed(&mesh);
+}
+
+#[track_caller]
+fn is_silent_while_it_is_dead_and_no_longer(mesh: &mut Mesh) {
     let host = mesh.node("s1").host.clone();
     wait_until(SOON, "the agent runs", || {
         host.node_row("a1")["state"] == "running"
@@ -149,37 +168,14 @@ fn a_dead_node_is_silent_and_a_returning_one_is_not() {
             host.node_row("a1")["silent"] == false
         });
     }
-    let kinds = kinds(&mesh, "node.");
+    let kinds = kinds(mesh, "node.");
     for kind in ["node.joined", "node.silent", "node.recovered"] {
         assert!(kinds.contains(kind), "{kind} is missing in {kinds:?}");
     }
 }
 
-#[test]
-fn without_a_majority_reads_work_and_writes_say_who_is_missing() {
-    let Some(lab) = Lab::for_test("majority") else {
-        return;
-    };
-    let mut mesh = Mesh::new(&lab, 3, 0);
-    mesh.node("s2").daemon.kill9();
-    mesh.node("s3").daemon.kill9();
-    let host = mesh.node("s1").host.clone();
-    let rows = host.shoal(&["node", "ls", "--json"]).ok().json_rows();
-    assert_eq!(rows.len(), 3);
-    let refusal = host.shoal_refused(&["node", "label", "s1", "a=b"]);
-    assert_eq!(refusal["code"], "NoMajorityError", "{refusal}");
-    mesh.node_mut("s2").restart_daemon();
-    wait_until(SOON, "with a majority writes work again", || {
-        host.shoal(&["node", "label", "s1", "a=b"]).success()
-    });
-}
-
-#[test]
-fn agents_become_servers_and_servers_agents() {
-    let Some(lab) = Lab::for_test("roles") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 3, 1);
+#[track_caller]
+fn becomes_a_server_and_an_agent_again(mesh: &Mesh) {
     let host = mesh.node("s1").host.clone();
     host.shoal(&["node", "promote", "a1"]).ok();
     wait_until(SOON, "there are four voters", || {
@@ -203,26 +199,8 @@ fn agents_become_servers_and_servers_agents() {
     });
 }
 
-#[test]
-fn two_servers_are_warned_of() {
-    let Some(lab) = Lab::for_test("two") else {
-        return;
-    };
-    let mut mesh = Mesh::new(&lab, 1, 0);
-    mesh.add(&lab, "a1", "agent");
-    let output = (mesh.node("s1").host)
-        .shoal(&["node", "promote", "a1", "--json"])
-        .ok();
-    let warnings = output.json()["warnings"].to_string();
-    assert!(warnings.contains("two servers"), "{output}");
-}
-
-#[test]
-fn a_removed_node_is_gone_and_stays_out() {
-    let Some(lab) = Lab::for_test("removed") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 3, 1);
+#[track_caller]
+fn is_gone_and_stays_out_once_removed(mesh: &Mesh) {
     let host = mesh.node("s1").host.clone();
     let [ipv6, _] = mesh.node("a1").overlay();
     wait_until(SOON, "the overlay is up", || host.pings(&ipv6));
@@ -235,18 +213,25 @@ fn a_removed_node_is_gone_and_stays_out() {
         });
         wait_until(SOON, "nobody hears the removed node", || !host.pings(&ipv6));
     }
-    assert!(kinds(&mesh, "node.").contains("node.removed"));
+    assert!(kinds(mesh, "node.").contains("node.removed"));
 }
 
 #[test]
-fn events_are_followed_as_they_happen() {
-    let Some(lab) = Lab::for_test("events") else {
+fn events_are_followed_two_servers_are_warned_of_and_one_of_them_can_be_removed() {
+    let Some(lab) = Lab::for_test("mesh-two") else {
         return;
     };
     let mut mesh = Mesh::new(&lab, 1, 0);
+    has_its_events_followed_as_they_happen(&lab, &mut mesh);
+    warns_of_two_servers(&mesh);
+    lets_one_of_two_servers_be_removed(&mesh);
+}
+
+#[track_caller]
+fn has_its_events_followed_as_they_happen(lab: &Lab, mesh: &mut Mesh) {
     let script = "shoal events --follow --json --kind-prefix node. > /tmp/events";
     let follower = mesh.node("s1").host.spawn(&["bash", "-c", script]);
-    mesh.add(&lab, "a1", "agent");
+    mesh.add(lab, "a1", "agent");
     let path = mesh.node("s1").host.disk("/tmp/events");
     wait_until(SOON, "the follower has seen a1 join", || {
         assert!(follower.is_running());
@@ -264,6 +249,29 @@ fn events_are_followed_as_they_happen() {
     }
 }
 
+#[track_caller]
+fn warns_of_two_servers(mesh: &Mesh) {
+    let output = (mesh.node("s1").host)
+        .shoal(&["node", "promote", "a1", "--json"])
+        .ok();
+    let warnings = output.json()["warnings"].to_string();
+    assert!(warnings.contains("two servers"), "{output}");
+}
+
+#[track_caller]
+fn lets_one_of_two_servers_be_removed(mesh: &Mesh) {
+    mesh.wait_until_settled(2);
+    let stays = mesh.node("s1").host.clone();
+    stays.shoal(&["node", "remove", "a1", "--yes"]).ok();
+    // Its own vote is needed for its removal, so it must not be cut off before.
+    stays.wait_for_status(SOON, "one server is left", |status| {
+        status["voters"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
+    });
+    stays.shoal(&["node", "label", "s1", "alone=yes"]).ok();
+}
+
 fn names_of(mesh: &Mesh) -> BTreeSet<String> {
     (mesh.nodes.iter().map(|node| node.name().to_owned())).collect()
 }
@@ -274,21 +282,4 @@ fn kinds(mesh: &Mesh, prefix: &str) -> BTreeSet<String> {
     let kinds: BTreeSet<String> = rows.iter().map(|row| text(row, "kind")).collect();
     assert!(kinds.iter().all(|kind| kind.starts_with(prefix)));
     kinds
-}
-
-#[test]
-fn one_of_two_servers_can_be_removed() {
-    let Some(lab) = Lab::for_test("two") else {
-        return;
-    };
-    let mesh = Mesh::new(&lab, 2, 0);
-    let stays = mesh.node("s1").host.clone();
-    stays.shoal(&["node", "remove", "s2", "--yes"]).ok();
-    // Its own vote is needed for its removal, so it must not be cut off before.
-    stays.wait_for_status(SOON, "one server is left", |status| {
-        status["voters"]
-            .as_array()
-            .is_some_and(|all| all.len() == 1)
-    });
-    stays.shoal(&["node", "label", "s1", "alone=yes"]).ok();
 }

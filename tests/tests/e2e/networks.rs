@@ -169,8 +169,7 @@ fn prefixes_that_somebody_has_are_refused_by_name() {
     let refusal = agent.shoal_refused(&["network", "attach", "a1", "blue"]);
     assert_eq!(refusal["code"], "PrefixOverlapError");
     server.shoal(&["network", "attach", "a1", "blue"]).ok();
-    let condition = agent.wait_for_condition(SOON);
-    assert!(condition.contains("100.98.3.0/24 via wan0"), "{condition}");
+    agent.wait_for_condition(SOON, "100.98.3.0/24 via wan0");
     assert!(!agent.run(&["ip", "link", "show", "shoal-blue"]).success());
     agent.run(&["ip", "link", "del", "wan0"]).ok();
     server.shoal(&["network", "attach", "s1", "blue"]).ok();

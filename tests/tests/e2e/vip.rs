@@ -21,6 +21,8 @@ const CLIENTS: usize = 8;
 const CANDIDATES: [&str; 3] = ["s1", "s2", "s3"];
 /// Where candidates serve a page.
 const PAGES: &str = "8080";
+/// In the command line of a WireGuard device that is a process, and of nothing else.
+const DEVICE: &str = "wireguard-device";
 
 /// Something done to a host.
 type Fault = fn(&Host);
@@ -179,7 +181,7 @@ impl Watched {
     #[track_caller]
     pub(crate) fn kill(&self, name: &str) {
         self.mesh.node(name).daemon.kill9();
-        self.host(name).kill_program("wireguard-device");
+        self.host(name).kill_program(DEVICE);
     }
 
     /// What all of them saw, from the first moment.
@@ -451,11 +453,12 @@ fn is_gone_when_deleted(web: &Watched) {
     }
 }
 
-/// What the checks of [`a_vip_is_handed_over_checked_flushed_and_drilled`] look at.
+/// What the checks of [`a_vip_is_handed_over_checked_and_drilled_and_outlives_a_flush_and_a_late_device`]
+/// look at.
 const READY: &str = "/tmp/ready";
 
 #[test]
-fn a_vip_is_handed_over_checked_flushed_and_drilled() {
+fn a_vip_is_handed_over_checked_and_drilled_and_outlives_a_flush_and_a_late_device() {
     let Some(lab) = Lab::for_test("vip-care") else {
         return;
     };
@@ -477,6 +480,7 @@ fn a_vip_is_handed_over_checked_flushed_and_drilled() {
         web.wait_until_fit(name, true);
     }
     outlives_a_flush(&mut web);
+    outlives_a_late_device(&mut web);
     is_drilled(&mut web);
     passes_over_those_that_are_unheard_or_without_the_network(&mut web);
     web.judge("care");
@@ -547,6 +551,38 @@ fn outlives_a_flush(web: &mut Watched) {
         holder.sh("nft list table inet shoal_gate").success()
     });
     web.report("flushed its rules", None, from);
+}
+
+/// Its holder's device keeps its daemon waiting, and once that is no reason to say that the interface is
+/// down. What is sent to the address waits meanwhile; leases go another way.
+#[track_caller]
+fn outlives_a_late_device(web: &mut Watched) {
+    let before = web.wait_until_served(None);
+    let name = text(&before, "holder");
+    let holder = web.host(&name);
+    if holder.shoal_json(&["status"])["wireguard"] != "userspace" {
+        say("  the kernel has WireGuard: there is no device that could be late");
+        return;
+    }
+    let late = |status: &Value| status["conditions"].to_string().contains("the device of");
+    let said_down = || holder.log("shoald").matches("its interface is").count();
+    let (said_before, from) = (said_down(), Micros::now());
+    holder.signal_program(DEVICE, "STOP");
+    // Peers may follow from labels: the device is asked at once, and not within ten seconds.
+    let label = ["node", "label", &name, "asked=now"];
+    web.host(web.calm).shoal(&label).ok();
+    holder.wait_for_status(SOON, "the device has not answered in time", late);
+    holder.signal_program(DEVICE, "CONT");
+    // Who had taken the interface for down would have said so by the time at which it is up again.
+    holder.wait_for_status(SOON, "it has answered", |status| !late(status));
+    let after = web.wait_until_served(None);
+    assert_eq!(
+        (&after["holder"], &after["epoch"]),
+        (&before["holder"], &before["epoch"]),
+        "{after}"
+    );
+    assert_eq!(said_down(), said_before, "it was taken for down");
+    web.report("its device was late", None, from);
 }
 
 #[track_caller]

@@ -159,9 +159,10 @@ fn progress(view: &DrainView) -> String {
 }
 
 fn words(view: &DrainView) -> String {
-    match view.cordon_only {
-        true => format!("nothing new comes to {}", view.node),
-        false => format!("{} is empty", view.node),
+    match (view.cordon_only, &view.reason) {
+        (true, _) => format!("nothing new comes to {}", view.node),
+        (false, None) => format!("{} is empty", view.node),
+        (false, Some(stays)) => format!("{} is drained; {stays}", view.node),
     }
 }
 

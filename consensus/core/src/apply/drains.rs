@@ -82,6 +82,7 @@ fn report(change: &mut Change<'_>, actor: &NodeId, begun: LogIndex, state: &Drai
         DrainState::Draining { waits_for } => waits_for,
         DrainState::Failed { reason } => reason,
         DrainState::Drained => "",
+        DrainState::DrainedExcept { stays } => stays,
     };
     if said.len() > REASON_BYTES_MAX {
         return Err(too_large("a reason", REASON_BYTES_MAX));
@@ -104,6 +105,11 @@ fn become_so(change: &mut Change<'_>, node: &NodeId, state: &DrainState) {
     match state {
         DrainState::Draining { .. } => return,
         DrainState::Drained => change.event(EventKind::NodeDrained, Some(node), []),
+        DrainState::DrainedExcept { stays } => change.event(
+            EventKind::NodeDrained,
+            Some(node),
+            [("stays", stays.clone())],
+        ),
         DrainState::Failed { reason } => change.event(
             EventKind::NodeDrainFailed,
             Some(node),

@@ -279,7 +279,9 @@ fn next(
 fn is_emptying(agreed: &Agreed, node: &NodeId) -> bool {
     let drain = agreed.drains.get(node).filter(|one| !one.cordon_only);
     drain.is_some_and(|drain| match drain.state {
-        DrainState::Draining { .. } | DrainState::Drained => true,
+        DrainState::Draining { .. } | DrainState::Drained | DrainState::DrainedExcept { .. } => {
+            true
+        }
         // It has stopped on the way, with its server running.
         DrainState::Failed { .. } => false,
     })

@@ -179,7 +179,7 @@ pub struct DrainView {
     pub state: String,
     /// Whether only nothing new comes to it.
     pub cordon_only: bool,
-    /// What it waits for, or was in the way.
+    /// What it waits for, or was in the way; of a drained one who came meanwhile, and stays.
     pub reason: Option<String>,
     /// Whether the node is heard of: only then anything of this can change. An observation of the node
     /// that answers.

@@ -184,109 +184,47 @@ fn serves(row: &K3sNode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::{
-        Cluster, Cni, Drain, DrainState, K3sBinary, K3sPhase, K3sRole, NetworkId, VipId, WallMs,
-    };
+    use consensus_core::{K3sPhase, K3sRole};
 
     use super::*;
-
-    fn node(n: u8) -> NodeId {
-        let letter = char::from(b'a' + n).to_string();
-        let text = format!("12D3KooW{}", letter.repeat(44));
-        text.parse().expect("52 characters of base58")
-    }
-
-    fn cluster() -> ClusterId {
-        ClusterId::from_bytes([7; 16])
-    }
-
-    fn row(role: K3sRole, phase: K3sPhase) -> K3sNode {
-        K3sNode {
-            cluster: cluster(),
-            role,
-            attempt: LogIndex(3),
-            binary: K3sBinary::INSTALLED,
-            phase,
-            since: WallMs(0),
-            token: None,
-            version: Some("v1.31.2+k3s1".into()),
-            generation: LogIndex(3),
-            pods: BTreeSet::new(),
-        }
-    }
-
-    fn ready() -> K3sPhase {
-        K3sPhase::Ready {
-            version: "v1.31.2+k3s1".into(),
-        }
-    }
+    use crate::mesh::k3s::testing::{CLUSTER, emptied, founded, node, of};
 
     /// An active cluster of so many servers, from node 1 on.
-    fn agreed(servers: u8) -> Agreed {
-        let mut agreed = Agreed::default();
-        agreed.clusters.insert(
-            cluster(),
-            Cluster {
-                name: "prod".into(),
-                network: NetworkId::from_bytes([1; 16]),
-                cni: Cni::Flannel,
-                pod_prefix: None,
-                vip: VipId::from_bytes([2; 16]),
-                founder: node(1),
-                founded: LogIndex(3),
-                status: ClusterStatus::Active,
-                version: None,
-                generation: LogIndex(3),
-                rollout: None,
-                departed: BTreeMap::new(),
-                created_at: WallMs(0),
-                lost: BTreeSet::new(),
-            },
-        );
-        for n in 1..=servers {
-            let row = row(K3sRole::Server, ready());
-            agreed.k3s_nodes.insert(node(n), row);
-        }
+    fn agreed(servers: usize) -> Agreed {
+        let mut agreed = of(servers);
+        founded(&mut agreed, ClusterStatus::Active);
         agreed
     }
 
-    fn draining(agreed: &mut Agreed, n: u8, cordon_only: bool) {
-        agreed.drains.insert(
-            node(n),
-            Drain {
-                begun: LogIndex(9),
-                at: WallMs(0),
-                timeout_ms: 1_000,
-                cordon_only,
-                state: DrainState::Drained,
-                forced: false,
-            },
-        );
+    /// One of it that is no server.
+    fn agent() -> K3sNode {
+        K3sNode {
+            role: K3sRole::Agent,
+            ..of(1).k3s_nodes[&node(1)].clone()
+        }
     }
 
     #[test]
     fn a_server_that_leaves_or_is_emptied_has_its_cluster_saved_before() {
         let before = agreed(3);
         let mut after = agreed(3);
-        draining(&mut after, 1, false);
+        emptied(&mut after, 1, false);
         after.k3s_nodes.remove(&node(2));
-        let drained = ((cluster(), Occasion::BeforeDrain), [node(1)].into());
-        let removed = ((cluster(), Occasion::BeforeRemoval), [node(2)].into());
+        let drained = ((CLUSTER, Occasion::BeforeDrain), [node(1)].into());
+        let removed = ((CLUSTER, Occasion::BeforeRemoval), [node(2)].into());
         assert_eq!(affected(&before, &after), [drained, removed].into());
         let mut leaving = agreed(3);
-        let row = row(K3sRole::Server, K3sPhase::Leaving);
-        leaving.k3s_nodes.insert(node(2), row);
-        let removed = ((cluster(), Occasion::BeforeRemoval), [node(2)].into());
+        leaving.k3s_nodes.get_mut(&node(2)).unwrap().phase = K3sPhase::Leaving;
+        let removed = ((CLUSTER, Occasion::BeforeRemoval), [node(2)].into());
         assert_eq!(affected(&before, &leaving), [removed].into());
     }
 
     #[test]
     fn nothing_is_saved_for_an_agent_a_cordon_or_a_cluster_that_goes() {
         let mut before = agreed(1);
-        let agent = row(K3sRole::Agent, ready());
-        before.k3s_nodes.insert(node(4), agent);
+        before.k3s_nodes.insert(node(4), agent());
         let mut after = agreed(1);
-        draining(&mut after, 1, true);
+        emptied(&mut after, 1, true);
         assert_eq!(affected(&before, &after), Affected::new());
         let mut given_up = before.clone();
         given_up.clusters = Agreed::default().clusters;
@@ -297,34 +235,33 @@ mod tests {
     #[test]
     fn emptying_a_server_that_etcd_cannot_do_without_says_so() {
         let mut three = agreed(3);
-        draining(&mut three, 1, false);
+        emptied(&mut three, 1, false);
         assert!(standstills(&agreed(3), &three).is_empty());
         let mut one_left = three.clone();
-        draining(&mut one_left, 2, false);
+        emptied(&mut one_left, 2, false);
         assert_eq!(standstills(&three, &one_left).len(), 1);
         let mut two = agreed(2);
-        draining(&mut two, 1, true);
+        emptied(&mut two, 1, true);
         assert!(standstills(&agreed(2), &two).is_empty());
-        draining(&mut two, 1, false);
+        emptied(&mut two, 1, false);
         assert!(standstills(&agreed(2), &two)[0].starts_with("cluster prod stands still"));
     }
 
     #[test]
     fn a_server_that_is_still_joining_lets_no_cluster_stand_still() {
-        let mut before = agreed(3);
-        let mut joining = row(K3sRole::Server, K3sPhase::JoinRequest);
+        let mut before = agreed(4);
+        let joining = before.k3s_nodes.get_mut(&node(4)).unwrap();
+        joining.phase = K3sPhase::JoinRequest;
         joining.version = None;
-        before.k3s_nodes.insert(node(4), joining);
         let mut after = before.clone();
-        draining(&mut after, 1, false);
+        emptied(&mut after, 1, false);
         assert!(standstills(&before, &after).is_empty());
     }
 
     #[test]
     fn a_change_is_weighed_against_servers_alone() {
         let mut agreed = agreed(2);
-        let agent = row(K3sRole::Agent, ready());
-        agreed.k3s_nodes.insert(node(3), agent);
+        agreed.k3s_nodes.insert(node(3), agent());
         let heard = (2..=5).map(node).collect();
         assert_eq!(servers_among(&agreed, heard), [node(2)].into());
     }
@@ -337,7 +274,7 @@ mod tests {
         assert_eq!(two_servers(&agreed(3), &agreed(2)).len(), 1);
         assert!(two_servers(&agreed(2), &agreed(2)).is_empty());
         assert!(two_servers(&agreed(2), &agreed(3)).is_empty());
-        assert_eq!(warnings_of(&agreed(2), cluster()).len(), 1);
-        assert!(warnings_of(&agreed(3), cluster()).is_empty());
+        assert_eq!(warnings_of(&agreed(2), CLUSTER).len(), 1);
+        assert!(warnings_of(&agreed(3), CLUSTER).is_empty());
     }
 }

@@ -386,7 +386,9 @@ fn drain_view(node: &str, drain: &Drain, heard: bool) -> DrainView {
             "" => format!("{node} is not heard of"),
             last => format!("{node} is not heard of; it waited for {last}"),
         }),
-        DrainState::Failed { reason } => said(reason),
+        DrainState::Failed { reason: words } | DrainState::DrainedExcept { stays: words } => {
+            said(words)
+        }
         DrainState::Drained => None,
     };
     DrainView {
@@ -479,6 +481,11 @@ mod tests {
             assert_eq!((state.as_str(), told.as_deref()), ("draining", reason));
         }
         assert_eq!(shown(DrainState::Drained, false), ("drained".into(), None));
+        let stays = "pod d/web-0 came after the cordon, and stays".to_owned();
+        let except = DrainState::DrainedExcept {
+            stays: stays.clone(),
+        };
+        assert_eq!(shown(except, true), ("drained".into(), Some(stays)));
         let failed = DrainState::Failed {
             reason: "no room".into(),
         };

@@ -97,7 +97,7 @@ fn show_node(mesh: &Mesh, id: &NodeId, node: &Node) -> NodeView {
 fn state(agreed: &Agreed, id: &NodeId, node: &Node) -> &'static str {
     let drain = agreed.drains.get(id).filter(|drain| !drain.cordon_only);
     match drain.map(|drain| &drain.state) {
-        Some(DrainState::Drained) => "drained",
+        Some(DrainState::Drained | DrainState::DrainedExcept { .. }) => "drained",
         Some(DrainState::Draining { .. } | DrainState::Failed { .. }) => "draining",
         None => node.state.as_str(),
     }

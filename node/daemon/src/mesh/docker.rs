@@ -353,9 +353,14 @@ impl Works {
             self.drift.handle_unassigned();
             return planned;
         }
-        for part in self.drift.handle_look(&observed, &planned) {
-            self.reports.mention_drift(Module::DockerEngine, part);
-        }
+        let mut drifts = self.drift.handle_look(&observed, &planned);
+        // One that cannot be closed is open, which is told; what else is done does not wait for it.
+        let open = self.runtime.close_key().unwrap_or_else(|error| {
+            tracing::debug!(reason = with_sources(&error), "dockerd's key stays open");
+            true
+        });
+        drifts.extend(self.drift.handle_key(open, now));
+        self.reports.mention_drifts(Module::DockerEngine, &drifts);
         planned
     }
 

@@ -288,7 +288,7 @@ impl Overlay {
         self.status.send_if_modified(|present| {
             for (network, reason) in &status.conditions {
                 if present.conditions.get(network) != Some(reason) {
-                    tracing::warn!(network, reason, "the overlay is not up");
+                    tracing::warn!(network, reason, "the overlay is not as it should be");
                 }
             }
             let differs = *present != status;

@@ -116,8 +116,19 @@ impl Proposer {
         command: Command,
         operator: Option<String>,
     ) -> Result<(LogIndex, Done), ApiError> {
-        let name = command.name();
         let request = RequestId::from_bytes(rand::random());
+        self.agree_as(request, command, operator).await
+    }
+
+    /// Has the command agreed as this request, which may be asked for again after an error that left its
+    /// outcome open: as long as answers are remembered it is applied once.
+    pub(crate) async fn agree_as(
+        &self,
+        request: RequestId,
+        command: Command,
+        operator: Option<String>,
+    ) -> Result<(LogIndex, Done), ApiError> {
+        let name = command.name();
         let envelope = Envelope {
             request,
             actor: self.me.clone(),

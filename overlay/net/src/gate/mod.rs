@@ -337,9 +337,13 @@ fn admit(
 fn report(node: &NodeId, point: &ConnectedPoint, error: &GateError) {
     let remote = point.get_remote_address();
     let dialled = point.is_dialer();
+    let code = error.code();
     if let GateError::Enrolled(_) = error {
         tracing::info!(%node, %remote, "enrolment served");
+    } else if !dialled && matches!(error, GateError::Broken(_)) {
+        // A relay that was asked whether this node can be dialled leaves as soon as it has seen so.
+        tracing::debug!(%node, %remote, code, %error, "a connection left before it was admitted");
     } else {
-        tracing::info!(%node, %remote, dialled, code = error.code(), %error, "connection not admitted");
+        tracing::info!(%node, %remote, dialled, code, %error, "connection not admitted");
     }
 }

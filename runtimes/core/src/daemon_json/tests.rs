@@ -148,6 +148,23 @@ fn only_what_dockerd_reloads_spares_it_the_restart() {
     );
 }
 
+#[test]
+fn where_another_configuration_keeps_its_data_is_read_and_nothing_else_of_it() {
+    for (text, expected) in [
+        (r#"{"debug": true, "data-root": "/d"}"#, Some("/d")),
+        (r#"{"graph": "/d"}"#, Some("/d")),
+        (r#"{"debug": true}"#, None),
+        (r#"{"data-root": ""}"#, None),
+        (r#"{"data-root": 7}"#, None),
+        // dockerd would not start with it.
+        (r#"{"data-root": "/d",}"#, None),
+        ("[]", None),
+        ("", None),
+    ] {
+        assert_eq!(data_root_of(text).as_deref(), expected, "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn the_order_of_arrival_never_matters(

@@ -94,6 +94,47 @@ fn the_distributions_unit_is_taken_over_when_assigned_and_left_alone_otherwise()
 }
 
 #[test]
+fn a_docker_that_keeps_its_data_elsewhere_is_not_taken_over_and_nothing_is_written() {
+    let elsewhere = DataElsewhere {
+        file: "/etc/docker/daemon.json".into(),
+        theirs: "/srv/docker".into(),
+        ours: "/var/lib/docker".into(),
+    };
+    for daemon in [Daemon::Adoptable { pid: 7 }, Daemon::Absent] {
+        let observed = Observed {
+            engine: Some(engine()),
+            daemon,
+            elsewhere: Some(elsewhere.clone()),
+            ..bare()
+        };
+        let plan = plan_of(&desired(), &observed);
+        assert_eq!(code(&plan), Some("DockerDataRootError"));
+        assert_eq!(plan.step, None);
+        let Phase::Failed { reason, hint, .. } = plan.phase else {
+            panic!("it is refused");
+        };
+        for words in ["/etc/docker/daemon.json", "/srv/docker", "/var/lib/docker"] {
+            assert!(reason.contains(words), "{reason}");
+        }
+        assert!(hint.is_some_and(|hint| hint.contains("take `data-root` out")));
+        let unassigned = Desired {
+            assigned: false,
+            ..desired()
+        };
+        assert_eq!(plan_of(&unassigned, &observed).phase, Phase::Stopped);
+    }
+    // One that was taken over before goes on, also after a rest.
+    for daemon in [ready().daemon, Daemon::Absent] {
+        let observed = Observed {
+            daemon,
+            elsewhere: Some(elsewhere.clone()),
+            ..ready()
+        };
+        assert_eq!(code(&plan_of(&desired(), &observed)), None);
+    }
+}
+
+#[test]
 fn a_certificate_for_an_older_key_or_address_is_asked_for_again() {
     let mut observed = ready();
     observed.csr = Some(b"another".to_vec());
@@ -194,8 +235,33 @@ fn a_dockerd_that_does_not_answer_is_probed_thrice_and_then_restarted() {
         observed.now = observed.now + Duration::from_secs(300);
         let plan = plan(&desired(), &observed, &layout(), &retries);
         assert_eq!(plan.step, Some(expected));
-        retries.handle_failure("DockerNotReadyError", "silent".into(), observed.now);
+        retries.handle_failure(NOT_READY, "silent".into(), observed.now);
     }
+}
+
+#[test]
+fn what_fails_for_another_reason_restarts_no_dockerd() {
+    let mut retries = Retries::default();
+    retries.handle_start(Time::ZERO);
+    let mut fails = |code: &'static str, times: u32| {
+        for _ in 0..times {
+            retries.handle_failure(code, "it says why".into(), Time::ZERO);
+        }
+        // An hour later, when one look goes unanswered.
+        let mut observed = ready();
+        observed.now = Time::ZERO + Duration::from_secs(3600);
+        if let Daemon::Ours { answers, .. } = &mut observed.daemon {
+            *answers = None;
+        }
+        plan(&desired(), &observed, &layout(), &retries).step
+    };
+    for code in ["HostFileError", "DockerRefusedError", "DockerReloadError"] {
+        let step = fails(code, UNANSWERED_PROBES_MAX);
+        assert_eq!(step, Some(Step::Probe), "{code}");
+    }
+    let step = fails(NOT_READY, UNANSWERED_PROBES_MAX - 1);
+    assert_eq!(step, Some(Step::Probe));
+    assert_eq!(fails(NOT_READY, 1), Some(Step::Restart));
 }
 
 #[test]
@@ -342,6 +408,34 @@ fn the_hosts_resolvers_stand_behind_our_own_and_restart_nothing_when_they_change
     }
 }
 
+#[test]
+fn resolvers_that_somebody_wrote_into_the_file_are_not_taken_over() {
+    let asked = Desired {
+        dns: Some(Dns {
+            own: "10.43.0.1".parse().unwrap(),
+            fallback: vec!["192.0.2.1".parse().unwrap()],
+        }),
+        ..desired()
+    };
+    let files = wanted_files(&asked);
+    let theirs = files.daemon_json.replace("192.0.2.1", "198.51.100.9");
+    assert_ne!(theirs, files.daemon_json);
+    let observed = Observed {
+        files: Some(ConfigFiles {
+            daemon_json: theirs,
+            ..files.clone()
+        }),
+        daemon: Daemon::Ours {
+            pid: 42,
+            started_with: Some(files.clone()),
+            answers: Some("20.10.24".into()),
+        },
+        ..ready()
+    };
+    let plan = plan_of(&asked, &observed);
+    assert_eq!(plan.step, Some(Step::WriteConfig(files)));
+}
+
 fn desired() -> Desired {
     Desired {
         assigned: true,
@@ -388,6 +482,7 @@ fn bare() -> Observed {
         daemon: Daemon::Absent,
         leftovers: false,
         waiting: false,
+        elsewhere: None,
     }
 }
 

@@ -89,9 +89,9 @@ pub(super) fn is_same(one: Option<ProgramSum>, other: Option<ProgramSum>) -> boo
 pub enum Daemon {
     /// None runs.
     Absent,
-    /// One runs that shoal did not start.
+    /// One is there that shoal did not start.
     Foreign {
-        /// Its process, where it is known.
+        /// Its process; none of one that is only set up and does not run.
         pid: Option<u32>,
     },
     /// The one that shoal started.

@@ -39,10 +39,17 @@ pub(super) fn misfits(misfit: &Misfit) -> Plan {
 }
 
 pub(super) fn foreign(pid: Option<u32>) -> Plan {
-    let whose = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+    let reason = match pid {
+        Some(pid) => format!("a K3s that shoal did not start runs here (process {pid})"),
+        None => {
+            "a K3s that shoal did not set up is here: k3s.service or k3s-agent.service, or the \
+                 override.conf of one, is somebody else's"
+                .to_owned()
+        }
+    };
     fails(
         "K3sAlreadyRunningError",
-        format!("a K3s that shoal did not start runs here{whose}"),
+        reason,
         "uninstall it with its own k3s-uninstall.sh, or unassign the module".to_owned(),
     )
 }

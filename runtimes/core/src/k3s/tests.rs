@@ -332,16 +332,17 @@ fn a_node_that_is_wanted_nowhere_is_as_it_was() {
 
 #[test]
 fn a_foreign_k3s_and_strange_data_are_refused_and_never_touched() {
-    let foreign = Observed {
-        daemon: Daemon::Foreign { pid: Some(3) },
+    let [foreign, set_up] = [Some(3), None].map(|pid| Observed {
+        daemon: Daemon::Foreign { pid },
         ..bare()
-    };
+    });
     let strange = Observed {
         data: true,
         ..bare()
     };
     let rows = [
         (foreign, "K3sAlreadyRunningError"),
+        (set_up, "K3sAlreadyRunningError"),
         (strange, "K3sDataPresentError"),
     ];
     for (observed, expected) in rows {

@@ -7,6 +7,8 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use consensus_core::{BinaryOrigin, K3sBinary};
@@ -14,11 +16,14 @@ use runtimes_core::k3s::ProgramSum;
 use runtimes_host::files::{self, FileError, HostFiles};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::paths::Paths;
 
 /// For the owner alone, though it holds no secret.
 const RECORD_MODE: u32 = 0o600;
+/// A file on a network's file system is looked at in milliseconds; where its server is away, not at all.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is in place, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +52,15 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
+/// The file that a program came from, looked at where it holds up nobody. One look hangs at a time: a later one
+/// waits for the same answer.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    hangs: Option<oneshot::Receiver<(PathBuf, Option<Stamp>)>>,
+    /// What was found last, and where.
+    found: Option<(PathBuf, Option<Stamp>)>,
+}
+
 /// What tells a program that shoal is about to put in place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Print {
@@ -63,6 +77,32 @@ impl Stamp {
             changed: (it.ctime(), it.ctime_nsec()),
         })
     }
+}
+
+impl Sources {
+    /// How a file is, or was when it could be looked at last.
+    async fn stamp(&mut self, path: &Path) -> Option<Stamp> {
+        let look = self.hangs.get_or_insert_with(|| look_at(path.to_owned()));
+        let found = timeout(ANSWERS_WITHIN, look).await;
+        if let Ok(found) = found {
+            self.hangs = None;
+            self.found = found.ok().or_else(|| self.found.take());
+        }
+        let found = self.found.as_ref().filter(|(at, _)| at == path);
+        found.and_then(|(_, stamp)| stamp.clone())
+    }
+}
+
+/// In a thread that the daemon's end does not wait for. Where there can be none, nothing is told.
+fn look_at(path: PathBuf) -> oneshot::Receiver<(PathBuf, Option<Stamp>)> {
+    let (tell, told) = oneshot::channel();
+    let look = move || {
+        let stamp = Stamp::of(&path);
+        // Whoever asked may be gone.
+        let _ = tell.send((path, stamp));
+    };
+    let _ = thread::Builder::new().spawn(look);
+    told
 }
 
 impl Print {
@@ -93,14 +133,14 @@ impl InPlace {
     }
 
     /// Whether another file lies where it came from. One that lies there no more was only needed once.
-    pub(super) fn is_stale(&self) -> bool {
-        let source = match &self.origin {
-            None => self.program.as_path(),
-            Some(BinaryOrigin::Path(path)) => Path::new(path),
+    pub(super) async fn is_stale(&self, sources: &mut Sources) -> bool {
+        let now = match &self.origin {
+            // K3s runs from there.
+            None => Stamp::of(&self.program),
+            Some(BinaryOrigin::Path(path)) => sources.stamp(Path::new(path)).await,
             // Another one there has another sum, and so is another origin.
             Some(BinaryOrigin::Url { .. }) => return false,
         };
-        let now = Stamp::of(source);
         self.source.is_some() && now.is_some() && now != self.source
     }
 }
@@ -158,12 +198,32 @@ pub(super) fn sum_of(path: &Path) -> io::Result<[u8; 32]> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_an_older_shoald_wrote_down_of_a_program_is_read() {
+    #[tokio::test]
+    async fn what_an_older_shoald_wrote_down_of_a_program_is_read() {
         let text =
             r#"{"program": "/usr/local/bin/k3s", "origin": null, "version": "v1", "bytes": 7}"#;
         let record: InPlace = serde_json::from_str(text).unwrap();
         assert_eq!((record.sum, &record.source), (None, &None));
-        assert!(!record.is_stale());
+        assert!(!record.is_stale(&mut Sources::default()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_nobody_can_look_at_is_taken_for_what_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let [here, there] = ["here", "there"].map(|name| root.path().join(name));
+        fs::write(&here, "k3s").unwrap();
+        let (mut sources, expected) = (Sources::default(), Stamp::of(&here));
+        // However busy the machine is.
+        while sources.stamp(&here).await.is_none() {}
+        assert_eq!(sources.stamp(&here).await, expected);
+        let (tell, told) = oneshot::channel();
+        sources.hangs = Some(told);
+        assert_eq!(sources.stamp(&here).await, expected);
+        assert!(sources.hangs.is_some());
+        assert_eq!(sources.stamp(&there).await, None);
+        // Its server is there again.
+        tell.send((here.clone(), None)).unwrap();
+        assert_eq!(sources.stamp(&here).await, None);
+        assert!(sources.hangs.is_none());
     }
 }

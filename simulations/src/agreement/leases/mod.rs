@@ -7,7 +7,6 @@
 //! Differs from the shell in this: who leads is looked at every 5 ms and with everything that
 //! happens, for two waiters on one of tokio's watches are woken in an order of chance.
 
-mod candidates;
 mod gates;
 mod host;
 mod mail;
@@ -24,7 +23,7 @@ use std::{
 use consensus_core::{Agreed, Epoch, LogIndex, NodeId, Time, VipId};
 use consensus_lease::{
     Assignment, Assignments, Coordinator, CoordinatorOutput, Holder, HolderOutput, Life, Majority,
-    Message, Timings, Voter, VoterOutput, wire::v1,
+    Message, Timings, Voter, VoterOutput, candidates, wire::v1,
 };
 use rand::Rng;
 use simulated_raft::{
@@ -33,17 +32,16 @@ use simulated_raft::{
 };
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::{
+    gates::Gates,
+    host::{BootClock, Host},
+};
 use self::{
-    candidates::candidates,
     gates::{GateThread, Order},
     mail::{Letter, MAILBOX_LETTERS, Mail},
     members::Members,
     proposals::{Proposal, Proposals},
     records::{Records, Written},
-};
-pub(crate) use self::{
-    gates::Gates,
-    host::{BootClock, Host},
 };
 use super::{ledger::Ledger, servers::patience, world::World};
 use crate::random::as_micros;

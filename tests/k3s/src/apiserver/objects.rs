@@ -328,7 +328,13 @@ impl Objects<'_> {
         let grace = eviction["deleteOptions"]["gracePeriodSeconds"].as_u64();
         let at = clock::unix_seconds() + grace.unwrap_or(GRACE_SECONDS);
         let deletion = clock::rfc3339(at);
-        self.etcd.submit(Command::Evict { key, deletion }).await?;
+        let uid = eviction["deleteOptions"]["preconditions"]["uid"].as_str();
+        let command = Command::Evict {
+            key,
+            deletion,
+            uid: uid.map(str::to_owned),
+        };
+        self.etcd.submit(command).await?;
         Ok(
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
         )

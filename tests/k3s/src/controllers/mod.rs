@@ -1,8 +1,10 @@
 //! What acts on objects: in the controller manager's, the scheduler's and K3s's controllers' place.
 //!
-//! Runs on the server that leads. Each look is a plan of commands made from one committed state;
-//! a command that meets somebody else's change fails and is planned anew at the next look.
+//! Runs on the server whose register leads; the [`lease`] may be another one's, and says only who ends without
+//! a majority. Each look is a plan of commands made from one committed state; a command that meets somebody
+//! else's change fails and is planned anew at the next look.
 
+pub(crate) mod lease;
 pub(crate) mod nodes;
 pub(crate) mod packaged;
 pub(crate) mod workloads;

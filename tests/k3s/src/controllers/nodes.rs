@@ -39,7 +39,7 @@ pub(crate) struct Health {
 
 impl Health {
     /// How long ago the lease changed.
-    fn age(&mut self, key: &str, renewed: &str) -> Duration {
+    pub(super) fn age(&mut self, key: &str, renewed: &str) -> Duration {
         let now = Instant::now();
         let entry = self
             .seen

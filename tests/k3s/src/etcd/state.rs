@@ -60,10 +60,11 @@ pub(crate) enum Command {
         uid: Option<String>,
         revision: Option<u64>,
     },
-    /// Marks a pod as ending, unless a disruption budget forbids it.
+    /// Marks a pod as ending, unless a disruption budget forbids it or it is another one.
     Evict {
         key: String,
         deletion: String,
+        uid: Option<String>,
     },
     AddMember(Member),
     Promote {
@@ -172,8 +173,9 @@ impl State {
                 let removed = self.objects.remove(key);
                 Ok(removed.unwrap_or(Value::Null))
             }
-            Command::Evict { key, deletion } => {
+            Command::Evict { key, deletion, uid } => {
                 let mut pod = eviction::allow(self, key)?;
+                self.expect(key, uid.as_deref(), None)?;
                 if pod["metadata"]["deletionTimestamp"].is_null() {
                     pod["metadata"]["deletionTimestamp"] = json!(deletion);
                 }
@@ -281,6 +283,26 @@ mod tests {
             state.apply(9, &create("/nodes//a")).unwrap_err().reason,
             "AlreadyExists"
         );
+    }
+
+    #[test]
+    fn a_pod_is_evicted_as_the_one_that_is_meant() {
+        let mut state = State::default();
+        let pod = "/pods/default/a";
+        state.apply(7, &create(pod)).unwrap();
+        let evict = |uid: Option<&str>| Command::Evict {
+            key: pod.to_owned(),
+            deletion: "2025-01-01T00:00:00Z".to_owned(),
+            uid: uid.map(str::to_owned),
+        };
+        let refused = state.apply(8, &evict(Some("v"))).unwrap_err();
+        assert_eq!((refused.code, refused.reason.as_str()), (409, "Conflict"));
+        let present = |state: &State| state.objects[pod]["metadata"].clone();
+        assert!(present(&state)["deletionTimestamp"].is_null());
+        for uid in [Some("u"), None] {
+            state.apply(8, &evict(uid)).unwrap();
+            assert!(present(&state)["deletionTimestamp"].is_string());
+        }
     }
 
     #[test]

@@ -15,6 +15,27 @@ fn write(host: &Host, name: &str) -> bool {
     kubectl(host, &["create", "configmap", name, "--from-literal=a=b"]).success()
 }
 
+/// Whose controllers lead, once it is one of these.
+#[track_caller]
+fn leads(host: &Host, servers: &[&str]) -> String {
+    let lease = [
+        "-n",
+        "kube-system",
+        "get",
+        "lease",
+        "kube-controller-manager",
+    ];
+    let path = ["-o", "jsonpath={.spec.holderIdentity}"];
+    let mut holder = String::new();
+    wait_until(SOON, &format!("one of {servers:?} leads"), || {
+        let shown = kubectl(host, &[lease.as_slice(), &path].concat());
+        let server = shown.text().split('_').next();
+        holder = server.unwrap_or_default().to_owned();
+        shown.success() && servers.contains(&holder.as_str())
+    });
+    holder
+}
+
 #[test]
 fn three_servers_outlive_the_first_and_not_the_second_loss() {
     let Some(lab) = lab("stand-in-three") else {
@@ -24,7 +45,7 @@ fn three_servers_outlive_the_first_and_not_the_second_loss() {
     let first = server(&a, &["--cluster-init"]);
     let (join, key) = (["--server".to_owned(), url(&a)], token(&a));
     let join = [join[0].as_str(), join[1].as_str(), "--token", &key];
-    server(&b, &join);
+    let second = server(&b, &join);
     let third = server(&c, &join);
     assert_eq!(token(&c), key);
     agent(&d, &a, &key);
@@ -47,15 +68,26 @@ fn three_servers_outlive_the_first_and_not_the_second_loss() {
     });
     println!("writes went on {outage:?} after the first server's end");
 
-    third.kill9();
-    wait_until(SOON, "b is not ready alone", || !is_healthy(&b));
+    let (leader, led, other, killed) = match leads(&b, &["b", "c"]) == "b" {
+        true => (&b, second, &c, third),
+        false => (&c, third, &b, second),
+    };
+    killed.kill9();
+    wait_until(SOON, "one is not ready alone", || !is_healthy(leader));
     assert!(
-        !kubectl(&b, &["get", "nodes", "--request-timeout=2s"]).success(),
+        !kubectl(leader, &["get", "nodes", "--request-timeout=2s"]).success(),
         "no majority, no answer"
     );
-    let again = spawn_server(&c, &join);
-    wait_until_up(&c, &again);
-    wait_until(SOON, "b is ready again", || is_healthy(&b));
+    // Its controllers cannot say any more that they lead, and end all of it.
+    assert_eq!(led.wait(SOON).code(), Some(1));
+    let said = leader.log("k3s");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.ends_with("] \"leaderelection lost\""), "{last}");
+    // Started again it waits for the other.
+    let waits = spawn_server(leader, &join);
+    let again = spawn_server(other, &join);
+    wait_until_up(other, &again);
+    wait_until_up(leader, &waits);
 }
 
 #[test]

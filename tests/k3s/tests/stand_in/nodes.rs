@@ -163,6 +163,10 @@ fn a_node_may_empty_itself_and_nobody_else() {
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}})
             .to_string()
     };
+    let another = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "on-b"},
+        "deleteOptions": {"preconditions": {"uid": "another"}},
+    });
     let cordon = json!({"spec": {"unschedulable": true}}).to_string();
     let taint = json!({"spec": {"taints": [{"key": "x", "effect": "NoSchedule"}]}}).to_string();
     let own = "/api/v1/pods?fieldSelector=spec.nodeName%3Db";
@@ -179,6 +183,12 @@ fn a_node_may_empty_itself_and_nobody_else() {
             &format!("{pods}/on-a/eviction"),
             &eviction("on-a"),
             "403",
+        ),
+        (
+            "POST",
+            &format!("{pods}/on-b/eviction"),
+            &another.to_string(),
+            "409",
         ),
         (
             "POST",

@@ -25,7 +25,10 @@ fn what_is_said_after_a_drains_end_changes_nothing() {
     let failed = DrainState::Failed {
         reason: "a pod stays".into(),
     };
-    for last in [DrainState::Drained, failed.clone()] {
+    let except = DrainState::DrainedExcept {
+        stays: "a pod came later".into(),
+    };
+    for last in [DrainState::Drained, except, failed.clone()] {
         let mut world = World::with_servers(1);
         world.ok(1, drain(4, false));
         let begun = world.agreed().drains[&id(4)].begun;
@@ -40,6 +43,21 @@ fn what_is_said_after_a_drains_end_changes_nothing() {
             world.ignored(4, said(begun, late));
         }
     }
+}
+
+#[test]
+fn who_came_later_and_stays_is_told_with_the_end_of_a_drain() {
+    let mut world = World::with_servers(1);
+    world.ok(1, drain(4, false));
+    let begun = world.agreed().drains[&id(4)].begun;
+    let stays = "a pod came later".to_owned();
+    world.ok(4, said(begun, DrainState::DrainedExcept { stays }));
+    assert_eq!(world.kinds(), [EventKind::NodeDrained]);
+    let event = world.state.events.back().unwrap();
+    assert_eq!(event.payload["stays"], "a pod came later");
+    let stays = "\u{1f433}".repeat(5_000);
+    let refused = world.refused(4, said(begun, DrainState::DrainedExcept { stays }));
+    assert_eq!(refused.code(), "TooLargeError");
 }
 
 #[test]

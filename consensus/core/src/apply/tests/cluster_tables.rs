@@ -171,6 +171,10 @@ fn the_tables_have_every_word_about_clusters_and_drains() {
     let beyond = u8::try_from(count).unwrap();
     let error = postcard::from_bytes::<K3sPhase>(&[beyond]).unwrap_err();
     assert_eq!(error, postcard::Error::SerdeDeCustom);
+    // The word that came last.
+    let stays = "x".to_owned();
+    let except = DrainState::DrainedExcept { stays };
+    assert_eq!(encode(&|| postcard::to_stdvec(&except)), [3, 1, b'x']);
 }
 
 /// One refusal of each kind, in the order of their numbers.

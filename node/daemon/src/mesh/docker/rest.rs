@@ -43,6 +43,7 @@ impl Docker {
             return Some(LOOK_EVERY);
         };
         tracing::info!(step = step_name(&step), "docker-engine comes to rest");
+        works.drift.handle_resting(&step);
         let performed = tokio::select! {
             performed = works.runtime.perform(step) => performed,
             () = self.told_otherwise(drain) => return None,

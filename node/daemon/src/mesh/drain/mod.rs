@@ -189,6 +189,7 @@ impl Draining {
                 Some(row) if row.has_been_ready() && !emptied => pods.left(drain),
                 Some(_) | None => Left::Nothing,
             },
+            stays: pods.stays(drain),
             k3s: match k3s {
                 Some(row) if row.role == K3sRole::Server && row.has_been_ready() => {
                     k3s_status.left(drain, rests, "K3s to come to rest")

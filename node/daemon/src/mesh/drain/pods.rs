@@ -37,9 +37,17 @@ pub(super) struct PodsSeen {
     done: Option<(LogIndex, PodOrder)>,
     /// What is waited for, in words.
     waits_for: String,
+    /// Who has come after those that had to go, and stays, in words.
+    stays: String,
 }
 
 impl PodsSeen {
+    /// Who is not waited for, though the node has been emptied for this drain.
+    pub(super) fn stays(&self, drain: &Drain) -> Option<String> {
+        let emptied = self.done == Some((drain.begun, PodOrder::Evict));
+        (emptied && !self.stays.is_empty()).then(|| self.stays.clone())
+    }
+
     /// What is left for a drain.
     pub(super) fn left(&self, drain: &Drain) -> Left {
         let done = match (self.done, drain.cordon_only) {
@@ -74,6 +82,14 @@ impl Emptying {
             };
         }
         &mut self.residents
+    }
+
+    /// Who has come to this drain's node since it was closed, in words.
+    fn who_came(&self, drain: LogIndex) -> String {
+        match self.of == Some(drain) {
+            true => self.residents.who_came(),
+            false => String::new(),
+        }
     }
 }
 
@@ -122,7 +138,7 @@ impl Pods {
                 Some(_) => ASK_AGAIN,
                 None => LOOK_AGAIN,
             };
-            self.publish(wanted, waits_for);
+            self.publish(seen(wanted, waits_for, &known.emptying));
             // All arms only wait. Of views only those matter in which K3s comes or goes.
             let open = tokio::select! {
                 changed = self.wanted.changed() => changed.is_ok(),
@@ -135,15 +151,7 @@ impl Pods {
         }
     }
 
-    fn publish(&self, wanted: Wanted, waits_for: Option<String>) {
-        let done = match (wanted, &waits_for) {
-            (Wanted::Ordered(drain, order), None) => Some((drain, order)),
-            (Wanted::Ordered(..), Some(_)) | (Wanted::Unknown | Wanted::Free, _) => None,
-        };
-        let seen = PodsSeen {
-            done,
-            waits_for: waits_for.unwrap_or_default(),
-        };
+    fn publish(&self, seen: PodsSeen) {
         self.seen.send_if_modified(|present| {
             let differs = *present != seen;
             *present = seen;
@@ -202,6 +210,19 @@ impl Pods {
     }
 }
 
+/// How far it is, after a look that waits for this.
+fn seen(wanted: Wanted, waits_for: Option<String>, emptying: &Emptying) -> PodsSeen {
+    let done = match (wanted, &waits_for) {
+        (Wanted::Ordered(drain, order), None) => Some((drain, order)),
+        (Wanted::Ordered(..), Some(_)) | (Wanted::Unknown | Wanted::Free, _) => None,
+    };
+    PodsSeen {
+        done,
+        waits_for: waits_for.unwrap_or_default(),
+        stays: done.map_or_else(String::new, |(drain, _)| emptying.who_came(drain)),
+    }
+}
+
 /// Keeps new pods away. Whether that was not so before.
 async fn cordon(api: &ClusterApi, mark: &mut Mark, name: &str) -> Result<bool, CordonError> {
     let node = api.node(name).await?;
@@ -250,20 +271,54 @@ async fn came_or_went(
 
 #[cfg(test)]
 mod tests {
+    use consensus_core::{DrainState, WallMs};
     use runtimes_core::k3s::eviction::{Owner, PodView};
 
     use super::*;
 
-    #[test]
-    fn another_drain_is_about_those_that_it_finds() {
-        let pod = |uid: &str| PodView {
+    fn pod(uid: &str) -> PodView {
+        PodView {
             namespace: "d".into(),
             name: "web".into(),
             uid: uid.into(),
             owner: Owner::Other,
             finished: false,
             leaving: false,
+        }
+    }
+
+    #[test]
+    fn who_came_and_is_not_waited_for_is_told_once_the_node_counts_as_empty() {
+        let drain = |begun: u64| Drain {
+            begun: LogIndex(begun),
+            at: WallMs(0),
+            timeout_ms: 60_000,
+            cordon_only: false,
+            state: DrainState::Draining {
+                waits_for: String::new(),
+            },
+            forced: false,
         };
+        let mut emptying = Emptying::default();
+        for uid in ["a", "b", "c"] {
+            emptying.of(LogIndex(7)).handle_listing(vec![pod(uid)]);
+        }
+        let ordered = |begun| Wanted::Ordered(LogIndex(begun), PodOrder::Evict);
+        let waits = seen(ordered(7), Some("pods to end".into()), &emptying);
+        assert_eq!(waits.stays(&drain(7)), None);
+        let done = seen(ordered(7), None, &emptying);
+        let words = "pod d/web came after the cordon, and stays";
+        assert_eq!(done.stays(&drain(7)).as_deref(), Some(words));
+        assert_eq!(done.left(&drain(7)), Left::Nothing);
+        // Of another drain that says nothing.
+        assert_eq!(done.stays(&drain(9)), None);
+        assert_eq!(seen(ordered(9), None, &emptying).stays(&drain(9)), None);
+        let cordoned = Wanted::Ordered(LogIndex(7), PodOrder::Cordon);
+        assert_eq!(seen(cordoned, None, &emptying).stays(&drain(7)), None);
+    }
+
+    #[test]
+    fn another_drain_is_about_those_that_it_finds() {
         let mut emptying = Emptying::default();
         for uid in ["a", "b"] {
             let evictions = emptying.of(LogIndex(7)).handle_listing(vec![pod(uid)]);

@@ -35,36 +35,15 @@ fn wanted(agreed: &Agreed, me: &NodeId) -> Option<(LogIndex, K3sBinary)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use consensus_core::{
-        BinaryOrigin, Cluster, ClusterId, ClusterStatus, Cni, K3sPhase, NetworkId, VipId, WallMs,
-    };
+    use consensus_core::{BinaryOrigin, ClusterStatus, K3sPhase};
 
     use super::*;
-    use crate::mesh::k3s::testing::{node, of};
+    use crate::mesh::k3s::testing::{founded, node, of};
 
     /// A node whose K3s is on its way.
     fn fetching(status: ClusterStatus) -> Agreed {
         let mut agreed = of(1);
-        let cluster = Cluster {
-            name: "prod".into(),
-            network: NetworkId::from_bytes([1; 16]),
-            cni: Cni::Flannel,
-            pod_prefix: None,
-            vip: VipId::from_bytes([2; 16]),
-            founder: node(1),
-            founded: LogIndex(3),
-            status,
-            version: None,
-            generation: LogIndex(3),
-            rollout: None,
-            departed: BTreeMap::new(),
-            created_at: WallMs(0),
-            lost: BTreeSet::new(),
-        };
-        let id = ClusterId::from_bytes([7; 16]);
-        agreed.clusters.insert(id, cluster);
+        founded(&mut agreed, status);
         agreed.k3s_nodes.get_mut(&node(1)).unwrap().phase = K3sPhase::Installing;
         agreed
     }

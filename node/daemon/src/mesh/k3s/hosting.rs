@@ -41,11 +41,11 @@ impl Hosting {
         loop {
             let agreed = view.borrow_and_update().agreed.clone();
             let heard = self.heard(&members.borrow_and_update());
-            let mut failed = false;
-            if let Some(cluster) = self.acts_for(&agreed, &heard) {
-                failed |= self.issue(&runtime, &agreed, cluster).await.is_err();
-                failed |= self.forget(&runtime, &agreed, cluster).await.is_err();
-            }
+            let failed = tokio::select! {
+                // As by a crash: what is not agreed by then is done by whoever acts next.
+                () = self.stop.cancelled() => return,
+                failed = self.act(&runtime, &agreed, &heard) => failed,
+            };
             // All arms only wait; everything is looked at anew above.
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -54,6 +54,16 @@ impl Hosting {
                 () = sleep(RETRY_PAUSE), if failed => {}
             }
         }
+    }
+
+    /// Does what its cluster waits for. Whether some of it did not work.
+    async fn act(&self, runtime: &K3sRuntime, agreed: &Agreed, heard: &BTreeSet<NodeId>) -> bool {
+        let Some(cluster) = self.acts_for(agreed, heard) else {
+            return false;
+        };
+        let issued = self.issue(runtime, agreed, cluster).await;
+        let forgotten = self.forget(runtime, agreed, cluster).await;
+        issued.is_err() || forgotten.is_err()
     }
 
     fn heard(&self, members: &overlay_net::membership::Members) -> BTreeSet<NodeId> {

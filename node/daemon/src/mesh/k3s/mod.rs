@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use consensus_core::{Agreed, IpPrefix, K3sNode, LogIndex, Time};
 use runtimes_core::{
     drain::{Orders, server_rests},
-    drift::{DriftNews, of_k3s},
+    drift::K3sDrift,
     k3s::{EXITED, Phase, Plan, Step, is_behind, plan},
     retries::Retries,
 };
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::hosting::Hosting;
 use self::{
     report::{Report, ready_as, told_phase},
-    rollout::Held,
+    rollout::{Held, Moment, Needs, Saved},
     wish::Wish,
 };
 use super::{
@@ -73,11 +73,13 @@ struct Works {
     runtime: K3sRuntime,
     retries: Retries,
     reports: Reports<Report>,
-    drift: DriftNews,
+    drift: K3sDrift,
     /// What to do about the step that failed last.
     hint: Option<String>,
     /// What its turn waits for.
     held: Option<Held>,
+    /// For which change its cluster was saved last.
+    saved: Option<Saved>,
     /// Whether the last look found nothing out.
     blind: bool,
     /// Since when it is not ready, having been.
@@ -91,6 +93,8 @@ struct Look {
     planned: Plan,
     /// K3s as it runs and is ready, unless something keeps it out of its cluster that no other try mends.
     works: Option<Phase>,
+    /// Whether it is ready, and its program still in place.
+    intact: bool,
     sight: Sight,
 }
 
@@ -110,9 +114,10 @@ impl K3s {
             runtime: K3sRuntime::new(Paths::under(self.host.data.root())),
             retries: Retries::default(),
             reports: Reports::begin(self.proposer.clone()),
-            drift: DriftNews::default(),
+            drift: K3sDrift::default(),
             hint: None,
             held: None,
+            saved: None,
             blind: false,
             falters: None,
             known: LogIndex(0),
@@ -207,7 +212,7 @@ impl K3s {
         self.tell(works, row, told, look.sight);
         match planned.step {
             Some(Step::RequestToken) => Some(LOOK_EVERY),
-            Some(step) => match self.may_take(works, agreed, wish, &step).await {
+            Some(step) => match self.may_take(works, agreed, wish, look.intact, &step).await {
                 true => self.take(works, wish, step, &context).await,
                 false => Some(LOOK_EVERY),
             },
@@ -219,18 +224,30 @@ impl K3s {
 
     /// Whether this node may stop being ready for the change that its cluster is in, if that is what the
     /// step does. What is in the way for a moment is waited for; for longer, it is a failure.
-    async fn may_take(&self, works: &mut Works, agreed: &Agreed, wish: &Wish, step: &Step) -> bool {
+    async fn may_take(
+        &self,
+        works: &mut Works,
+        agreed: &Agreed,
+        wish: &Wish,
+        intact: bool,
+        step: &Step,
+    ) -> bool {
         let paths = works.runtime.paths();
-        let begins = *step == Step::Vacate && !paths.vacated().exists();
-        let turn = wish.desired.stay.as_ref().is_some_and(|stay| stay.turn);
-        // One that is down takes nothing from the others by being mended; maybe they wait for it.
-        let stops = matches!(step, Step::Restart(_)) && turn && !works.runtime.is_down();
-        if *step != Step::Vacate && !stops {
+        let moment = Moment {
+            turn: wish.desired.stay.as_ref().is_some_and(|stay| stay.turn),
+            begun: paths.vacated().exists(),
+            works: intact,
+            down: works.runtime.is_down(),
+        };
+        let now = self.host.clock.now();
+        let saved = works.saved.filter(|saved| saved.does_for(wish.asked, now));
+        let mut needs = Needs::of(step, moment);
+        needs.snapshot &= saved.is_none();
+        if !needs.majority && !needs.snapshot {
             // Of one that is not ready for a moment it is not forgotten what it waits for.
             works.held = works.held.take().filter(|_| *step == Step::Probe);
             return true;
         }
-        let now = self.host.clock.now();
         if works.held.as_ref().is_some_and(|held| held.pauses(now)) {
             return false;
         }
@@ -240,11 +257,15 @@ impl K3s {
         let may = tokio::select! {
             // A snapshot that is cut off is no snapshot; the next start takes another.
             () = self.stop.cancelled() => return false,
-            may = rollout::may_stop(agreed, me, &heard, begins.then_some(paths)) => may,
+            may = rollout::has(needs, agreed, me, &heard, paths) => may,
         };
         let Err(why) = may else {
             works.held = None;
-            if begins {
+            if needs.snapshot {
+                let asked = wish.asked;
+                works.saved = Some(Saved { asked, at: now });
+            }
+            if *step == Step::Vacate && !moment.begun {
                 rollout::let_address_go(&self.proposer, agreed).await;
             }
             return true;
@@ -267,7 +288,11 @@ impl K3s {
     /// on the host.
     async fn look(&self, works: &mut Works, wish: &Wish, context: &Context<'_>) -> Option<Look> {
         let now = self.host.clock.now();
-        let observed = works.runtime.observe(&wish.binary, context, now).await;
+        let observed = tokio::select! {
+            // A look changes nothing; a K3s that does not answer holds no daemon's end up.
+            () = self.stop.cancelled() => return None,
+            observed = works.runtime.observe(&wish.binary, context, now) => observed,
+        };
         works.blind = observed.is_err();
         match observed {
             Ok((observed, _)) if is_behind(&observed, works.known) => None,
@@ -277,20 +302,21 @@ impl K3s {
                 if matches!(planned.phase, Phase::Ready { .. }) {
                     works.retries.handle_ready(now);
                 }
-                let drifted = of_k3s(&observed, &planned);
-                for part in works.drift.handle_seen(drifted, now) {
-                    works.reports.mention_drift(wish.role.module(), part);
-                }
+                let drifts = works.drift.handle_look(&observed, &planned);
+                works.reports.mention_drifts(wish.role.module(), &drifts);
                 let untroubled = plan(&wish.desired, &observed, &files, &Retries::default());
                 let obstructed = matches!(untroubled.phase, Phase::Failed { .. });
+                let ready = matches!(planned.phase, Phase::Ready { .. });
                 Some(Look {
                     planned,
+                    intact: ready && observed.program.is_some(),
                     works: ready_as(&observed).filter(|_| !obstructed),
                     sight: routed(sight, wish.pod_prefix()),
                 })
             }
             Err(error) => {
                 let reason = with_sources(&error);
+                works.hint = Some(error.hint());
                 works
                     .retries
                     .handle_failure(error.code(), reason.clone(), now);
@@ -303,6 +329,7 @@ impl K3s {
                 Some(Look {
                     planned: Plan { phase, step: None },
                     works: None,
+                    intact: false,
                     sight: Sight::default(),
                 })
             }
@@ -342,6 +369,7 @@ impl K3s {
             token: token.as_ref(),
             ..*context
         };
+        works.drift.handle_step(&step);
         let fetches = matches!(step, Step::Install { .. });
         let performed = tokio::select! {
             // A step may be cut off anywhere, as by a crash: the next start takes it again.

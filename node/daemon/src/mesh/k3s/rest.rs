@@ -29,7 +29,11 @@ impl K3s {
             drained: true,
             token: None,
         };
-        let stopped = self.stop_daemon(works, wish, &context).await;
+        let stopped = tokio::select! {
+            // As by a crash: the next daemon looks what is left to stop.
+            () = self.stop.cancelled() => return Some(LOOK_EVERY),
+            stopped = self.stop_daemon(works, wish, &context) => stopped,
+        };
         let resting = match &stopped {
             Ok(true) => Resting {
                 done: Some(drain),

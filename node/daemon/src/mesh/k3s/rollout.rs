@@ -3,16 +3,19 @@
 //! Decides: whether this server may stop being ready now. The others must be a majority of etcd
 //! without it, as far as they are heard: a server that died says nothing of itself, so its row does
 //! not tell. And the cluster is saved first (SPEC 5.12), because a newer K3s may write what an older
-//! one does not read. Never: whose turn it is, which is agreed; what is done in it, which is planned.
+//! one does not read: before the newer one is in place, since a K3s that ends by itself is started with
+//! what is there, and by the program that runs, since a newer one may ask for it in another way. Never:
+//! whose turn it is, which is agreed; what is done in it, which is planned.
 //!
 //! Invariants: of three servers or more, none is emptied or stopped for a change unless the others go on
 //! without it; and what keeps it from that for a moment is no failure, which would end the change for all.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use consensus_core::{Agreed, Command, K3sRole, NodeId, Time, VirtualIp};
+use consensus_core::{Agreed, Command, K3sRole, NodeId, Time, VirtualIp, WallMs};
 use overlay_core::membership::Condition;
 use overlay_net::membership::Members;
+use runtimes_core::k3s::Step;
 use runtimes_k3s::{
     Paths,
     snapshots::{self, SnapshotError},
@@ -32,6 +35,69 @@ const WAITS_FOR: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause: who has mended the cause gives the command again, which waits for nothing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// For so long a snapshot does: whose turn waits longer has another one taken.
+const SAVED_FOR: Duration = Duration::from_secs(3600);
+
+/// How it is with a node when a step is to be taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Whether it has its turn.
+    pub(super) turn: bool,
+    /// Whether it was begun to empty it.
+    pub(super) begun: bool,
+    /// Whether its K3s is ready, and the program of that still in place.
+    pub(super) works: bool,
+    /// Whether it has not been ready for more than a moment.
+    pub(super) down: bool,
+}
+
+/// What has to be the case before a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// The others are a majority.
+    pub(super) majority: bool,
+    /// The cluster was saved.
+    pub(super) snapshot: bool,
+}
+
+impl Needs {
+    pub(super) const fn of(step: &Step, moment: Moment) -> Self {
+        let (majority, snapshot) = match step {
+            Step::Vacate => (true, !moment.begun),
+            Step::Install { .. } => (false, moment.turn && moment.works),
+            // One that is down takes nothing from the others by being mended; maybe they wait for it.
+            Step::Restart(_) => (moment.turn && !moment.down, false),
+            Step::Begin { .. }
+            | Step::Return
+            | Step::MakeSecrets
+            | Step::RequestToken
+            | Step::WriteToken(_)
+            | Step::WriteSettings(_)
+            | Step::Start(_)
+            | Step::Probe
+            | Step::Stop
+            | Step::Clean => (false, false),
+        };
+        Self { majority, snapshot }
+    }
+}
+
+/// That the cluster was saved for a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Saved {
+    /// When that change was last asked for.
+    pub(super) asked: Option<WallMs>,
+    /// When it was saved.
+    pub(super) at: Time,
+}
+
+impl Saved {
+    /// Whether that does for a change which was asked for then.
+    pub(super) fn does_for(&self, asked: Option<WallMs>, now: Time) -> bool {
+        asked.is_some() && self.asked == asked && now.since(self.at) < SAVED_FOR
+    }
+}
 
 /// Why a turn does not go on yet. It is looked at again, and the change stops here meanwhile.
 #[derive(Debug, thiserror::Error)]
@@ -147,19 +213,23 @@ pub(super) fn heard(members: &Members, me: &NodeId) -> BTreeSet<NodeId> {
     others.map(|(id, _)| id.clone()).chain(me).collect()
 }
 
-/// Whether this node may be emptied, or stop, for a change now. Where it is to be saved before, it is.
-pub(super) async fn may_stop(
+/// Whether what a step needs is the case now, as far as this node is a server. Where the cluster is to be saved
+/// before, it is.
+pub(super) async fn has(
+    needs: Needs,
     agreed: &Agreed,
     me: &NodeId,
     heard: &BTreeSet<NodeId>,
-    save: Option<&Paths>,
+    paths: &Paths,
 ) -> Result<(), HeldBack> {
     let row = agreed.k3s_nodes.get(me);
     if row.is_none_or(|row| row.role == K3sRole::Agent) {
         return Ok(());
     }
-    check_quorum(agreed, me, heard)?;
-    if let Some(paths) = save {
+    if needs.majority {
+        check_quorum(agreed, me, heard)?;
+    }
+    if needs.snapshot {
         let taken = snapshots::take(paths, SNAPSHOT).await?;
         tracing::info!(name = taken.name, "k3s: saved before it is changed");
     }
@@ -217,7 +287,7 @@ fn check_quorum(agreed: &Agreed, me: &NodeId, heard: &BTreeSet<NodeId>) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use consensus_core::K3sPhase;
+    use consensus_core::{K3sBinary, K3sPhase};
 
     use super::*;
     use crate::mesh::k3s::testing::{emptied, node, of};
@@ -274,6 +344,55 @@ mod tests {
                 "cordon only: {cordon_only}"
             );
         }
+    }
+
+    #[test]
+    fn a_cluster_is_saved_before_another_program_is_in_place_and_before_pods_go() {
+        let moment = Moment {
+            turn: true,
+            begun: false,
+            works: true,
+            down: false,
+        };
+        let install = Step::Install {
+            binary: K3sBinary::INSTALLED,
+        };
+        let needs = |step: &Step, moment: Moment| {
+            let needs = Needs::of(step, moment);
+            (needs.majority, needs.snapshot)
+        };
+        assert_eq!(needs(&install, moment), (false, true));
+        assert_eq!(needs(&Step::Vacate, moment), (true, true));
+        let begun = Moment {
+            begun: true,
+            ..moment
+        };
+        assert_eq!(needs(&Step::Vacate, begun), (true, false));
+        // One that comes first, or that is mended as it is, waits for nothing.
+        for (turn, works) in [(false, true), (true, false)] {
+            let other = Moment {
+                turn,
+                works,
+                ..moment
+            };
+            assert_eq!(needs(&install, other), (false, false));
+        }
+        for step in [Step::Probe, Step::Return, Step::Stop] {
+            assert_eq!(needs(&step, moment), (false, false), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_does_for_its_own_change_and_for_an_hour() {
+        let (asked, later) = (Some(WallMs(4)), Some(WallMs(5)));
+        let saved = Saved { asked, at: at(10) };
+        assert!(saved.does_for(asked, at(10)) && saved.does_for(asked, at(3609)));
+        assert!(!saved.does_for(asked, at(3610)) && !saved.does_for(later, at(10)));
+        let of_no_change = Saved {
+            asked: None,
+            at: at(10),
+        };
+        assert!(!of_no_change.does_for(None, at(10)));
     }
 
     const fn at(seconds: u64) -> Time {

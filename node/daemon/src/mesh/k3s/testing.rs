@@ -1,11 +1,14 @@
-//! A cluster as the mesh agrees on it, for tests of who may stop.
+//! A cluster as the mesh agrees on it, for tests of who may stop and of what is wanted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use consensus_core::{
-    Agreed, ClusterId, Drain, DrainState, K3sBinary, K3sNode, K3sPhase, K3sRole, LogIndex, NodeId,
-    WallMs,
+    Agreed, Cluster, ClusterId, ClusterStatus, Cni, Drain, DrainState, K3sBinary, K3sNode,
+    K3sPhase, K3sRole, LogIndex, NetworkId, NodeId, VipId, WallMs,
 };
+
+/// Which it is.
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
 /// One of its nodes, by its number.
 pub(crate) fn node(n: usize) -> NodeId {
@@ -19,7 +22,7 @@ pub(crate) fn of(servers: usize) -> Agreed {
     let mut agreed = Agreed::default();
     for n in 1..=servers {
         let row = K3sNode {
-            cluster: ClusterId::from_bytes([7; 16]),
+            cluster: CLUSTER,
             role: K3sRole::Server,
             attempt: LogIndex(3),
             binary: K3sBinary::INSTALLED,
@@ -35,6 +38,27 @@ pub(crate) fn of(servers: usize) -> Agreed {
         agreed.k3s_nodes.insert(node(n), row);
     }
     agreed
+}
+
+/// Gives the nodes the row of their cluster, which the first one of them has founded.
+pub(crate) fn founded(agreed: &mut Agreed, status: ClusterStatus) {
+    let cluster = Cluster {
+        name: "prod".into(),
+        network: NetworkId::from_bytes([1; 16]),
+        cni: Cni::Flannel,
+        pod_prefix: None,
+        vip: VipId::from_bytes([2; 16]),
+        founder: node(1),
+        founded: LogIndex(3),
+        status,
+        version: None,
+        generation: LogIndex(3),
+        rollout: None,
+        departed: BTreeMap::new(),
+        created_at: WallMs(0),
+        lost: BTreeSet::new(),
+    };
+    agreed.clusters.insert(CLUSTER, cluster);
 }
 
 /// A node of it is drained, or only kept free of new work.

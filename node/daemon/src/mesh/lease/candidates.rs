@@ -1,12 +1,12 @@
-//! Who may take a virtual IP, as this node sees it.
+//! Who is heard of those that may take a virtual IP, as this node sees it.
 //!
-//! Decides nothing: it puts what is agreed and what gossip says side by side for the protocol, and
-//! the protocol's reasons into words.
+//! Decides nothing: it puts what is agreed and what gossip says side by side, and the protocol's
+//! reasons into words. Who is fit [`consensus_lease::candidates`] says.
 
 use std::collections::BTreeSet;
 
-use consensus_core::{Agreed, Epoch, NodeId, Unfit, VipId, VirtualIp};
-use consensus_lease::{Candidate, MoveReason, Unfit as Reason};
+use consensus_core::{Agreed, Epoch, NodeId, VipId};
+use consensus_lease::MoveReason;
 use overlay_core::membership::Condition;
 use overlay_net::membership::Members;
 
@@ -32,38 +32,6 @@ pub(crate) fn to_hand_over(
     held.map(|(vip, row)| (*vip, row.epoch)).collect()
 }
 
-/// The candidates in their order, with what speaks against each; and whom an operator wants.
-pub(super) fn candidates(
-    agreed: &Agreed,
-    vip: &VirtualIp,
-    heard: &BTreeSet<NodeId>,
-) -> (Vec<Candidate>, Option<NodeId>) {
-    let list = vip.candidates.iter().map(|node| Candidate {
-        node: node.clone(),
-        unfit: agreed
-            .unfit(vip, node, heard)
-            .map(|why| reason(&why))
-            .into_iter()
-            .collect(),
-    });
-    let wanted = vip.wish.as_ref().and_then(|wish| {
-        let next = || agreed.next_holder(vip, heard).ok();
-        wish.to.clone().or_else(next)
-    });
-    (list.collect(), wanted)
-}
-
-fn reason(unfit: &Unfit) -> Reason {
-    match unfit {
-        Unfit::NoCandidate => Reason::NotACandidate,
-        Unfit::NoMember => Reason::Removed,
-        Unfit::NoPeer => Reason::NotInNetwork,
-        Unfit::Unheard => Reason::Suspect,
-        Unfit::Draining => Reason::Draining,
-        Unfit::Untold | Unfit::NotReady(_) => Reason::NotReady,
-    }
-}
-
 /// For the event of a move.
 pub(super) fn in_words(reason: &MoveReason) -> String {
     match reason {
@@ -83,7 +51,7 @@ mod tests {
 
     use consensus_core::{
         LeaseProfile, LeaseVoters, LifecycleClass, LogIndex, NetworkId, NetworkProfile, Node,
-        NodeState, Peer, Readiness, Role, WallMs,
+        NodeState, Peer, Readiness, Role, VirtualIp, WallMs,
     };
 
     use super::*;

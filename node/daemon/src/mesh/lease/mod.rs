@@ -14,14 +14,15 @@ mod proposals;
 mod records;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use consensus_core::{Epoch, NodeId, Time, VipId};
 use consensus_lease::{
-    Assignment, Assignments, Coordinator, Holder, Life, Majority, Message, Timings, Voter, wire::v1,
+    Assignment, Assignments, Coordinator, Holder, Life, Majority, Message, Timings, Voter,
+    candidates, wire::v1,
 };
 use consensus_raft::RaftStatus;
 use overlay_net::{Channel, FrameStream, Inbox, Letters, Net};
@@ -32,16 +33,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    candidates::candidates,
-    gates::{GateNews, Gates},
-    proposals::Proposals,
-    records::{Records, Written},
-};
 pub(crate) use self::{
     candidates::{heard, to_hand_over},
     obstacles::Obstacles,
     records::begin_records,
+};
+use self::{
+    gates::{GateNews, Gates},
+    proposals::Proposals,
+    records::{Records, Written},
 };
 use super::{
     MembersRx,
@@ -300,10 +300,9 @@ impl Driver {
         }
         self.coordinator.handle_majority(majority(status, at));
         let agreed = self.view.agreed.clone();
-        // A server that has not caught up would acknowledge nothing.
-        let votes = |id: &NodeId| status.voters.values().any(|voter| voter == id);
-        let servers = agreed.servers().map(|(id, _)| id.clone()).filter(votes);
-        self.coordinator.handle_voters_wanted(servers.collect(), at);
+        let voting: BTreeSet<NodeId> = status.voters.values().cloned().collect();
+        let wanted = agreed.lease_voters_wanted(&voting);
+        self.coordinator.handle_voters_wanted(wanted, at);
         let heard = heard(&agreed, &members.borrow().clone(), &self.me);
         for (vip, row) in &agreed.virtual_ips {
             if let Some(voter) = &self.voter

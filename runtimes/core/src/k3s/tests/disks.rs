@@ -80,6 +80,17 @@ fn a_k3s_that_came_before_shoals_was_started_is_nobodys_to_take_off() {
 }
 
 #[test]
+fn a_k3s_that_is_only_set_up_is_refused_and_keeps_no_stay_from_its_end() {
+    let mut host = Host::new(founder());
+    host.run();
+    host.observed.daemon = Daemon::Foreign { pid: None };
+    assert_eq!(code(&host.plan()), Some("K3sAlreadyRunningError"));
+    host.desired.stay = None;
+    let plan = host.plan();
+    assert_eq!((plan.phase, plan.step), (Phase::Leaving, Some(Step::Clean)));
+}
+
+#[test]
 fn a_disk_that_is_not_mounted_yet_is_waited_for() {
     let mut host = Host::new(founder());
     host.run();
