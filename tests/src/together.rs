@@ -31,7 +31,7 @@ pub(crate) fn together<T: Send, R: Send>(all: Vec<T>, act: impl Fn(T) -> R + Syn
         }
     };
     thread::scope(|scope| {
-        let hands: Vec<_> = (0..hands).map(|_| scope.spawn(&work)).collect();
+        let hands: Vec<_> = (0..hands).map(|_| scope.spawn(work)).collect();
         for hand in hands {
             if let Err(reason) = hand.join() {
                 resume_unwind(reason);

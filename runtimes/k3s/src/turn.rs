@@ -259,7 +259,8 @@ mod tests {
                 return (201, status(500, "Failure", "two budgets count it"));
             }
             let meant = &eviction["deleteOptions"]["preconditions"]["uid"];
-            if *meant != self.evictions.to_string() {
+            let present = self.evictions.to_string();
+            if meant.as_str() != Some(&present) {
                 return (409, status(409, "Failure", "it is another one"));
             }
             self.evictions += 1;
