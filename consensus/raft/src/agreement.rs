@@ -33,6 +33,7 @@ use crate::{
     era::Era,
     errors::{FoundError, OpenError, ProposeError, ReadError, WaitError},
     fence::{self, Listening},
+    hearing::Led,
     machine::{Machine, Published},
     raft_types::{Entry, Member, Types},
     running::{self, Group, Running},
@@ -391,6 +392,10 @@ impl<M: Machine> Agreement<M> {
 
     pub(crate) fn written(&self) -> &Written {
         &self.shared.written
+    }
+
+    pub(crate) fn led(&self) -> Led {
+        self.shared.running.led.clone()
     }
 
     pub(crate) fn known_era(&self) -> &OnceLock<Era> {

@@ -93,10 +93,16 @@ impl<M: Machine> Agreement<M> {
         let stopped = || HandleError::Stopped(self.failure());
         let permit = self.requests().acquire_owned().await;
         let permit = permit.map_err(|_| stopped())?;
-        let raft = self.raft();
+        let (raft, led) = (self.raft(), self.led());
         let reply = self.on_raft(async move {
             let _permit = permit;
-            answer(&raft, request).await
+            let reply = answer(&raft, request).await;
+            if let Ok(ReplyV1::Append(append)) = &reply
+                && append.is_taken()
+            {
+                led.note();
+            }
+            reply
         });
         reply.await.ok_or_else(stopped)?
     }

@@ -1,8 +1,8 @@
-//! Whether a leader still hears a majority, and what follows if it does not.
+//! Whether a leader still hears a majority and a follower its leader, and what follows if not.
 //!
 //! Decides: when a leader sends its heartbeats, when one that nobody answers counts as deaf, when it
 //! then is silent, so that those who hear it stop following and elect another, and when it speaks
-//! again. Never: ends a term by
+//! again; when a follower has lost its leader. Never: ends a term by
 //! itself; it goes on leading as far as Raft is concerned, until it hears of the next leader or a
 //! majority answers.
 //!
@@ -17,13 +17,20 @@
 //! whether their answers reach it, and Raft itself answers them. A candidate whose log is as long as
 //! its own gets its vote; one whose log is shorter may need it to speak, and answers.
 //!
+//! A follower whose leader is gone stays one while it asks for votes in vain, because asking changes
+//! nothing (6.2 and 9.6 there). As far as Raft is concerned it has its leader for ever; so what it was
+//! sent is counted here.
+//!
 //! Invariants: a deaf leader is not silent all the time, or two servers that lost each other for a
 //! while might each wait for the other; time is counted in heartbeats that were sent, so that a
 //! process that stood still does not blame the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,7 +47,8 @@ use crate::{
     timers::{COMMIT_WAIT_ELECTIONS, Timers},
 };
 
-/// Heartbeats without an answer, in longest election timeouts, after which a leader is deaf. One
+/// Heartbeats without an answer, in longest election timeouts, after which a leader is deaf; and as many
+/// that did not come, after which a follower has lost it. One
 /// would do; but where everybody is slow the next leader is as slow, and changing it costs more than
 /// waiting. Half as long as a proposal waits for its commit.
 const DEAF_AFTER_ELECTIONS: u32 = COMMIT_WAIT_ELECTIONS / 2;
@@ -58,6 +66,23 @@ pub(crate) struct Hearing {
     /// A majority has answered what was sent at this moment or later, too late for Raft. None where
     /// Raft itself knows of answers as young.
     pub(crate) answered: Option<Instant>,
+    /// The term of a leader that is followed and of which nothing has come for long.
+    pub(crate) lost: Option<u64>,
+}
+
+/// Counts what came from leaders and was taken.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Led(Arc<AtomicU64>);
+
+impl Led {
+    /// One message more.
+    pub(crate) fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// When what each server last answered was sent, and in which term.
@@ -116,14 +141,9 @@ struct Listener<T> {
 
 impl<T: PartialEq> Listener<T> {
     fn new(timers: &Timers) -> Self {
-        let heartbeats = |elections: u32| {
-            let span = timers.election_max * elections;
-            let count = span.as_millis() / timers.heartbeat.as_millis().max(1);
-            u32::try_from(count).unwrap_or(u32::MAX).max(1)
-        };
         Self {
-            deaf_after: heartbeats(DEAF_AFTER_ELECTIONS),
-            silent_for: heartbeats(SILENT_FOR_ELECTIONS),
+            deaf_after: heartbeats(timers, DEAF_AFTER_ELECTIONS),
+            silent_for: heartbeats(timers, SILENT_FOR_ELECTIONS),
             answered: None,
             unanswered: 0,
         }
@@ -151,13 +171,54 @@ impl<T: PartialEq> Listener<T> {
             deaf: true,
             silent: left > 0 && !shown,
             answered: None,
+            lost: None,
         }
     }
+}
+
+/// Counts heartbeats that did not come.
+#[derive(Debug)]
+struct Follower {
+    lost_after: u32,
+    /// Messages of leaders at the last heartbeat.
+    came: u64,
+    /// Heartbeats since.
+    missing: u32,
+}
+
+impl Follower {
+    fn new(timers: &Timers) -> Self {
+        Self {
+            lost_after: heartbeats(timers, DEAF_AFTER_ELECTIONS),
+            came: 0,
+            missing: 0,
+        }
+    }
+
+    /// The time of one heartbeat more. Gives whether there is a leader elsewhere that is lost.
+    fn beat(&mut self, leads: bool, came: u64) -> bool {
+        if leads || came != self.came {
+            self.came = came;
+            self.missing = 0;
+            return false;
+        }
+        self.missing = self.missing.saturating_add(1);
+        self.missing >= self.lost_after
+    }
+}
+
+fn heartbeats(timers: &Timers, elections: u32) -> u32 {
+    let span = timers.election_max * elections;
+    let count = span.as_millis() / timers.heartbeat.as_millis().max(1);
+    u32::try_from(count).unwrap_or(u32::MAX).max(1)
 }
 
 /// What is heard at one moment, by Raft's own account and by answers.
 struct Heard {
     leads: bool,
+    /// Whether it leads, be it itself only.
+    led_here: bool,
+    term: u64,
     /// Whether it leads anybody, be it learners only.
     speaks: bool,
     on_time: Option<Instant>,
@@ -171,13 +232,16 @@ struct Heard {
 impl Heard {
     fn now(metrics: &Metrics, answers: &Answers, probes: &Probes, scale: &Scale) -> Self {
         let (now, leads) = (Instant::now(), leads_others(metrics));
+        let led_here = is_leader(metrics);
         let membership = metrics.membership_config.membership();
         let (own, term) = (metrics.id, metrics.current_term);
         let sets = membership.get_joint_config();
         let answered = answers.majority(own, term, sets, now);
         Self {
             leads,
-            speaks: is_leader(metrics) && membership.nodes().count() > 1,
+            led_here,
+            term,
+            speaks: led_here && membership.nodes().count() > 1,
             on_time: metrics.last_quorum_acked.map(|at| scale.at(*at)),
             answered: answered.filter(|_| leads),
             probed: probes.answered(own, term, sets, now),
@@ -199,13 +263,13 @@ impl Heard {
 pub(crate) fn listen<M: Machine>(
     raft: &Group<M>,
     timers: &Timers,
-    answers: Answers,
+    (answers, led): (Answers, Led),
     probes: Probes,
     told: watch::Sender<Hearing>,
 ) {
     let (raft, metrics) = (raft.clone(), raft.metrics());
     let heartbeat: Duration = timers.heartbeat;
-    let mut listener = Listener::new(timers);
+    let (mut listener, mut follower) = (Listener::new(timers), Follower::new(timers));
     Runtime::spawn(async move {
         let scale = Scale::new();
         let mut silent_since: Option<Instant> = None;
@@ -224,8 +288,12 @@ pub(crate) fn listen<M: Machine>(
                 // is nothing left to do, and whoever is told of what is heard ends as well.
                 drop(clock::timeout(heartbeat, raft.trigger().heartbeat()).await);
             }
-            let answered = heard.late(heartbeat);
-            let hearing = Hearing { answered, ..beat };
+            let lost = follower.beat(heard.led_here, led.count());
+            let hearing = Hearing {
+                answered: heard.late(heartbeat),
+                lost: lost.then_some(heard.term),
+                ..beat
+            };
             let mut was = Hearing::default();
             told.send_if_modified(|last| {
                 was = std::mem::replace(last, hearing);
@@ -307,12 +375,29 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_of_whom_nothing_comes_is_lost_until_something_does() {
+        let mut follower = Follower::new(&Timers::SAFE);
+        for came in 1..1000 {
+            // Of each thirty heartbeats one comes.
+            assert!((0..DEAF).all(|_| !follower.beat(false, came)));
+        }
+        assert!((0..3).all(|_| follower.beat(false, 999)));
+        assert!(!follower.beat(false, 1000), "one came");
+        assert!(
+            (0..2 * DEAF).all(|_| !follower.beat(true, 1000)),
+            "it leads"
+        );
+    }
+
+    #[test]
     fn late_answers_are_told_where_those_on_time_say_less() {
         let heartbeat = Timers::SAFE.heartbeat;
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let heard = |on_time, answered| Heard {
             leads: true,
+            led_here: true,
+            term: 1,
             speaks: true,
             on_time,
             answered,

@@ -17,7 +17,7 @@ use crate::{
     carrier::Carrier,
     clock::Scale,
     errors::OpenError,
-    hearing::{self, Answers, Hearing},
+    hearing::{self, Answers, Hearing, Led},
     machine::{Machine, Published},
     network::Links,
     probes::Probes,
@@ -66,6 +66,8 @@ pub(crate) struct Running<M: Machine> {
     pub(crate) home: Home,
     pub(crate) published: watch::Receiver<Published<M>>,
     pub(crate) status: watch::Receiver<RaftStatus>,
+    /// What came from leaders.
+    pub(crate) led: Led,
     /// Dropped by the thread when the store is closed.
     pub(crate) closed: watch::Receiver<()>,
 }
@@ -190,13 +192,16 @@ async fn assemble<M: Machine>(
     let published = applied.published();
     let raft = Raft::new(own, config, links, store.log.clone(), applied).await;
     let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-    hearing::listen(&raft, &settings.timers, answers.clone(), probes, hears);
+    let led = Led::default();
+    let heard = (answers.clone(), led.clone());
+    hearing::listen(&raft, &settings.timers, heard, probes, hears);
     let status = follow(&raft, hearing, answers);
     Ok(Running {
         raft,
         home,
         published,
         status,
+        led,
         closed,
     })
 }

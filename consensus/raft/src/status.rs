@@ -42,7 +42,8 @@ pub struct RaftStatus {
     pub era: Era,
     /// Raft's term, counted from the beginning of the era.
     pub term: u64,
-    /// Who leads, if known.
+    /// Who leads, if known. None where nothing has come from the leader for as long as several elections
+    /// take.
     pub leader: Option<NodeId>,
     /// The leader's Raft id, if known.
     pub leader_id: Option<RaftId>,
@@ -128,12 +129,14 @@ impl RaftStatus {
         let matched =
             matched.filter_map(|(id, at)| Some((RaftId(*id), LogIndex(at.as_ref()?.index))));
         let failure = metrics.running_state.as_ref().err();
+        let lost = hearing.lost == Some(metrics.current_term);
+        let leader = metrics.current_leader.filter(|_| !lost);
         Self {
             role: role(metrics.state, failure.is_some()),
             era: Era::of(metrics.current_term),
             term: era::elections(metrics.current_term),
-            leader: metrics.current_leader.and_then(named).map(|(_, node)| node),
-            leader_id: metrics.current_leader.map(RaftId),
+            leader: leader.and_then(named).map(|(_, node)| node),
+            leader_id: leader.map(RaftId),
             last_log: metrics.last_log_index.map(LogIndex),
             applied: metrics.last_applied.map(|at| LogIndex(at.index)),
             snapshot: metrics.snapshot.map(|at| LogIndex(at.index)),

@@ -238,7 +238,7 @@ fn what_is_revoked_is_cut_off_everywhere_at_once() {
 }
 
 #[test]
-fn a_compromised_founder_takes_nobody_with_it() {
+fn a_compromised_founder_takes_nobody_with_it_not_even_who_was_late_to_hear_of_it() {
     let Some(lab) = Lab::for_test("compromised") else {
         return;
     };
@@ -253,7 +253,20 @@ fn a_compromised_founder_takes_nobody_with_it() {
         .count();
     assert_eq!(by_founder, 4);
     let removal = ["node", "remove", "s1", "--yes", "--compromised"];
-    host.shoal(&removal).ok();
+    // One that hears nothing of it in time is let in by nobody who has heard, and without it nothing more can
+    // be agreed.
+    let late = mesh.node("s3").host.clone();
+    late.signal_program("shoald run", "STOP");
+    let told = host.shoal(&removal);
+    late.signal_program("shoald run", "CONT");
+    if !told.success() {
+        // The founder has cut it off before it said that this is agreed.
+        assert!(told.stderr.contains("may be agreed yet"), "{told}");
+        wait_until(LATER, "the founder is removed", || {
+            let nodes = host.shoal(&["node", "ls", "--json"]);
+            nodes.success() && nodes.json_rows().iter().all(|row| row["name"] != "s1")
+        });
+    }
     let gone = mesh.nodes.remove(0);
     wait_until(
         LATER,

@@ -217,6 +217,34 @@ async fn a_silent_leader_speaks_as_soon_as_the_links_are_there_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_that_is_cut_off_knows_of_no_leader_until_it_hears_one() {
+    for timers in [Timers::SAFE, Timers::LAN, Timers::WAN] {
+        let group = Group::founded(3, timers).await;
+        until(&group.server(1), RaftStatus::leads).await;
+        let (follower, other) = (group.server(3), group.server(2));
+        let led = |status: &RaftStatus| status.leader_id == Some(RaftId(1));
+        let before = until(&follower, led).await;
+        until(&other, led).await;
+        for server in [1, 2] {
+            group.cut(server, 3);
+            group.cut(3, server);
+        }
+        let cut = Instant::now();
+        let lost = until(&follower, |status| status.leader_id.is_none()).await;
+        let took = cut.elapsed();
+        println!("{took:?} of {:?}", timers.election_max * 5);
+        assert!(took > timers.election_max * 4 && took < timers.election_max * 6);
+        // It asked in vain, and disturbs nobody.
+        assert_eq!((lost.role, lost.leader), (Role::Follower, None));
+        assert!(led(&other.status().borrow()));
+        group.heal();
+        let after = until(&follower, led).await;
+        assert_eq!((after.term, after.leader), (before.term, before.leader));
+        group.end();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deaf_leader_is_replaced_within_its_first_silence_whatever_it_asks_meanwhile() {
     for timers in [Timers::SAFE, Timers::LAN, Timers::WAN] {
         let group = Group::founded(3, timers).await;

@@ -8,11 +8,11 @@ mod lanes;
 
 use std::{collections::VecDeque, time::Duration};
 
-use consensus_core::{NodeFacts, NodeId, OperatorRole};
+use consensus_core::{NodeFacts, NodeId, OperatorRole, Role};
 use node_api::ApiError;
 use overlay_core::membership::Condition;
 use overlay_net::{Channel, EnrolmentRequest, IncomingCall, Refused};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use super::{
     cluster_desk::ClusterDesk,
@@ -32,6 +32,8 @@ const HANDLERS_MAX: usize = 64;
 const SERVER_DEADLINE: Duration = Duration::from_secs(6);
 /// Servers asked for one signature, so that a joiner hears something before its gate gives up.
 const SERVERS_ASKED_MAX: usize = 3;
+/// A server that wants to be let in again may be who is missing for anything to be agreed.
+const NEWS_AFTER: Duration = Duration::from_secs(10);
 
 /// What answering takes.
 #[derive(Clone)]
@@ -241,15 +243,37 @@ async fn let_in(
     desk: &IssuerDesk,
     request: &EnrolmentRequest,
 ) -> Result<Vec<u8>, ApiError> {
+    let asked = decode(&request.body)?;
+    let view = proposer.views.view();
+    // What it would be told of this node would be taken for what is said of the asker.
+    if view.agreed.removed.contains_key(&proposer.me) {
+        let message = "this node was removed from the mesh and lets nobody in";
+        return Err(ApiError::new(NOT_ISSUING, message, "ask another server"));
+    }
+    let member = view.agreed.nodes.get(&request.from);
+    let votes = member.is_some_and(|node| node.role == Role::Server);
+    let returns = votes && matches!(asked, GateRequest::Return { .. });
     let passed_on = PeerRequest::Gate {
         node: request.from.clone(),
-        request: decode(&request.body)?,
+        request: asked,
     };
-    let PeerAnswer::Enrolled(answer) = ask_servers(proposer, desk, passed_on).await? else {
-        return Err(misunderstood());
+    let signed = ask_servers(proposer, desk, passed_on);
+    let signed = match returns {
+        false => signed.await,
+        true => (timeout(NEWS_AFTER, signed).await).unwrap_or_else(|_| Err(proposer.no_majority())),
     };
-    tracing::info!(node = request.from.short(), from = %request.observed, "a machine was let in");
-    Ok(encode(&*answer))
+    match signed {
+        Ok(PeerAnswer::Enrolled(answer)) => {
+            tracing::info!(node = request.from.short(), from = %request.observed, "a machine was let in");
+            Ok(encode(&*answer))
+        }
+        Ok(_) => Err(misunderstood()),
+        Err(error) if returns => {
+            tracing::info!(node = request.from.short(), code = error.code, %error, "nothing can be signed for a server; it is told what is agreed");
+            Ok(encode(&EnrolAnswer::news(&proposer.views.view())))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The role of the operator who has shown this leaf, as it is now; none if it is not remembered.

@@ -6,7 +6,8 @@
 //! is a leader.
 //!
 //! The same holds for servers that were all asleep, and wake up with their daemons running, and
-//! where all certificates were signed by one server that was compromised and removed.
+//! where all certificates were signed by one server that was compromised and removed. One that was cut off
+//! before it heard of that is told at another's gate, which nobody can sign for it.
 //!
 //! Never done while the present certificate holds, nor by a node that the last view calls no
 //! server.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     cluster_desk::{ClusterAnswer, ClusterQuestion},
-    views::{EventPlace, Standing},
+    views::{EventPlace, Standing, View},
     vip_wire::{VipAnswer, VipQuestion},
 };
 
@@ -170,12 +170,24 @@ pub(crate) struct EnrolRequest {
 /// What a joiner gets back.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct EnrolAnswer {
-    /// Its certificates, DER: leaf first.
+    /// Its certificates, DER: leaf first. None where nothing can be agreed, for a server that wants to be let
+    /// in again: what it is told may let it help itself.
     pub(crate) chain: Vec<Vec<u8>>,
     /// The log index of its admission.
     pub(crate) revision: LogIndex,
     /// The agreed state with the node in it.
     pub(crate) agreed: Agreed,
+}
+
+impl EnrolAnswer {
+    /// What is agreed, and no certificate.
+    pub(crate) fn news(view: &View) -> Self {
+        Self {
+            chain: Vec::new(),
+            revision: view.revision,
+            agreed: (*view.agreed).clone(),
+        }
+    }
 }
 
 /// What a subscriber knows already.

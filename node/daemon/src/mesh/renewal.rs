@@ -23,6 +23,7 @@ use super::{
     own_return,
     peer_wire::{EnrolAnswer, GateRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
     proposer::Proposer,
+    trust::trust,
 };
 use crate::data_dir::Membership;
 
@@ -155,20 +156,25 @@ impl Renewal {
         if let Some(chain) = self.own_return() {
             return Ok(chain);
         }
-        let answer = self
-            .come_back(csr)
-            .await
-            .map_err(|refused| refused.unwrap_or(error))?;
-        let agreed = Arc::new(answer.agreed);
-        self.proposer.views.offer(answer.revision, agreed);
-        Ok(answer.chain)
+        match self.come_back(csr).await {
+            Ok(answer) => {
+                let agreed = Arc::new(answer.agreed);
+                self.proposer.views.offer(answer.revision, agreed);
+                Ok(answer.chain)
+            }
+            // It may have been told there why nobody lets it in.
+            Err(refused) => self.own_return().ok_or_else(|| refused.unwrap_or(error)),
+        }
     }
 
     /// Where nobody is left who is let in or can have anything agreed, a server signs for itself.
     fn own_return(&self) -> Option<Vec<Vec<u8>>> {
         let credentials = Arc::clone(&self.credentials.borrow());
         let agreed = self.proposer.views.view().agreed.clone();
-        own_return::certificates(&self.host, &credentials.trust, &agreed, &credentials.chain)
+        // As the view says it by now: what the node believes follows a moment later.
+        let voters = self.proposer.views.standing().voters.into_iter().collect();
+        let trust = trust(credentials.trust.mesh(), &agreed, &voters);
+        own_return::certificates(&self.host, &trust, &agreed, &credentials.chain)
     }
 
     /// Asks the servers' gates, one after the other, to take this node back. The first who can
@@ -185,7 +191,16 @@ impl Renewal {
         for (node, address) in self.gates() {
             let anchor = Anchor::Roots(roots.clone());
             match enrol(&self.host.key, address, trust.mesh(), anchor, body.clone()).await {
-                Ok(bytes) => return decode(&bytes).map_err(Some),
+                Ok(bytes) => {
+                    let answer: EnrolAnswer = decode(&bytes).map_err(Some)?;
+                    if !answer.chain.is_empty() {
+                        return Ok(answer);
+                    }
+                    // Nothing can be agreed there. What it knows is news to a server that was cut off in the
+                    // moment in which its certificate was revoked.
+                    let agreed = Arc::new(answer.agreed);
+                    self.proposer.views.offer(answer.revision, agreed);
+                }
                 Err(error) => {
                     tracing::info!(%node, %address, %error, "not taken back here");
                     if let EnrolError::Refused(refused) = &error {

@@ -294,8 +294,6 @@ impl Follower {
             }
             Ok(Err(_)) | Err(_) => return false,
         };
-        self.shut_out.send_replace(None);
-        self.removed.send_replace(false);
         let last_event: Option<EventPlace> = self.views.events().last();
         let subscribe = Subscribe {
             revision: self.views.view().revision,
@@ -315,6 +313,10 @@ impl Follower {
             };
             if !pushed {
                 tracing::debug!(server = server.short(), "following");
+                // Not as soon as there is a connection: one that a server opens ends when that server has
+                // seen this node's certificate.
+                self.shut_out.send_replace(None);
+                self.removed.send_replace(false);
             }
             pushed = true;
             if let Some(agreed) = push.agreed {

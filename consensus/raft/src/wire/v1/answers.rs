@@ -17,6 +17,13 @@ pub(crate) enum AppendReplyV1 {
     HigherVote(VoteV1),
 }
 
+impl AppendReplyV1 {
+    /// Whether it came from the leader that is followed.
+    pub(crate) fn is_taken(&self) -> bool {
+        !matches!(self, Self::HigherVote(_))
+    }
+}
+
 /// The answer to a transfer of leadership.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TransferReplyV1 {
