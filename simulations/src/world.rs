@@ -98,6 +98,8 @@ impl Mesh {
             addresses: vec![([10, 0, rack, host], 4001).into()],
             wireguard: Vec::new(),
             relays: Vec::new(),
+            unreachable: Vec::new(),
+            forwards: false,
         }
     }
 

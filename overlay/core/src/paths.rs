@@ -5,6 +5,10 @@
 //! cannot be dialled have their packets forwarded by a hub: each gives the other's addresses to the
 //! hub's peer, and the hub forwards between its peers.
 //!
+//! Two nodes of which one says that the other's packets do not come straight (`straight` finds that
+//! out) have theirs forwarded by a hub that forwards for anybody. They stay each other's WireGuard peers
+//! meanwhile, so that the first answer on the straight way is seen.
+//!
 //! A network in hub mode has no straight ways between spokes at all: they have hubs for peers, and
 //! the hubs forward.
 //!
@@ -14,7 +18,7 @@
 //! Invariant: both ends of a pair that know the same records choose the same hub. WireGuard accepts
 //! a packet only from the peer that owns its source, so two opinions would be no path at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use consensus_core::NodeId;
 
@@ -31,12 +35,67 @@ pub struct End<'a> {
     pub node: &'a NodeId,
     /// The nodes through which it is reached; empty when it can be dialled.
     pub relays: &'a [NodeId],
+    /// The nodes whose packets do not come straight from it or to it.
+    pub unreachable: &'a [NodeId],
+}
+
+impl End<'_> {
+    /// Whether one of the two says that the straight way between them carries nothing.
+    pub fn is_apart_from(&self, other: &End<'_>) -> bool {
+        self.unreachable.contains(other.node) || other.unreachable.contains(self.node)
+    }
+
+    /// Whether neither of the two can be dialled.
+    pub fn is_hidden_from(&self, other: &End<'_>) -> bool {
+        !self.relays.is_empty() && !other.relays.is_empty()
+    }
+}
+
+/// The way of a pair that has no straight one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detour {
+    /// Who forwards.
+    pub hub: NodeId,
+    /// Whether the straight way is tried meanwhile: it may come back.
+    pub retried: bool,
+}
+
+/// The detour of a pair; `None` where it needs none or there is none. Hidden nodes have one of their
+/// relays that is `usable`. Others that are apart have one of `hubs`, who are there to forward, alive
+/// and fit: the pair draws it. Nobody is chosen who is apart from either end. What is handed in must be
+/// the same at both ends.
+pub fn detour(
+    one: End<'_>,
+    other: End<'_>,
+    hubs: &[End<'_>],
+    usable: impl Fn(&NodeId) -> bool,
+) -> Option<Detour> {
+    let joins = |hub: &NodeId| {
+        let named = one.unreachable.contains(hub) || other.unreachable.contains(hub);
+        let mut itself = hubs.iter().filter(|end| end.node == hub);
+        !named && !itself.any(|hub| hub.is_apart_from(&one) || hub.is_apart_from(&other))
+    };
+    if let Some(hub) = hub(one, other, |hub| usable(hub) && joins(hub)) {
+        let retried = false;
+        return Some(Detour { hub, retried });
+    }
+    if !one.is_apart_from(&other) {
+        return None;
+    }
+    let fit = hubs.iter().filter(|hub| hub.relays.is_empty());
+    let fit = fit.map(|hub| hub.node);
+    let fit = fit.filter(|hub| *hub != one.node && *hub != other.node);
+    let hub = spoke_hub(one.node, other.node, fit, joins)?;
+    Some(Detour {
+        hub: hub.clone(),
+        retried: true,
+    })
 }
 
 /// The hub between two nodes; `None` where they need none, or where none of their relays is
 /// `usable`, which must say the same at both ends.
 pub fn hub(one: End<'_>, other: End<'_>, usable: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
-    if one.relays.is_empty() || other.relays.is_empty() {
+    if !one.is_hidden_from(&other) {
         return None;
     }
     // Both reach either's relays: a relay can be dialled. The smaller id's are asked first, in
@@ -54,22 +113,34 @@ pub fn hub(one: End<'_>, other: End<'_>, usable: impl Fn(&NodeId) -> bool) -> Op
         .cloned()
 }
 
-/// Gives what is allowed to a peer to its hub's peer instead. `hubs` has the hub's key for each
-/// peer that is behind one.
-pub fn by_hubs(peers: &mut BTreeMap<PublicKey, PeerPlan>, hubs: &BTreeMap<PublicKey, PublicKey>) {
-    for (key, hub) in hubs {
+/// A peer that is behind a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// The hub's key.
+    pub hub: PublicKey,
+    /// The address by which the peer's own way is tried meanwhile, if it is.
+    pub tried_by: Option<Ipv6Addr>,
+}
+
+/// Gives what is allowed to each peer that is behind a hub to its hub's peer instead.
+pub fn by_hubs(peers: &mut BTreeMap<PublicKey, PeerPlan>, hubs: &BTreeMap<PublicKey, Behind>) {
+    for (key, Behind { hub, tried_by }) in hubs {
         if !peers.contains_key(hub) || key == hub {
             continue;
         }
-        let moved: Vec<Cidr> = match peers.get_mut(key) {
-            Some(peer) => {
-                // Nobody answers there, and an endpoint would only cost handshakes.
-                peer.endpoint = None;
-                peer.keepalive_s = None;
-                std::mem::take(&mut peer.allowed_ips).into_iter().collect()
-            }
-            None => continue,
+        let Some(peer) = peers.get_mut(key) else {
+            continue;
         };
+        let moved = std::mem::take(&mut peer.allowed_ips);
+        if let Some(address) = tried_by {
+            // Both ends knock: the first handshake that is answered tells that the way is back.
+            peer.keepalive_s = Some(KEEPALIVE_S);
+            peer.allowed_ips.insert(Cidr::host((*address).into()));
+        } else {
+            // Nobody answers there, and an endpoint would only cost handshakes.
+            peer.endpoint = None;
+            peer.keepalive_s = None;
+        }
         if let Some(hub) = peers.get_mut(hub) {
             hub.allowed_ips.extend(moved);
         }
@@ -120,6 +191,8 @@ pub fn only_by_hubs(
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn node(n: u8) -> NodeId {
@@ -135,10 +208,12 @@ mod tests {
         let hidden = End {
             node: &a,
             relays: &relays,
+            unreachable: &[],
         };
         let open = End {
             node: &b,
             relays: &[],
+            unreachable: &[],
         };
         assert_eq!(hub(hidden, open, |_| true), None);
         assert_eq!(hub(open, hidden, |_| true), None);
@@ -159,10 +234,12 @@ mod tests {
                     let one = End {
                         node: &a,
                         relays: ours,
+                        unreachable: &[],
                     };
                     let other = End {
                         node: &b,
                         relays: theirs,
+                        unreachable: &[],
                     };
                     let chosen = hub(one, other, usable);
                     assert_eq!(chosen, hub(other, one, usable));
@@ -233,11 +310,130 @@ mod tests {
             allowed_ips: [address(n)].into(),
             keepalive_s: Some(KEEPALIVE_S),
         };
-        let mut peers: BTreeMap<_, _> = [1, 2, 3].map(|n| (key(n), peer(n))).into();
-        let hubs = [(key(2), key(1)), (key(3), key(9))].into();
-        by_hubs(&mut peers, &hubs);
-        assert_eq!(peers[&key(1)].allowed_ips, [address(1), address(2)].into());
+        let mut peers: BTreeMap<_, _> = [1, 2, 3, 4].map(|n| (key(n), peer(n))).into();
+        let knock: Ipv6Addr = "fd00::4".parse().unwrap();
+        let behind = |hub, tried_by| Behind {
+            hub: key(hub),
+            tried_by,
+        };
+        let hubs = [
+            (key(2), behind(1, None)),
+            (key(3), behind(9, None)),
+            (key(4), behind(1, Some(knock))),
+        ];
+        by_hubs(&mut peers, &hubs.into());
+        let all = [address(1), address(2), address(4)].into();
+        assert_eq!(peers[&key(1)].allowed_ips, all);
         assert_eq!(peers[&key(2)], PeerPlan::default());
         assert_eq!(peers[&key(3)], peer(3), "its hub is no peer here");
+        let tried = PeerPlan {
+            allowed_ips: [Cidr::host(knock.into())].into(),
+            ..peer(4)
+        };
+        assert_eq!(peers[&key(4)], tried, "its endpoint is knocked at");
+    }
+
+    /// What all members say, by their numbers.
+    #[derive(Debug, Clone, Default)]
+    struct Said {
+        relays: Vec<NodeId>,
+        unreachable: Vec<NodeId>,
+    }
+
+    fn end<'a>(node: &'a NodeId, said: &'a Said) -> End<'a> {
+        End {
+            node,
+            relays: &said.relays,
+            unreachable: &said.unreachable,
+        }
+    }
+
+    #[test]
+    fn either_ends_word_gives_the_pair_a_hub_and_no_word_gives_none() {
+        let nodes: Vec<NodeId> = (0..5).map(node).collect();
+        let open = Said::default();
+        let apart = |n| Said {
+            unreachable: vec![node(n)],
+            ..Said::default()
+        };
+        let hubs: Vec<End<'_>> = nodes[2..].iter().map(|hub| end(hub, &open)).collect();
+        let way = |one: &Said, other: &Said| {
+            let (one, other) = (end(&nodes[0], one), end(&nodes[1], other));
+            let detour = detour(one, other, &hubs, |_| true);
+            detour.inspect(|detour| assert!(detour.retried))
+        };
+        assert_eq!(way(&open, &open), None);
+        assert_eq!(way(&apart(4), &open), None, "that is another pair's");
+        let chosen = way(&apart(1), &open);
+        assert!(chosen.is_some());
+        assert_eq!(way(&open, &apart(0)), chosen);
+        assert_eq!(way(&apart(1), &apart(0)), chosen);
+    }
+
+    #[test]
+    fn a_hub_that_dies_is_replaced_and_without_any_the_pair_stays_straight() {
+        let nodes: Vec<NodeId> = (0..5).map(node).collect();
+        let open = Said::default();
+        let apart = Said {
+            unreachable: vec![node(1)],
+            ..Said::default()
+        };
+        let (one, other) = (end(&nodes[0], &apart), end(&nodes[1], &open));
+        let mut hubs: Vec<End<'_>> = nodes[2..].iter().map(|hub| end(hub, &open)).collect();
+        while !hubs.is_empty() {
+            let chosen = detour(one, other, &hubs, |_| true).unwrap().hub;
+            let before = hubs.len();
+            hubs.retain(|hub| *hub.node != chosen);
+            assert_eq!(hubs.len(), before - 1, "{chosen} was there to forward");
+        }
+        assert_eq!(detour(one, other, &hubs, |_| true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn both_ends_go_by_the_same_hub_whatever_anybody_says(
+            relays in vec(vec(0_u8..8, 0..3), 8),
+            unreachable in vec(vec(0_u8..8, 0..5), 8),
+            (forwarding, usable) in (0_u8.., 0_u8..),
+        ) {
+            let nodes: Vec<NodeId> = (0..8).map(node).collect();
+            let named = |list: &[u8]| -> Vec<NodeId> { list.iter().map(|n| node(*n)).collect() };
+            let said = relays.iter().zip(&unreachable);
+            let said = said.map(|(relays, unreachable)| Said {
+                relays: named(relays),
+                unreachable: named(unreachable),
+            });
+            let said: Vec<Said> = said.collect();
+            let all = nodes.iter().zip(&said);
+            let all: Vec<End<'_>> = all.map(|(node, said)| end(node, said)).collect();
+            let is_in = |set: u8, of: &NodeId| {
+                let place = nodes.iter().position(|node| node == of).unwrap();
+                (set >> place) & 1 == 1
+            };
+            let mut hubs = all.clone();
+            hubs.retain(|hub| is_in(forwarding, hub.node));
+            for one in &all {
+                for other in all.iter().filter(|other| other.node != one.node) {
+                    let usable = |hub: &NodeId| is_in(usable, hub);
+                    let chosen = detour(*one, *other, &hubs, usable);
+                    let mut turned = hubs.clone();
+                    turned.reverse();
+                    prop_assert_eq!(&chosen, &detour(*other, *one, &turned, usable));
+                    let Some(Detour { hub, retried }) = chosen else {
+                        continue;
+                    };
+                    prop_assert!(hub != *one.node && hub != *other.node);
+                    prop_assert!(!one.unreachable.contains(&hub));
+                    prop_assert!(!other.unreachable.contains(&hub));
+                    prop_assert!(one.is_apart_from(other) || one.is_hidden_from(other));
+                    if retried {
+                        let fits = |end: &End<'_>| *end.node == hub && end.relays.is_empty();
+                        prop_assert!(hubs.iter().any(fits));
+                    } else {
+                        prop_assert!(one.relays.contains(&hub) || other.relays.contains(&hub));
+                    }
+                }
+            }
+        }
     }
 }

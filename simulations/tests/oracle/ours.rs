@@ -70,6 +70,8 @@ impl Detector for Ours {
             addresses: Vec::new(),
             wireguard: Vec::new(),
             relays: Vec::new(),
+            unreachable: Vec::new(),
+            forwards: false,
         };
         let now = Time::from_micros(now_us);
         let seed = mix(place.seed ^ (place.index as u64) << 16 ^ u64::from(place.life));

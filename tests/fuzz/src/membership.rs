@@ -90,6 +90,8 @@ fn record(n: u32) -> Record {
         addresses: Vec::new(),
         wireguard: Vec::new(),
         relays: Vec::new(),
+        unreachable: Vec::new(),
+        forwards: false,
     }
 }
 

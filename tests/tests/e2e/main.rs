@@ -10,6 +10,7 @@ mod cluster_upgrade;
 mod cluster_vip;
 mod containers;
 mod daemon;
+mod detours;
 mod discovery;
 mod docker;
 mod drain;

@@ -2,10 +2,10 @@
 //!
 //! Decides which endpoint of a peer to use: the address at which libp2p talks to it now, with the
 //! WireGuard port that it gossips; else the first that it gossips. Decides who is a hub here, and
-//! which peers are reached by one; that both ends choose alike is the path plan's doing. A peer is
-//! allowed its addresses, the virtual IPs that it holds, those of the devices that it is the gateway
-//! of, its containers' subnet, its pods' and the networks behind it, which the others route to it. A
-//! gateway has its devices for peers.
+//! which peers may be reached by which hubs, from what is agreed and gossiped; that both ends choose
+//! alike is the path plan's doing. A peer is allowed its addresses, the virtual IPs that it holds,
+//! those of the devices that it is the gateway of, its containers' subnet, its pods' and the networks
+//! behind it, which the others route to it. A gateway has its devices for peers.
 //!
 //! Never: asks the machine anything.
 
@@ -21,9 +21,11 @@ use consensus_core::{
 use overlay_core::{
     membership::Condition,
     mtu::OVERLAY_MTU,
-    paths::{End, KEEPALIVE_S, by_hubs, hub, only_by_hubs, spoke_hub},
+    paths::{Behind, Detour, End, KEEPALIVE_S, by_hubs, detour, only_by_hubs, spoke_hub},
     peers::{Cidr, InterfacePlan, PeerPlan, PublicKey},
+    straight::probe_address,
 };
+use overlay_net::membership::Members;
 
 use super::{overlay::Overlay, pods::Pods};
 
@@ -69,8 +71,12 @@ impl Overlay {
             if network.routing_mode == RoutingMode::Hub && !own.hub && !peer.hub {
                 let hub = self.hub_of_spokes(agreed, id, node);
                 spokes.insert(key, hub.map(key_of));
-            } else if let Some(hub) = self.hub_to(agreed, id, node) {
-                hubs.insert(key, key_of(hub));
+            } else if let Some(detour) = self.detour_to(agreed, id, network, node)
+                && let Some(hub) = agreed.nodes.get(&detour.hub)
+            {
+                let tried_by = detour.retried.then(|| probe_address(peer.ipv6));
+                let hub = key_of(hub);
+                hubs.insert(key, Behind { hub, tried_by });
             }
         }
         only_by_hubs(&mut peers, &spokes);
@@ -108,7 +114,8 @@ impl Overlay {
         announced.collect()
     }
 
-    /// The hub between this spoke and another: one that gossip does not believe dead.
+    /// The hub between this spoke and another: one that gossip does not believe dead, and that
+    /// neither is apart from.
     fn hub_of_spokes<'a>(
         &self,
         agreed: &'a Agreed,
@@ -117,11 +124,12 @@ impl Overlay {
     ) -> Option<&'a Node> {
         let members = self.members.borrow().clone();
         let hubs = agreed.peers_of(network).filter(|(_, peer)| peer.hub);
-        let alive = |hub: &NodeId| {
-            let known = members.get(hub);
-            known.is_none_or(|member| member.condition != Condition::Dead)
+        let spokes = [end(&members, &self.me), end(&members, to)];
+        let usable = |hub: &NodeId| {
+            let joins = |spoke: &End<'_>| !end(&members, hub).is_apart_from(spoke);
+            !is_dead(&members, hub) && spokes.iter().all(joins)
         };
-        let hub = spoke_hub(&self.me, to, hubs.map(|(hub, _)| hub), alive)?;
+        let hub = spoke_hub(&self.me, to, hubs.map(|(hub, _)| hub), usable)?;
         agreed.nodes.get(hub)
     }
 
@@ -130,36 +138,49 @@ impl Overlay {
         self.net.reachability().borrow().is_translated()
     }
 
-    /// The hub by which packets go to a node that cannot be reached from here.
-    fn hub_to<'a>(&self, agreed: &'a Agreed, network: NetworkId, to: &NodeId) -> Option<&'a Node> {
+    /// How packets go to a node that cannot be reached straight from here.
+    fn detour_to(
+        &self,
+        agreed: &Agreed,
+        id: NetworkId,
+        network: &Network,
+        to: &NodeId,
+    ) -> Option<Detour> {
         let members = self.members.borrow().clone();
-        let relays = |node: &NodeId| {
-            let record = members.get(node).map(|member| &member.record);
-            record.map_or(Vec::new(), |record| record.relays.clone())
+        let (one, other) = (end(&members, &self.me), end(&members, to));
+        if !one.is_apart_from(&other) && !one.is_hidden_from(&other) {
+            return None;
+        }
+        let is_server = |hub: &NodeId| agreed.servers().any(|(id, _)| id == hub);
+        let forwards = |hub: &NodeId, peer: &Peer| match network.routing_mode {
+            RoutingMode::Hub => peer.hub,
+            RoutingMode::Mesh => {
+                let member = members.get(hub);
+                is_server(hub) && member.is_some_and(|member| member.record.forwards)
+            }
         };
-        let (ours, theirs) = (relays(&self.me), relays(to));
-        let one = End {
-            node: &self.me,
-            relays: &ours,
-        };
-        let other = End {
-            node: to,
-            relays: &theirs,
-        };
-        let usable = |hub: &NodeId| {
-            agreed.servers().any(|(id, _)| id == hub)
-                && agreed.peers.contains_key(&(network, hub.clone()))
-        };
-        agreed.nodes.get(&hub(one, other, usable)?)
+        let peers = agreed.peers_of(id);
+        let hubs = peers.filter(|(hub, peer)| forwards(hub, peer) && !is_dead(&members, hub));
+        let hubs: Vec<End<'_>> = hubs.map(|(hub, _)| end(&members, hub)).collect();
+        let relays = |hub: &NodeId| is_server(hub) && agreed.peers.contains_key(&(id, hub.clone()));
+        detour(one, other, &hubs, relays)
     }
 
     /// Whether others use this one as their hub, and may: a record alone makes nobody forward.
     pub(super) fn is_hub(&self, agreed: &Agreed) -> bool {
         let members = self.members.borrow().clone();
-        let mut named = members.values().map(|member| &member.record.relays);
-        self.relaying
-            && agreed.servers().any(|(id, _)| *id == self.me)
-            && named.any(|relays| relays.contains(&self.me))
+        let needed = |node: &NodeId| {
+            let said = end(&members, node);
+            let apart = said.unreachable.iter().any(|far| *far != self.me);
+            let apart = apart && *node != self.me && !is_dead(&members, node);
+            apart || said.relays.contains(&self.me)
+        };
+        self.may_forward(agreed) && members.keys().any(needed)
+    }
+
+    /// Whether this node passes on packets between others who need it.
+    pub(super) fn may_forward(&self, agreed: &Agreed) -> bool {
+        self.relaying && agreed.servers().any(|(id, _)| *id == self.me)
     }
 
     /// Where to send a peer's packets: where libp2p talks to it, or talked to it last.
@@ -206,6 +227,26 @@ impl Overlay {
                 .map(|address| SocketAddr::new(address.ip(), port))
         })
     }
+}
+
+/// What a node says of its ways.
+pub(super) fn end<'a>(members: &'a Members, node: &'a NodeId) -> End<'a> {
+    let record = members.get(node).map(|member| &member.record);
+    let named: [&'a [NodeId]; 2] = record.map_or([&[], &[]], |record| {
+        [record.relays.as_slice(), record.unreachable.as_slice()]
+    });
+    let [relays, unreachable] = named;
+    End {
+        node,
+        relays,
+        unreachable,
+    }
+}
+
+/// Whether gossip believes it dead, of which both ends of a pair hear.
+fn is_dead(members: &Members, node: &NodeId) -> bool {
+    let known = members.get(node);
+    known.is_some_and(|member| member.condition == Condition::Dead)
 }
 
 /// The virtual IPs that a node holds in a network: nobody else's packets from there are believed.

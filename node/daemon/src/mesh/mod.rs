@@ -9,7 +9,7 @@
 //! | `server::serve` (2) | Raft messages | answers |
 //! | `watch::serve`, `watch::Follower` | view, events, standing | pushes; view, events, standing |
 //! | `desk::serve`, `desk::serve_gate` | requests of other nodes and of machines at the gate | answers |
-//! | `overlay::Overlay` | view, members, connections, bridges that Docker names | WireGuard interface, packet filter, overlay status |
+//! | `overlay::Overlay` | view, members, connections, bridges that Docker names | WireGuard interface, packet filter, overlay status, own record |
 //! | `docker::Docker` | view, overlay status, where names are served | dockerd, reports |
 //! | `k3s::K3s` | view, overlay status | K3s, reports |
 //! | `k3s::Hosting` | view, members | tokens for who joins, names for the cluster to forget |
@@ -59,6 +59,7 @@ pub(crate) mod replica;
 mod reports;
 pub(crate) mod rotation;
 pub(crate) mod server;
+mod straight;
 pub(crate) mod trust;
 pub(crate) mod upkeep;
 pub(crate) mod views;

@@ -21,7 +21,7 @@ use overlay_core::{
     peers::{Cidr, InterfacePlan, plan},
 };
 use overlay_filter::Filter;
-use overlay_net::{Connection, Net};
+use overlay_net::{Connection, Net, membership::LocalPaths};
 use overlay_wireguard::{
     Backend, Interface, InterfaceSettings, Keyring, PrefixOverlapError, bring_up, check_overlap,
 };
@@ -39,6 +39,7 @@ use super::{
     leftovers::{LINKS, is_there, leftovers, remove},
     news::says_the_same,
     proposer::wall_now,
+    straight::Looks,
     views::{Following, Views},
     wireguard_key::follow_key,
 };
@@ -86,6 +87,8 @@ pub(crate) struct Overlay {
     pub(crate) net: Net,
     /// Whether the operator lets this node help others, while it is a server.
     pub(crate) relaying: bool,
+    /// What gossip is told of the ways to peers.
+    pub(crate) paths: watch::Sender<LocalPaths>,
     pub(crate) views: Views,
     pub(crate) members: MembersRx,
     /// The bridges of containers here that are no network's, as Docker says.
@@ -110,8 +113,8 @@ impl Inputs {
 }
 
 /// An interface that is up.
-struct Up {
-    interface: Interface,
+pub(super) struct Up {
+    pub(super) interface: Interface,
     network: Network,
     /// Where libp2p talked to each peer last.
     talked: BTreeMap<NodeId, IpAddr>,
@@ -136,6 +139,7 @@ impl Up {
 #[derive(Default)]
 struct Machine {
     interfaces: BTreeMap<NetworkId, Up>,
+    looks: Looks,
     filter: Filter,
     /// Whether it was told that there are no rules.
     unfiltered: bool,
@@ -275,7 +279,8 @@ impl Overlay {
                 }
             }
         }
-        self.observe(interfaces, &mut status).await;
+        self.look(agreed, interfaces, &mut machine.looks, &mut status)
+            .await;
         let filtered = match filtered {
             Ok(()) if known => machine.filter.switch_forwarding_on(),
             other => other,
@@ -402,20 +407,6 @@ impl Overlay {
             greets_all: false,
             late: 0,
         })
-    }
-
-    async fn observe(&self, interfaces: &BTreeMap<NetworkId, Up>, status: &mut OverlayStatus) {
-        for (id, up) in interfaces {
-            if let Ok(observed) = up.interface.observe().await {
-                for (key, peer) in observed.peers {
-                    // In steps of five seconds, so that a mere passing of time is no news.
-                    let age = peer.handshake_age.map(|age| age.as_secs() / 5 * 5);
-                    status
-                        .peers
-                        .insert((*id, *key.as_bytes()), (peer.endpoint, age));
-                }
-            }
-        }
     }
 }
 

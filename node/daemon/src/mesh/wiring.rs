@@ -13,7 +13,7 @@ use consensus_raft::{Agreement, Lane};
 use overlay_core::membership::{Membership as Core, Record, Settings as MembershipSettings};
 use overlay_net::{
     Channel, Credentials, Incoming, Net,
-    membership::{Inputs, LocalAddresses, Members, Roster},
+    membership::{Inputs, LocalAddresses, LocalPaths, Members, Roster},
 };
 use runtimes_core::drain::Orders;
 use tokio::sync::{mpsc, watch as channel};
@@ -67,6 +67,8 @@ pub(super) struct Wiring {
     pub(super) net: Net,
     pub(super) views: Views,
     pub(super) orders: channel::Sender<Option<Orders>>,
+    /// From the overlay to gossip.
+    paths: channel::Sender<LocalPaths>,
     /// Of a node that is emptied or removed, see [`leaving`].
     pub(super) departure: DepartureDesk,
     pub(super) removed: channel::Sender<bool>,
@@ -84,6 +86,7 @@ impl Wiring {
             net,
             views,
             orders: channel::Sender::new(None),
+            paths: channel::Sender::new(LocalPaths::default()),
             removed: channel::Sender::new(false),
             departed: channel::Sender::new(false),
             stop: CancellationToken::new(),
@@ -128,6 +131,8 @@ impl Wiring {
             addresses: Vec::new(),
             wireguard: Vec::new(),
             relays: Vec::new(),
+            unreachable: Vec::new(),
+            forwards: false,
         };
         let (roster, roster_rx) = channel::channel(Roster::default());
         let (local, local_rx) = channel::channel(LocalAddresses::default());
@@ -138,6 +143,7 @@ impl Wiring {
         let inputs = Inputs {
             roster: roster_rx,
             local: local_rx,
+            paths: self.paths.subscribe(),
             streams,
         };
         let clock = Clock::start();
@@ -395,6 +401,7 @@ impl Wiring {
             keys: self.host.wireguard.clone(),
             net: self.net.clone(),
             relaying: self.host.config.relay,
+            paths: self.paths.clone(),
             views: self.views.clone(),
             members: proposer.members.clone(),
             tenants,

@@ -105,6 +105,16 @@ impl Membership {
         self.say(next.bounded(), now);
     }
 
+    /// Takes over whose overlay packets do not come straight, and whether this node passes on others'.
+    pub fn handle_paths(&mut self, unreachable: Vec<NodeId>, forwards: bool, now: Time) {
+        let next = Record {
+            unreachable,
+            forwards,
+            ..self.record().clone()
+        };
+        self.say(next.bounded(), now);
+    }
+
     /// Tells of itself what is new, as a later incarnation.
     fn say(&mut self, next: Record, now: Time) {
         let old = self.record();

@@ -91,7 +91,7 @@ pub use message::{
 };
 pub use record::{
     ADDRESSES_MAX, Condition, ENDPOINTS_MAX, Incarnation, Member, NETWORKS_MAX, RELAYS_MAX, Record,
-    SignedRecord,
+    SignedRecord, UNREACHABLE_MAX,
 };
 pub use rings::{RINGS, Rings, Seat};
 pub use settings::{Pace, Settings, Timers};

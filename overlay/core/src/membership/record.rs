@@ -22,6 +22,9 @@ pub const NETWORKS_MAX: usize = 32;
 pub const ENDPOINTS_MAX: usize = 4;
 /// Relays in one record: a node that needs them keeps two, so that one may fail.
 pub const RELAYS_MAX: usize = 2;
+/// Unreachable peers in one record: a few pairs between two sites. Sixteen of the largest records must
+/// fit into a message, which leaves room for ten. Who reaches nobody has no use for a hub either.
+pub const UNREACHABLE_MAX: usize = 8;
 
 /// What a node says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,11 @@ pub struct Record {
     pub wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
     /// The nodes through which it is reached when it cannot be dialled; at most [`RELAYS_MAX`].
     pub relays: Vec<NodeId>,
+    /// The nodes whose overlay packets do not reach it straight, or its not them; at most
+    /// [`UNREACHABLE_MAX`].
+    pub unreachable: Vec<NodeId>,
+    /// Whether it passes on overlay packets between nodes that do not reach each other.
+    pub forwards: bool,
 }
 
 impl Record {
@@ -54,6 +62,7 @@ impl Record {
     pub(super) fn bounded(mut self) -> Self {
         self.addresses.truncate(ADDRESSES_MAX);
         self.relays.truncate(RELAYS_MAX);
+        self.unreachable.truncate(UNREACHABLE_MAX);
         self.wireguard.truncate(NETWORKS_MAX);
         for (_, endpoints) in &mut self.wireguard {
             endpoints.truncate(ENDPOINTS_MAX);
@@ -69,6 +78,8 @@ impl Record {
             addresses: Vec::new(),
             wireguard: Vec::new(),
             relays: Vec::new(),
+            unreachable: Vec::new(),
+            forwards: false,
         }
     }
 }

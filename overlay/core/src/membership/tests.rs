@@ -59,6 +59,19 @@ fn strangers_and_facts_about_strangers_change_nothing() {
 }
 
 #[test]
+fn what_a_node_says_of_its_paths_is_a_later_record_and_bounded() {
+    let mut one = Fixture::with_alive(3);
+    let before = one.core.record().incarnation();
+    let many: Vec<NodeId> = (10..30).map(node).collect();
+    one.core.handle_paths(many.clone(), true, one.now);
+    let record = one.core.record().clone();
+    assert!(record.incarnation() > before && record.forwards);
+    assert_eq!(record.unreachable, many[..UNREACHABLE_MAX]);
+    one.core.handle_paths(many, true, one.now);
+    assert_eq!(*one.core.record(), record, "the same is no news");
+}
+
+#[test]
 fn who_left_the_roster_is_forgotten() {
     let mut one = Fixture::with_alive(4);
     one.roster(3);
@@ -611,6 +624,8 @@ fn record(index: usize, generation: u64, version: u64) -> Record {
         addresses: Vec::new(),
         wireguard: Vec::new(),
         relays: Vec::new(),
+        unreachable: Vec::new(),
+        forwards: false,
     }
 }
 

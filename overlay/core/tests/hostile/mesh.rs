@@ -170,6 +170,8 @@ pub(crate) fn record(index: usize) -> Record {
         addresses: vec![format!("10.0.0.{index}:4001").parse().expect("an address")],
         wireguard: Vec::new(),
         relays: Vec::new(),
+        unreachable: Vec::new(),
+        forwards: false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Drives the membership core over the network.
 //!
 //! Decides nothing about who is alive: it hands the core its inputs in the right order and carries
-//! out what comes out. Inputs: messages, connections, the roster, the own addresses. Outputs:
+//! out what comes out. Inputs: messages, connections, the roster, the own addresses
+//! and the overlay's own paths. Outputs:
 //! messages, wanted connections, dial candidates, and a snapshot of all members.
 //!
 //! Invariants: messages that have arrived are handed in before a timer fires; what waits for a
@@ -67,6 +68,15 @@ pub struct LocalAddresses {
     pub wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
 }
 
+/// What this node says of its overlay's paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalPaths {
+    /// The nodes that it does not reach straight.
+    pub unreachable: Vec<NodeId>,
+    /// Whether it passes on packets between others.
+    pub forwards: bool,
+}
+
 /// What this node knows of the members. Reads like the map in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -94,6 +104,8 @@ pub struct Inputs {
     pub roster: watch::Receiver<Roster>,
     /// This node's addresses.
     pub local: watch::Receiver<LocalAddresses>,
+    /// This node's paths.
+    pub paths: watch::Receiver<LocalPaths>,
     /// Inbound streams of [`crate::Channel::Membership`].
     pub streams: mpsc::Receiver<(NodeId, FrameStream)>,
 }
@@ -144,6 +156,7 @@ impl Driver {
         let Inputs {
             mut roster,
             mut local,
+            mut paths,
             mut streams,
         } = inputs;
         let mut connections = self.net.connections();
@@ -152,6 +165,7 @@ impl Driver {
         let mut leave = std::pin::pin!(leave);
         roster.mark_changed();
         local.mark_changed();
+        paths.mark_changed();
         connections.mark_changed();
         relays.mark_changed();
         loop {
@@ -172,6 +186,11 @@ impl Driver {
                 Ok(()) = local.changed() => {
                     let LocalAddresses { addresses, wireguard } = local.borrow_and_update().clone();
                     self.core.handle_local(addresses, wireguard, self.now());
+                    self.stale = true;
+                }
+                Ok(()) = paths.changed() => {
+                    let LocalPaths { unreachable, forwards } = paths.borrow_and_update().clone();
+                    self.core.handle_paths(unreachable, forwards, self.now());
                     self.stale = true;
                 }
                 Ok(()) = relays.changed() => {

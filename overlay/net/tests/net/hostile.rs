@@ -184,6 +184,8 @@ fn plain(node: &NodeId, generation: u64) -> Record {
         addresses: vec![ELSEWHERE],
         wireguard: Vec::new(),
         relays: Vec::new(),
+        unreachable: Vec::new(),
+        forwards: false,
     }
 }
 

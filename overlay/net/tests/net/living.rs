@@ -4,7 +4,7 @@ use consensus_core::{NodeId, Time};
 use overlay_core::membership::{Condition, Membership, Record, Settings};
 use overlay_net::{
     Channel,
-    membership::{Inputs, LocalAddresses, Members, Roster, drive},
+    membership::{Inputs, LocalAddresses, LocalPaths, Members, Roster, drive},
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -20,6 +20,7 @@ pub(crate) struct Living {
     pub(crate) leave: oneshot::Sender<()>,
     pub(crate) driver: JoinHandle<Record>,
     _local: watch::Sender<LocalAddresses>,
+    _paths: watch::Sender<LocalPaths>,
 }
 
 pub(crate) fn live(
@@ -47,6 +48,8 @@ pub(crate) fn live_at(
         addresses: addresses.clone(),
         wireguard: Vec::new(),
         relays: Vec::new(),
+        unreachable: Vec::new(),
+        forwards: false,
     };
     let core = Membership::new(
         record,
@@ -59,11 +62,13 @@ pub(crate) fn live_at(
         addresses,
         wireguard: Vec::new(),
     });
+    let (own_paths, local_paths) = watch::channel(LocalPaths::default());
     let (snapshot, members) = watch::channel(Members::default());
     let (leave, leaving) = oneshot::channel();
     let inputs = Inputs {
         roster: roster.subscribe(),
         local: local_addresses,
+        paths: local_paths,
         streams: node.incoming.take_streams(Channel::Membership).unwrap(),
     };
     let driver = tokio::spawn(drive(node.net.clone(), core, inputs, snapshot, async {
@@ -75,6 +80,7 @@ pub(crate) fn live_at(
         leave,
         driver,
         _local: local,
+        _paths: own_paths,
     }
 }
 

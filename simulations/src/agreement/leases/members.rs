@@ -55,6 +55,8 @@ impl Members {
             addresses: Vec::new(),
             wireguard: Vec::new(),
             relays: Vec::new(),
+            unreachable: Vec::new(),
+            forwards: false,
         };
         let keys = Arc::new(SimulatedKeys(me));
         let mut core = Membership::new(record, keys, Settings::lan(), seed, now);

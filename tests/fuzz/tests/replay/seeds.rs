@@ -124,6 +124,8 @@ fn gossip_seeds() -> Seeds {
             vec!["[fd00::1]:51891".parse().unwrap()],
         )],
         relays: vec![id(6)],
+        unreachable: vec![id(7)],
+        forwards: true,
     };
     let updates = vec![
         Update::Alive(SignedRecord::sign(record, &keys(1))),

@@ -30,7 +30,7 @@ const MARK_BYTES: usize = 16;
 const RECEIVED_BYTES_MAX: usize = 256;
 
 /// Where echoes go out and come back.
-pub(super) struct Echo {
+pub(crate) struct Echo {
     socket: OwnedFd,
     mark: [u8; MARK_BYTES],
     sequence: u16,
@@ -38,7 +38,7 @@ pub(super) struct Echo {
 
 impl Echo {
     /// Between these two addresses.
-    pub(super) fn open(from: Ipv6Addr, to: Ipv6Addr, mark: [u8; MARK_BYTES]) -> io::Result<Self> {
+    pub(crate) fn open(from: Ipv6Addr, to: Ipv6Addr, mark: [u8; MARK_BYTES]) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let open = |kind| socket_with(AddressFamily::INET6, kind, flags, Some(ipproto::ICMPV6));
         // A process without CAP_NET_RAW may still have ping sockets.
@@ -57,7 +57,7 @@ impl Echo {
     }
 
     /// Sends one. One that cannot be sent is one that is not answered.
-    pub(super) fn send(&mut self) {
+    pub(crate) fn send(&mut self) {
         let mut packet = [0; HEADER_BYTES + MARK_BYTES];
         packet[0] = ECHO_REQUEST;
         // The kernel sums up; a ping socket has an identifier of its own.

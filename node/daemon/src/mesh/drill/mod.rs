@@ -5,7 +5,7 @@
 //! somebody else may take it, and somebody watches), when it is over, and what it comes to: the longest silence that
 //! any peer saw. Never: who holds the address next.
 
-mod echo;
+pub(super) mod echo;
 mod observer;
 
 use std::time::Duration;

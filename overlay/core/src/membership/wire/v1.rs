@@ -14,7 +14,7 @@ pub use super::refusal::DecodeError;
 use crate::membership::{
     ADDRESSES_MAX, Accusation, BUCKETS_MAX, Bucket, ENDPOINTS_MAX, FACTS_MAX, FactId, Goodbye,
     Incarnation, Message, NETWORKS_MAX, Pace, RELAYS_MAX, Record, Sequence, Signature,
-    SignedRecord, UPDATES_MAX, Update, Verdict,
+    SignedRecord, UNREACHABLE_MAX, UPDATES_MAX, Update, Verdict,
 };
 
 /// The first byte of every message.
@@ -100,6 +100,8 @@ struct WireRecord {
     addresses: Vec<SocketAddr>,
     wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
     relays: Vec<NodeId>,
+    unreachable: Vec<NodeId>,
+    forwards: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -204,6 +206,8 @@ impl From<&Record> for WireRecord {
             addresses: record.addresses.clone(),
             wireguard: record.wireguard.clone(),
             relays: record.relays.clone(),
+            unreachable: record.unreachable.clone(),
+            forwards: record.forwards,
         }
     }
 }
@@ -307,6 +311,7 @@ impl TryFrom<WireRecord> for Record {
         within("addresses", wire.addresses.len(), ADDRESSES_MAX)?;
         within("networks", wire.wireguard.len(), NETWORKS_MAX)?;
         within("relays", wire.relays.len(), RELAYS_MAX)?;
+        within("unreachable", wire.unreachable.len(), UNREACHABLE_MAX)?;
         for (_, endpoints) in &wire.wireguard {
             within("endpoints", endpoints.len(), ENDPOINTS_MAX)?;
         }
@@ -317,6 +322,8 @@ impl TryFrom<WireRecord> for Record {
             addresses: wire.addresses,
             wireguard: wire.wireguard,
             relays: wire.relays,
+            unreachable: wire.unreachable,
+            forwards: wire.forwards,
         })
     }
 }

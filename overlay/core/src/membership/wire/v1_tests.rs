@@ -53,6 +53,9 @@ fn the_bytes_of_a_record_stay_what_they_are() {
     ]);
     golden.extend([1, 52]);
     golden.extend(node(7).as_str().bytes());
+    golden.extend([1, 52]);
+    golden.extend(node(8).as_str().bytes());
+    golden.push(1);
     golden.extend(MARK);
     assert_eq!(encode(&gossip), golden);
     assert_eq!(decode(&golden), Ok(gossip));
@@ -215,6 +218,8 @@ fn sample(addresses: usize, networks: usize) -> Record {
             networks
         ],
         relays: vec![node(7); networks.min(RELAYS_MAX)],
+        unreachable: vec![node(8); networks.min(UNREACHABLE_MAX)],
+        forwards: networks > 0,
     }
 }
 
