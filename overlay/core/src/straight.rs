@@ -244,7 +244,7 @@ impl Way {
     /// Whether the peer is to be asked now.
     fn asks(&mut self, now: Time) -> bool {
         let last = self.asked_at;
-        let rested = |pause| last.is_none_or(|asked| now.since(asked) >= pause);
+        let rested = |pause: Duration| last.is_none_or(|asked| now.since(asked) >= pause);
         let due = match &mut self.state {
             State::Answers => false,
             State::Doubted { since, asks } => {
