@@ -50,6 +50,17 @@ pub(crate) enum Reachable {
     No,
 }
 
+/// By what the kernel is to keep this node to the leases of virtual IPs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VipGate {
+    /// nf_tables; where the kernel has none, the lifetime of the address alone.
+    #[default]
+    Auto,
+    /// The lifetime of the address alone: for virtual IPs of profile slow.
+    Lifetime,
+}
+
 /// The settings file, and the flags of `shoald run`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +108,9 @@ pub(crate) struct Settings {
     /// A dockerd to use instead of the distribution's
     #[arg(long, value_name = "PATH")]
     pub(crate) dockerd: Option<PathBuf>,
+    /// By what the kernel keeps this node to the leases of virtual IPs [default: auto]
+    #[arg(long, value_enum)]
+    pub(crate) vip_gate: Option<VipGate>,
 }
 
 /// Why the settings can't be used.
@@ -133,6 +147,7 @@ pub(crate) struct Config {
     pub(crate) relay: bool,
     pub(crate) reachable: Reachable,
     pub(crate) dockerd: Option<PathBuf>,
+    pub(crate) vip_gate: VipGate,
 }
 
 impl Settings {
@@ -165,6 +180,7 @@ impl Settings {
             relay: self.relay.or(below.relay),
             reachable: self.reachable.or(below.reachable),
             dockerd: self.dockerd.or(below.dockerd),
+            vip_gate: self.vip_gate.or(below.vip_gate),
         }
     }
 
@@ -218,6 +234,7 @@ impl Settings {
             relay: self.relay.unwrap_or(true),
             reachable: self.reachable.unwrap_or_default(),
             dockerd: self.dockerd,
+            vip_gate: self.vip_gate.unwrap_or_default(),
         })
     }
 }
@@ -270,6 +287,7 @@ mod tests {
             relay: Some(true),
             reachable: Some(Reachable::Auto),
             dockerd: Some("a".into()),
+            vip_gate: Some(VipGate::Auto),
         })
         .unwrap();
         let keys = |table: &toml::Table| {

@@ -266,13 +266,27 @@ fn put_up(config: &GateConfig) -> Result<Line, GateError> {
                     None
                 }
             },
-            GateKind::AddressLifetime => Some(Line::Lifetime),
+            GateKind::AddressLifetime => Some(lifetime_alone(config)?),
         };
         if let Some(line) = found {
             return Ok(line);
         }
     }
-    Ok(Line::Lifetime)
+    lifetime_alone(config)
+}
+
+/// What is there always. An earlier gate's table would go on dropping what is to be let through: it is
+/// taken down, after its addresses.
+fn lifetime_alone(config: &GateConfig) -> Result<Line, GateError> {
+    match take_down_table(&config.table, Vec::new()) {
+        Ok(()) => Ok(Line::Lifetime),
+        // A kernel without the parts has no table either.
+        Err(Errno::PROTONOSUPPORT | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => {
+            Ok(Line::Lifetime)
+        }
+        Err(Errno::PERM) if may_administer() => Err(GateError::Owned(config.table.clone())),
+        Err(errno) => Err(GateError::Refused(errno)),
+    }
 }
 
 fn put_up_table(config: &GateConfig) -> Result<Option<Line>, GateError> {
@@ -299,14 +313,19 @@ fn may_administer() -> bool {
 
 /// Takes down what a gate that no longer runs has left: its addresses, then its table.
 pub fn uninstall(config: &GateConfig) -> Result<(), GateError> {
-    let mut addresses = Deadlines::take_down(&config.bpf_folder)?;
-    if let Some(mut table) = Table::adopt(&config.table)? {
+    let addresses = Deadlines::take_down(&config.bpf_folder)?;
+    Ok(take_down_table(&config.table, addresses)?)
+}
+
+/// Takes down a table, and before it these addresses and those that it guards.
+fn take_down_table(name: &str, mut addresses: Vec<Ipv6Addr>) -> Result<(), Errno> {
+    if let Some(mut table) = Table::adopt(name)? {
         let guarded = table.guarded()?;
         addresses.extend(guarded.iter().map(|guarded| guarded.address));
     }
     let mut links = Addresses::open().map_err(|error| errno(&error))?;
     links.take_everywhere(&addresses)?;
-    Ok(Table::take_down(&config.table)?)
+    Table::take_down(name)
 }
 
 fn errno(error: &io::Error) -> Errno {

@@ -480,6 +480,22 @@ fn without_nf_tables_the_lifetime_of_the_address_is_what_ends_it() {
 }
 
 #[test]
+fn who_goes_over_to_lifetimes_alone_leaves_no_rules_behind() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched("owned");
+    holder.ask(&format!("renew {VIP} {LINK} 1 60000 20000 25"));
+    until_it_answers(&mut observer);
+    holder.ask("stop");
+    holder.ask("start address");
+    assert_eq!(pair.holder.shell("nft list ruleset"), "");
+    let put_up = format!("ip -6 addr show dev {LINK} to {VIP}");
+    assert_eq!(pair.holder.shell(&put_up), "");
+    holder.ask(&format!("renew {VIP} {LINK} 2 60000 150 25"));
+    until_it_answers(&mut observer);
+}
+
+#[test]
 fn uninstalling_leaves_neither_table_nor_address() {
     root_or_say_so!();
     let pair = Pair::new();

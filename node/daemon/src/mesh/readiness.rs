@@ -15,7 +15,7 @@ use std::{
 };
 
 use consensus_core::{
-    Command, NetworkId, NodeId, Probe, ReadinessCheck, ReadinessCount, VipId,
+    Command, LeaseProfile, NetworkId, NodeId, Probe, ReadinessCheck, ReadinessCount, VipId,
     limits::TEXT_BYTES_MAX,
 };
 use http_body_util::Empty;
@@ -62,6 +62,7 @@ pub(crate) struct Readiness {
 struct Question {
     vip: VipId,
     network: NetworkId,
+    profile: LeaseProfile,
     check: Option<ReadinessCheck>,
 }
 
@@ -109,6 +110,7 @@ impl Readiness {
                     let question = Question {
                         vip: *vip,
                         network: row.network,
+                        profile: row.profile,
                         check: row.check.clone(),
                     };
                     (*vip, question)
@@ -145,7 +147,7 @@ impl Readiness {
         loop {
             let obstacle = obstacles
                 .borrow_and_update()
-                .to(question.vip)
+                .to(question.vip, question.profile)
                 .map(str::to_owned);
             let seen = place.verdict(self.holds(question.vip));
             let verdict = verdict(obstacle.as_deref(), seen, &answers);
