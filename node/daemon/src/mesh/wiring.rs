@@ -252,6 +252,7 @@ impl Wiring {
             streams,
             held,
             obstacles: obstacles_tx,
+            gate: self.host.config.vip_gate.config(),
             leaving: leaving.clone(),
             beside: tokio::runtime::Handle::current(),
             stop: self.stop.clone(),

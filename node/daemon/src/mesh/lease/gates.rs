@@ -122,11 +122,15 @@ pub(super) struct Gates {
 
 impl Gates {
     /// The host's gate, or none with the reason told as an obstacle.
-    pub(super) fn start(obstacles: watch::Sender<Obstacles>) -> Self {
-        let reason = match Gate::start(&GateConfig::default()) {
+    pub(super) fn start(config: &GateConfig, obstacles: watch::Sender<Obstacles>) -> Self {
+        let reason = match Gate::start(config) {
             // Its lifetime alone wants longer leases than any profile has.
             Ok((gate, _)) if gate.kind() == GateKind::AddressLifetime => {
-                let reason = "its kernel has no nf_tables, which the gate needs";
+                let reason = if config.kinds.contains(&GateKind::Ebpf) {
+                    "its kernel has no nf_tables and takes no eBPF gate"
+                } else {
+                    "its kernel has no nf_tables, and vip_gate allows no eBPF gate"
+                };
                 tracing::warn!(reason, "this node can hold no virtual IP");
                 reason.to_owned()
             }

@@ -25,6 +25,7 @@ use consensus_lease::{
     candidates, wire::v1,
 };
 use consensus_raft::RaftStatus;
+use overlay_gate::GateConfig;
 use overlay_net::{Channel, FrameStream, Inbox, Letters, Net};
 use tokio::{
     runtime::Handle,
@@ -82,6 +83,8 @@ pub(crate) struct Leases {
     pub(crate) held: watch::Sender<HeldLeases>,
     /// What keeps this node from holding any.
     pub(crate) obstacles: watch::Sender<Obstacles>,
+    /// By which means its kernel is to guard them.
+    pub(crate) gate: GateConfig,
     /// The daemon is about to stop: what somebody else can take is let go.
     pub(crate) leaving: CancellationToken,
     /// Where commands are given, beside everything else.
@@ -215,7 +218,7 @@ impl Leases {
         };
         let held = records.as_ref().map(Records::held).unwrap_or_default();
         let gates = match &records {
-            Some(_) => Gates::start(self.obstacles.clone()),
+            Some(_) => Gates::start(&self.gate, self.obstacles.clone()),
             None => Gates::none(self.obstacles.clone()),
         };
         let voter = records
