@@ -135,7 +135,8 @@ impl Gate {
     pub fn start(config: &GateConfig) -> Result<(Self, mpsc::Receiver<GateEvent>), GateError> {
         let line = put_up(config)?;
         let owned = matches!(&line, Line::Nftables(table) if table.is_owned());
-        let addresses = Addresses::open().map_err(|error| errno(&error))?;
+        let mut addresses = Addresses::open().map_err(|error| errno(&error))?;
+        take_down_others(config, &line, &mut addresses)?;
         let mailbox = Arc::new(Mailbox::new()?);
         let (events, taken) = mpsc::channel(EVENTS_MAX);
         let (said, status) = watch::channel(BTreeMap::new());
@@ -262,31 +263,17 @@ fn put_up(config: &GateConfig) -> Result<Line, GateError> {
             GateKind::Ebpf => match Deadlines::put_up(&config.bpf_folder) {
                 Ok(deadlines) => Some(Line::Ebpf(Box::new(deadlines))),
                 Err(errno) => {
-                    tracing::info!(%errno, "this kernel offers no eBPF gate");
+                    tracing::warn!(%errno, "this kernel offers no eBPF gate");
                     None
                 }
             },
-            GateKind::AddressLifetime => Some(lifetime_alone(config)?),
+            GateKind::AddressLifetime => Some(Line::Lifetime),
         };
         if let Some(line) = found {
             return Ok(line);
         }
     }
-    lifetime_alone(config)
-}
-
-/// What is there always. An earlier gate's table would go on dropping what is to be let through: it is
-/// taken down, after its addresses.
-fn lifetime_alone(config: &GateConfig) -> Result<Line, GateError> {
-    match take_down_table(&config.table, Vec::new()) {
-        Ok(()) => Ok(Line::Lifetime),
-        // A kernel without the parts has no table either.
-        Err(Errno::PROTONOSUPPORT | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => {
-            Ok(Line::Lifetime)
-        }
-        Err(Errno::PERM) if may_administer() => Err(GateError::Owned(config.table.clone())),
-        Err(errno) => Err(GateError::Refused(errno)),
-    }
+    Ok(Line::Lifetime)
 }
 
 fn put_up_table(config: &GateConfig) -> Result<Option<Line>, GateError> {
@@ -311,21 +298,50 @@ fn may_administer() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
-/// Takes down what a gate that no longer runs has left: its addresses, then its table.
-pub fn uninstall(config: &GateConfig) -> Result<(), GateError> {
-    let addresses = Deadlines::take_down(&config.bpf_folder)?;
-    Ok(take_down_table(&config.table, addresses)?)
+/// Takes down what a gate of another kind has left here: as nobody opens it any more, it would drop
+/// the packets of whatever this one opens.
+fn take_down_others(
+    config: &GateConfig,
+    line: &Line,
+    addresses: &mut Addresses,
+) -> Result<(), GateError> {
+    if !matches!(line, Line::Ebpf(_)) {
+        take_down_deadlines(config, addresses)?;
+    }
+    if matches!(line, Line::Nftables(_)) || Table::adopt(&config.table)?.is_none() {
+        return Ok(());
+    }
+    // Refused where a process lives that works with it.
+    if let Some(Line::Nftables(table)) = put_up_table(config)? {
+        // Whoever owns a table lets go of it with its socket.
+        drop(table);
+        take_down_table(config, addresses)?;
+    }
+    Ok(())
 }
 
-/// Takes down a table, and before it these addresses and those that it guards.
-fn take_down_table(name: &str, mut addresses: Vec<Ipv6Addr>) -> Result<(), Errno> {
-    if let Some(mut table) = Table::adopt(name)? {
-        let guarded = table.guarded()?;
-        addresses.extend(guarded.iter().map(|guarded| guarded.address));
-    }
-    let mut links = Addresses::open().map_err(|error| errno(&error))?;
-    links.take_everywhere(&addresses)?;
-    Table::take_down(name)
+/// Takes down what a gate that no longer runs has left, of whichever kind.
+pub fn uninstall(config: &GateConfig) -> Result<(), GateError> {
+    let mut addresses = Addresses::open().map_err(|error| errno(&error))?;
+    take_down_deadlines(config, &mut addresses)?;
+    take_down_table(config, &mut addresses)
+}
+
+/// The addresses go first: nothing guards them afterwards.
+fn take_down_deadlines(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
+    addresses.take_everywhere(&Deadlines::left_in(&config.bpf_folder)?)?;
+    Ok(Deadlines::take_down(&config.bpf_folder)?)
+}
+
+/// The addresses go first, as above.
+fn take_down_table(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
+    let Some(mut table) = Table::adopt(&config.table)? else {
+        return Ok(());
+    };
+    let guarded = table.guarded()?;
+    let guarded: Vec<_> = guarded.iter().map(|guarded| guarded.address).collect();
+    addresses.take_everywhere(&guarded)?;
+    Ok(table.end()?)
 }
 
 fn errno(error: &io::Error) -> Errno {

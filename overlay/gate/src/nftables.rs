@@ -112,9 +112,15 @@ impl Table {
 
     /// The table that an earlier process left, to be read; `None` if there is none.
     pub(crate) fn adopt(name: &str) -> Result<Option<Self>, Errno> {
+        let socket = match open(0) {
+            Ok(socket) => socket,
+            // A kernel without nf_tables has none.
+            Err(Errno::PROTONOSUPPORT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
         let mut table = Self {
             name: name.to_owned(),
-            socket: open(0)?,
+            socket,
             listener: None,
         };
         Ok(table.exists()?.then_some(table))

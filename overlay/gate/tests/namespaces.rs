@@ -678,6 +678,42 @@ fn deadlines_and_epochs_outlive_a_killed_daemon_and_its_programs_stay() {
 }
 
 #[test]
+fn an_interface_that_was_made_anew_knows_the_deadlines_when_it_gets_the_address_back() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched(EBPF);
+    holder.ask(&format!("renew {VIP} {LINK} 1 {SHORT}"));
+    until_it_answers(&mut observer);
+    pair.holder.shell(&format!("ip link del {LINK}"));
+    pair.connect();
+    until_it_answers(&mut observer);
+    holder.signal("STOP");
+    let stopped_us = observer.numbers("now")[0];
+    let seen = until_silent(&mut observer, stopped_us + SHORT_LEASE_US);
+    assert!(seen.last_us <= stopped_us + SHORT_LEASE_US);
+}
+
+#[test]
+fn a_gate_with_deadlines_and_one_without_take_over_from_each_other_and_shut_what_was_open() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let mut observer = pair.peer.stand_in();
+    observer.ask(&format!("observe {VIP}"));
+    for how in ["owned", EBPF, "watched", EBPF] {
+        let mut holder = pair.holder.stand_in();
+        holder.ask(&format!("start {how}"));
+        let started_us = observer.numbers("now")[0];
+        let seen = until_silent(&mut observer, started_us);
+        assert!(seen.last_us <= started_us, "{how}");
+        holder.ask(&format!("hold {VIP} {LINK} 1 60000 20000 25"));
+        until_it_answers(&mut observer);
+        holder.crash();
+    }
+    let tables = pair.holder.shell("nft list tables");
+    assert_eq!(tables, "", "the last gate has none");
+}
+
+#[test]
 fn a_candidate_with_deadlines_passes_on_the_holders_packets_between_peers() {
     root_or_say_so!();
     let pair = Pair::new();

@@ -121,7 +121,7 @@ pub(super) struct Gates {
 impl Gates {
     /// The host's gate, or none with the reason told as an obstacle.
     pub(super) fn start(wanted: VipGate, obstacles: watch::Sender<Obstacles>) -> Self {
-        let reason = match Gate::start(&kinds::config(wanted)) {
+        let reason = match Gate::start(&wanted.config()) {
             Ok((gate, events)) => {
                 let (kind, status) = (gate.kind(), gate.status());
                 let profiles = kinds::too_short(kind, wanted);

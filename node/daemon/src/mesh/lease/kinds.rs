@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use consensus_core::{LeaseProfile, RENEWALS_LOST};
-use overlay_gate::{GateConfig, GateKind, Timing};
+use overlay_gate::{GateKind, Timing};
 
 use crate::config::VipGate;
 
@@ -40,18 +40,6 @@ pub(super) const fn timing(profile: LeaseProfile) -> Timing {
     }
 }
 
-/// How the gate is set up for an operator who wants it so.
-pub(super) fn config(wanted: VipGate) -> GateConfig {
-    let usual = GateConfig::default();
-    match wanted {
-        VipGate::Auto => usual,
-        VipGate::Lifetime => GateConfig {
-            kinds: Vec::new(),
-            ..usual
-        },
-    }
-}
-
 /// Whether such a gate stays open under leases of that profile though as many renewals in a row are
 /// lost as may be.
 fn will_do(kind: GateKind, profile: LeaseProfile) -> bool {
@@ -65,7 +53,8 @@ pub(super) fn too_short(kind: GateKind, wanted: VipGate) -> BTreeMap<LeaseProfil
         .into_iter()
         .partition(|profile| will_do(kind, *profile));
     let why = match wanted {
-        VipGate::Auto => "its kernel has no nf_tables",
+        VipGate::Auto | VipGate::Ebpf => "its kernel has no nf_tables and takes no eBPF gate",
+        VipGate::Nftables => "its kernel has no nf_tables, and vip_gate allows no eBPF gate",
         VipGate::Lifetime => "its setting vip_gate is \"lifetime\"",
     };
     let names: Vec<&str> = longer.into_iter().map(LeaseProfile::as_str).collect();
@@ -105,13 +94,11 @@ mod tests {
         for reason in told.values() {
             assert_eq!(
                 reason,
-                "its kernel has no nf_tables: it can hold virtual IPs of profile slow only"
+                "its kernel has no nf_tables and takes no eBPF gate: it can hold virtual IPs of profile slow only"
             );
         }
         let wanted = too_short(GateKind::AddressLifetime, VipGate::Lifetime);
         let reason = &wanted[&LeaseProfile::Lan];
         assert!(reason.starts_with("its setting vip_gate is"), "{reason}");
-        assert!(config(VipGate::Lifetime).kinds.is_empty());
-        assert_eq!(config(VipGate::Auto), GateConfig::default());
     }
 }
