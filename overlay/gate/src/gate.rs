@@ -19,7 +19,7 @@ use crate::{
     ebpf::Deadlines,
     events::{GateEvent, GateStatus},
     mailbox::Mailbox,
-    nftables::Table,
+    nftables::{Table, lacks_the_parts},
     order::{GateKind, GateOrder, InvalidOrder},
     passage::{Kernel, Line},
     priority::Priority,
@@ -285,8 +285,7 @@ fn put_up_table(config: &GateConfig) -> Result<Option<Line>, GateError> {
     };
     match table {
         Ok(table) => Ok(Some(Line::Nftables(table))),
-        // No such protocol, no such subsystem, no such expression: a kernel without the parts.
-        Err(Errno::PROTONOSUPPORT | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+        Err(errno) if lacks_the_parts(errno) => Ok(None),
         Err(Errno::PERM) if may_administer() => Err(GateError::Owned(name.clone())),
         Err(errno) => Err(GateError::Refused(errno)),
     }

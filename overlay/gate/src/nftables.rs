@@ -114,8 +114,7 @@ impl Table {
     pub(crate) fn adopt(name: &str) -> Result<Option<Self>, Errno> {
         let socket = match open(0) {
             Ok(socket) => socket,
-            // A kernel without nf_tables has none.
-            Err(Errno::PROTONOSUPPORT) => return Ok(None),
+            Err(errno) if lacks_the_parts(errno) => return Ok(None),
             Err(errno) => return Err(errno),
         };
         let mut table = Self {
@@ -123,7 +122,11 @@ impl Table {
             socket,
             listener: None,
         };
-        Ok(table.exists()?.then_some(table))
+        match table.exists() {
+            Ok(found) => Ok(found.then_some(table)),
+            Err(errno) if lacks_the_parts(errno) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Whether the kernel keeps others from changing the table.
@@ -338,6 +341,15 @@ impl Table {
         row.acknowledge_last();
         end_batch(&mut self.socket, row)
     }
+}
+
+/// Whether this is how a kernel without nf_tables, or without what the gate's rules are made of, refuses: no
+/// such protocol, no such subsystem, no such expression.
+pub(crate) fn lacks_the_parts(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::PROTONOSUPPORT | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT
+    )
 }
 
 fn open(groups: u32) -> Result<Socket, Errno> {
