@@ -88,8 +88,6 @@ pub(crate) struct Leases {
     pub(crate) held: watch::Sender<HeldLeases>,
     /// What keeps this node from holding any.
     pub(crate) obstacles: watch::Sender<Obstacles>,
-    /// By which means its kernel is to guard them.
-    pub(crate) gate: GateConfig,
     /// The daemon is about to stop: what somebody else can take is let go.
     pub(crate) leaving: CancellationToken,
     /// Where commands are given, beside everything else.
