@@ -154,7 +154,7 @@ impl Host {
 
     fn start(&mut self, how: &str, folder: Option<&str>) -> Answer {
         let mut config = GateConfig {
-            own_table: how == "owned",
+            own_table: matches!(how, "owned" | "address"),
             kinds: match how {
                 "address" => vec![],
                 "ebpf" => vec![GateKind::Ebpf],

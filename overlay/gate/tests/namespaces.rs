@@ -484,7 +484,7 @@ fn who_goes_over_to_lifetimes_alone_leaves_no_rules_behind() {
     root_or_say_so!();
     let pair = Pair::new();
     let (mut holder, mut observer) = pair.watched("owned");
-    holder.ask(&format!("renew {VIP} {LINK} 1 60000 20000 25"));
+    holder.ask(&format!("hold {VIP} {LINK} 1 60000 20000 25"));
     until_it_answers(&mut observer);
     holder.ask("stop");
     holder.ask("start address");
