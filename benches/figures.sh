@@ -1,4 +1,5 @@
-# Numbers and the table made of them: sourced by run, overlay.sh, vip.sh and k3s.sh.
+# Numbers and the table made of them: sourced by run, overlay.sh, vip.sh,
+# vip-gate.sh and k3s.sh.
 
 # Microseconds since the epoch, without starting a process.
 now_us() { echo "${EPOCHREALTIME/[.,]/}"; }

@@ -1,4 +1,5 @@
-# Machines for a measurement, out of namespaces: sourced by run, overlay.sh, vip.sh and k3s.sh.
+# Machines for a measurement, out of namespaces: sourced by run, overlay.sh, vip.sh,
+# vip-gate.sh and k3s.sh.
 #
 # Each has its own network, mounts, process ids and disk, and a cable to one switch. A host's first
 # process holds it; ending that one ends, in the kernel, everything that runs there. So nothing is

@@ -62,11 +62,15 @@ fn every_shipped_scenario_of_clusters_holds() {
         ("lost", all.lost),
         ("failed", all.failed),
         ("rollouts", all.rollouts),
+        ("pod_prefixes", all.pod_prefixes),
         ("mid_step", all.mid_step),
         ("idle", all.idle),
     ];
     for (what, count) in happened {
         assert!(count >= 50, "{what}: {count} times");
+    }
+    for (phase, count) in all.struck.by_phase() {
+        assert!(count > 0, "nothing was struck that was {phase}");
     }
 }
 
@@ -110,6 +114,13 @@ fn assert_caught(bug: PlantedBug, name: &str, by: &[&str]) {
         without, None,
         "{name} fails with seed {seed} without it too"
     );
+}
+
+/// A change of settings alone, beside the upgrades of the scenario that is about them.
+#[test]
+fn a_pod_prefix_that_a_server_takes_out_of_its_turn_is_caught() {
+    let bug = PlantedBug::ChangedOutOfTurn;
+    assert_caught(bug, "clusters_pod_prefix", &["turns"]);
 }
 
 #[test]

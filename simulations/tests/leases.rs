@@ -26,6 +26,8 @@ const SEEDS_OF_CHANGES: Range<u64> = 1_000..1_008;
 /// How often a lease must have left a voter in them, and how many must have died meanwhile.
 const LEFT_LEAST: u64 = 100;
 const DIED_LEAST: u64 = 40;
+/// Of the scenario in which leaders die and holders do not, beside those of the rounds.
+const SEEDS_OF_LEADERS: Range<u64> = 1_000..1_004;
 /// A scenario is cheap if its faults come at least so often.
 const CHEAP_TIMES: u32 = 30;
 
@@ -77,6 +79,27 @@ fn leases_pass_to_other_voters_while_holders_and_leaders_die_in_the_middle_of_it
         outages.percentiles()
     );
     assert!(left >= LEFT_LEAST && died >= DIED_LEAST);
+}
+
+#[test]
+fn a_leader_that_dies_alone_takes_no_virtual_ip_from_its_holder() {
+    let scenario = find("leader_dies_alone").unwrap();
+    for outcome in run_agreement_seeds(&scenario, SEEDS_OF_LEADERS, |_| {}) {
+        let story = || format!("seed {}\n{}", outcome.seed, told(&outcome));
+        assert_eq!(outcome.violation, None, "{}", story());
+        assert_eq!(count(&outcome.outages), 0, "it moved: {}", story());
+        let mut died = 0;
+        for (fault, hits) in scenario.faults.iter().zip(&outcome.hits) {
+            died += u64::from(matches!(fault.what, What::Crash { .. })) * hits;
+        }
+        println!(
+            "seed {}: {died} leaders died, elections took {:?}, the holder's gate lapsed {} times",
+            outcome.seed,
+            outcome.failovers.percentiles(),
+            count(&outcome.lapses)
+        );
+        assert_eq!(died, 20, "{}", story());
+    }
 }
 
 #[test]

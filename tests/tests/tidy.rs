@@ -38,6 +38,13 @@ const FOREIGN_PATHS: [&str; 3] = ["/work/", "/root/", "/home/"];
 /// Files that carry no prose or code of ours.
 const UNREAD: [&str; 4] = ["Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "LICENSE"];
 
+/// Folders of the workspace's crates that no operator runs.
+const NO_PRODUCT: [&str; 3] = ["tests", "benches", "simulations"];
+
+/// What the `k3s` of the tests is called, in small letters: its crate, its knobs, its mark for a version, what it
+/// says of itself. The product is to take it for K3s.
+const STAND_IN: [&str; 3] = ["stand-in", "k3s_stand_in", "tests/k3s"];
+
 /// Stands in for a crate of others, and so has that one's version.
 const STANDS_IN: &str = "consensus/histogram";
 
@@ -204,6 +211,31 @@ fn no_test_is_ignored_and_nothing_is_left_undone() {
         for (number, line) in read(path).lines().enumerate() {
             if marks.iter().any(|mark| line.contains(mark)) {
                 breaches.push(at(path, number, "left undone", line));
+            }
+        }
+    }
+    none(&breaches);
+}
+
+#[test]
+fn no_part_of_the_product_knows_that_the_k3s_of_the_tests_is_none() {
+    let folders = members().into_iter().filter(|dir| {
+        let top = dir.split('/').next().unwrap_or_default();
+        !NO_PRODUCT.contains(&top)
+    });
+    let folders: Vec<String> = folders.map(|dir| format!("{dir}/")).collect();
+    let mut product = files();
+    product.retain(|path| {
+        let relative = relative(path);
+        folders.iter().any(|dir| relative.starts_with(dir)) && !is_test(path)
+    });
+    assert!(product.len() > folders.len(), "every crate has a source");
+    let mut breaches = Vec::new();
+    for path in &product {
+        for (number, line) in read(path).lines().enumerate() {
+            let small = line.to_lowercase();
+            if STAND_IN.iter().any(|name| small.contains(name)) {
+                breaches.push(at(path, number, "knows the k3s of the tests", line));
             }
         }
     }

@@ -48,8 +48,8 @@ pub(crate) struct Provision {
     #[arg(long, value_name = "CNI")]
     cni: Option<String>,
     /// How soon the address of a new cluster's API moves when its holder dies: `lan`, in some 0.4 s,
-    /// `safe`, in 1.2 s, or `wan`, in 3.5 s [default: lan]
-    #[arg(long, value_name = "PROFILE", value_parser = ["lan", "safe", "wan"], hide_possible_values = true)]
+    /// `safe`, in 1.2 s, `wan`, in 3.5 s, or `slow`, in 8 s [default: lan]
+    #[arg(long, value_name = "PROFILE", value_parser = ["lan", "safe", "wan", "slow"], hide_possible_values = true)]
     vip_profile: Option<String>,
     #[command(flatten)]
     binary: Binary,

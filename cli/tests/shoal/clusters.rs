@@ -179,6 +179,56 @@ fn an_upgrade_is_followed_to_its_end() {
     );
 }
 
+/// Takes a change in a mesh with these clusters.
+fn with_clusters(names: &'static [&'static str]) -> Server {
+    Server::answering(move |request, body| {
+        if request != "GET /v1/clusters" {
+            return changed(request, body);
+        }
+        let row = |name: &&str| {
+            json!({
+                "id": "0f", "name": *name, "status": "active", "api_endpoint": null,
+                "network": "default", "cni": "flannel", "node_count": 3,
+            })
+        };
+        let rows: Vec<Value> = names.iter().map(row).collect();
+        (200, Value::from(rows).to_string())
+    })
+}
+
+#[test]
+fn an_upgrade_that_names_no_cluster_is_the_only_ones_and_of_several_nobodys() {
+    let line = "cluster upgrade --binary /srv/k3s --version v2 --no-wait";
+    let args: Vec<&str> = line.split(' ').collect();
+    let server = with_clusters(&["prod"]);
+    let human = server.run(&args);
+    assert_eq!(human.code, 0, "{human}");
+    assert!(human.out.starts_with("prod is upgraded"), "{human}");
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(
+        asked[1].starts_with("POST /v1/clusters/prod/upgrade {"),
+        "{asked:?}"
+    );
+    let refused = [
+        (
+            with_clusters(&["lab", "prod"]),
+            "ClusterAmbiguousError",
+            "lab, prod",
+        ),
+        (with_clusters(&[]), "NoClusterError", ""),
+    ];
+    for (server, code, part) in refused {
+        let refused = server.run(&[&args[..], &["--json"]].concat());
+        let told = refused.json();
+        assert_eq!(refused.code, 1, "{refused}");
+        assert_eq!(told["code"], code, "{refused}");
+        assert!(told["message"].to_string().contains(part), "{refused}");
+        // Nothing was given to any of them.
+        assert_eq!(server.asked(), ["GET /v1/clusters "]);
+    }
+}
+
 #[test]
 fn an_upgrade_that_stops_is_a_failure_that_says_where_and_why() {
     let server = upgrading(vec![

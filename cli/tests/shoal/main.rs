@@ -93,6 +93,7 @@ const EVERY_COMMAND: &[&str] = &[
     "cluster kubeconfig prod",
     "cluster snapshot prod",
     "cluster upgrade prod --binary /k3s --version v1",
+    "cluster upgrade --binary /k3s --version v1",
     "cluster decommission prod --yes",
     "events",
     "events --follow",

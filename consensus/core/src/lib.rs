@@ -75,8 +75,8 @@ pub use ids::{
 };
 pub use k3s_wishes::WantedK3s;
 pub use lease::{
-    CLOCK_DRIFT_PPM, Epoch, LeaseProfile, LeaseTiming, LeaseVoters, QUARANTINE_US, RENEWALS_LOST,
-    RENEWALS_MISSED, VipId, drifted,
+    CLOCK_DRIFT_PPM, Epoch, LeaseProfile, LeaseTiming, LeaseVoters, RENEWALS_LOST, RENEWALS_MISSED,
+    VipId, drifted,
 };
 pub use lifecycle::{EPHEMERAL_SILENCE_MAX, SPOT_SILENCE_MAX, silence_max, silent_too_long};
 pub use network::{

@@ -123,7 +123,7 @@ mod tests {
         fn whatever_is_committed_after_a_yes_ends_inside_the_lease(
             lease_until in 1..10_000_000_u64,
             asked in 0..10_000_000_u64,
-            stall in 0..=1_000_000_u64,
+            stall in 0..=3_000_000_u64,
         ) {
             for profile in LeaseProfile::ALL {
                 let timing = profile.timing();

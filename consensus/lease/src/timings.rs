@@ -5,8 +5,8 @@
 
 use consensus_core::{LeaseProfile, LeaseTiming};
 
-/// More renewals than can be on their way at once: a lease of any profile has room for 14.
-const RENEWALS_OPEN_MAX: usize = 16;
+/// More renewals than can be on their way at once: a lease of any profile has room for 16.
+const RENEWALS_OPEN_MAX: usize = 20;
 
 /// The lease of a holder that is cut off has ended after one; whoever can close it out has begun by
 /// then. The second is for a voter that restarts.
@@ -21,6 +21,8 @@ pub struct Timings {
     pub safe: LeaseTiming,
     /// Of [`LeaseProfile::Wan`].
     pub wan: LeaseTiming,
+    /// Of [`LeaseProfile::Slow`].
+    pub slow: LeaseTiming,
     /// How many renewals of one VIP a holder waits for; the oldest is given up first.
     pub renewals_open_max: usize,
     /// A holder that has asked for so many leases' time without having a majority lets go.
@@ -33,6 +35,7 @@ impl Timings {
         lan: LeaseProfile::Lan.timing(),
         safe: LeaseProfile::Safe.timing(),
         wan: LeaseProfile::Wan.timing(),
+        slow: LeaseProfile::Slow.timing(),
         renewals_open_max: RENEWALS_OPEN_MAX,
         leases_without_majority: LEASES_WITHOUT_MAJORITY,
     };
@@ -43,6 +46,7 @@ impl Timings {
             LeaseProfile::Lan => self.lan,
             LeaseProfile::Safe => self.safe,
             LeaseProfile::Wan => self.wan,
+            LeaseProfile::Slow => self.slow,
         }
     }
 
@@ -51,7 +55,8 @@ impl Timings {
         (self.of(profile).lease_us).saturating_mul(self.leases_without_majority)
     }
 
-    /// The longest promise a voter can have forgotten in a restart.
+    /// The longest promise a voter can have forgotten in a restart, whatever it was about. A close of a
+    /// virtual IP waits for those of its own profile only.
     pub fn quarantine_us(&self) -> u64 {
         let promises = LeaseProfile::ALL.map(|profile| self.of(profile).promise_us());
         promises.into_iter().max().unwrap_or_default()
@@ -65,7 +70,7 @@ const _: () = {
         let timing = real.of(LeaseProfile::ALL[next]);
         // Every renewal that can still carry a lease is waited for.
         assert!(
-            (timing.lease_us / timing.renew_every_us) < 16 && real.renewals_open_max == 16,
+            (timing.lease_us / timing.renew_every_us) < 20 && real.renewals_open_max == 20,
             "a lease has room for more renewals than are waited for"
         );
         next += 1;

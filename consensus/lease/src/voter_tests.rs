@@ -197,6 +197,19 @@ fn a_restarted_voter_keeps_its_closures_and_answers_nothing_in_quarantine() {
 }
 
 #[test]
+fn a_quarantine_is_as_long_as_a_promise_of_the_virtual_ips_own_profile() {
+    let start = ms(20_000);
+    for profile in LeaseProfile::ALL {
+        let mut agreed = held_in(5);
+        agreed.values_mut().for_each(|one| one.profile = profile);
+        let mut voter = Voter::new(node(2), Timings::REAL, BTreeMap::new(), start);
+        voter.handle_assignments(LogIndex(1), &agreed, start);
+        let end = later(start, profile.timing().promise_us());
+        assert_eq!(voter.free_from(VIP), end, "{profile}");
+    }
+}
+
+#[test]
 fn a_state_that_fell_behind_does_not_reopen_a_closed_epoch() {
     let disk = BTreeMap::from([(VIP, Epoch(6))]);
     let mut voter = Voter::new(node(2), Timings::REAL, disk, Time::ZERO);

@@ -66,7 +66,8 @@ pub(crate) struct Hearing {
     /// A majority has answered what was sent at this moment or later, too late for Raft. None where
     /// Raft itself knows of answers as young.
     pub(crate) answered: Option<Instant>,
-    /// The term of a leader that is followed and of which nothing has come for long.
+    /// The term of a leader elsewhere of which nothing that could be written has come for long, be there one or
+    /// not.
     pub(crate) lost: Option<u64>,
 }
 

@@ -42,8 +42,8 @@ pub struct RaftStatus {
     pub era: Era,
     /// Raft's term, counted from the beginning of the era.
     pub term: u64,
-    /// Who leads, if known. None where nothing has come from the leader for as long as several elections
-    /// take.
+    /// Who leads, if known. None where nothing that could be written has come from the leader for as long as
+    /// several elections take.
     pub leader: Option<NodeId>,
     /// The leader's Raft id, if known.
     pub leader_id: Option<RaftId>,
@@ -129,7 +129,9 @@ impl RaftStatus {
         let matched =
             matched.filter_map(|(id, at)| Some((RaftId(*id), LogIndex(at.as_ref()?.index))));
         let failure = metrics.running_state.as_ref().err();
-        let lost = hearing.lost == Some(metrics.current_term);
+        // One that has just come to lead was without a leader before.
+        let follows = metrics.state != ServerState::Leader;
+        let lost = follows && hearing.lost == Some(metrics.current_term);
         let leader = metrics.current_leader.filter(|_| !lost);
         Self {
             role: role(metrics.state, failure.is_some()),

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use overlay_gate::{GateConfig, GateKind};
 use serde::{Deserialize, Serialize};
 
 /// The libp2p port unless configured otherwise, UDP (QUIC) and TCP.
@@ -48,6 +49,37 @@ pub(crate) enum Reachable {
     Yes,
     /// They can't: relays are used.
     No,
+}
+
+/// By which means the kernel guards the virtual IPs that this node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VipGate {
+    /// By nf_tables; by an eBPF program where the kernel has none.
+    #[default]
+    Auto,
+    /// By nf_tables, or not at all.
+    Nftables,
+    /// By an eBPF program on the overlay's interface; by nf_tables where the kernel takes none.
+    Ebpf,
+    /// By the lifetime of the address alone: for virtual IPs of profile slow.
+    Lifetime,
+}
+
+impl VipGate {
+    /// What is tried, the first first.
+    pub(crate) fn config(self) -> GateConfig {
+        let kinds = match self {
+            Self::Auto => vec![GateKind::Nftables, GateKind::Ebpf],
+            Self::Nftables => vec![GateKind::Nftables],
+            Self::Ebpf => vec![GateKind::Ebpf, GateKind::Nftables],
+            Self::Lifetime => Vec::new(),
+        };
+        GateConfig {
+            kinds,
+            ..GateConfig::default()
+        }
+    }
 }
 
 /// The settings file, and the flags of `shoald run`.
@@ -94,6 +126,9 @@ pub(crate) struct Settings {
     /// Whether other nodes can dial this one [default: auto]
     #[arg(long, value_enum)]
     pub(crate) reachable: Option<Reachable>,
+    /// By which means the kernel guards the virtual IPs that this node holds [default: auto]
+    #[arg(long, value_enum)]
+    pub(crate) vip_gate: Option<VipGate>,
     /// A dockerd to use instead of the distribution's
     #[arg(long, value_name = "PATH")]
     pub(crate) dockerd: Option<PathBuf>,
@@ -132,6 +167,7 @@ pub(crate) struct Config {
     pub(crate) mdns: bool,
     pub(crate) relay: bool,
     pub(crate) reachable: Reachable,
+    pub(crate) vip_gate: VipGate,
     pub(crate) dockerd: Option<PathBuf>,
 }
 
@@ -164,6 +200,7 @@ impl Settings {
             mdns: self.mdns.or(below.mdns),
             relay: self.relay.or(below.relay),
             reachable: self.reachable.or(below.reachable),
+            vip_gate: self.vip_gate.or(below.vip_gate),
             dockerd: self.dockerd.or(below.dockerd),
         }
     }
@@ -217,6 +254,7 @@ impl Settings {
             mdns: self.mdns.unwrap_or(true),
             relay: self.relay.unwrap_or(true),
             reachable: self.reachable.unwrap_or_default(),
+            vip_gate: self.vip_gate.unwrap_or_default(),
             dockerd: self.dockerd,
         })
     }
@@ -269,6 +307,7 @@ mod tests {
             mdns: Some(true),
             relay: Some(true),
             reachable: Some(Reachable::Auto),
+            vip_gate: Some(VipGate::Ebpf),
             dockerd: Some("a".into()),
         })
         .unwrap();
@@ -288,6 +327,22 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("dta_dir"), "{error}");
+    }
+
+    #[test]
+    fn an_ebpf_gate_is_tried_first_where_it_is_asked_for_and_nf_tables_everywhere_else() {
+        let first = |text: &str| {
+            let settings: Settings = toml::from_str(text).unwrap();
+            settings.resolve().unwrap().vip_gate.config().kinds[0]
+        };
+        for text in ["", "vip_gate = 'auto'", "vip_gate = 'nftables'"] {
+            assert_eq!(first(text), GateKind::Nftables, "{text}");
+        }
+        assert_eq!(first("vip_gate = 'ebpf'"), GateKind::Ebpf);
+        let alone: Settings = toml::from_str("vip_gate = 'lifetime'").unwrap();
+        assert!(alone.resolve().unwrap().vip_gate.config().kinds.is_empty());
+        let error = toml::from_str::<Settings>("vip_gate = 'xdp'").unwrap_err();
+        assert!(error.to_string().contains("ebpf"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One host's gate, driven by lines on the standard input: for the tests, which run it inside
-//! network namespaces, and for trying things out by hand. Answers every line with one line, `ok …`
+//! One host's gate, driven by lines on the standard input: for the tests and `benches/vip-gate.sh`, which
+//! run it inside network namespaces, and for trying things out by hand. Answers every line with one line, `ok …`
 //! or `err MESSAGE`. Times are microseconds of CLOCK_BOOTTIME.
 //!
 //! ```text
@@ -16,24 +16,26 @@
 //! raw begin TABLE | raw guard ADDRESS | raw arm|open|refresh ADDRESS EPOCH GATE_MS | raw living
 //! observe ADDRESS                         an echo request every millisecond from now on
 //! seen                                    `ok ANSWERED FIRST_US LAST_US LAST_ASKED_US`
-//! costs COUNT                             refreshes: `ok MEDIAN P99 MAX` in microseconds
+//! costs nftables|ebpf COUNT [BPF_FOLDER]  refreshes: `ok MEDIAN P99 MAX` in nanoseconds
 //! ```
 
 use std::{
     error::Error,
     io::{BufRead as _, Write as _},
     net::Ipv6Addr,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use overlay_gate::{
-    Gate, GateConfig, GateEvent, GateKind, GateOrder, Timing, measuring::Transactions, now_us,
-    uninstall,
+    Gate, GateConfig, GateEvent, GateKind, GateOrder, Timing,
+    measuring::{Transactions, Writes},
+    now_us, uninstall,
 };
 use rustix::{
     fd::OwnedFd,
@@ -118,7 +120,7 @@ impl Host {
                 Ok(String::new())
             }
             ["uninstall", table] => {
-                let mut config = GateConfig::default();
+                let mut config = no_other_ones();
                 match table.contains('/') {
                     true => config.bpf_folder = table.into(),
                     false => config.table = (*table).to_owned(),
@@ -135,7 +137,12 @@ impl Host {
                     seen.answered, seen.first_us, seen.last_us, seen.last_asked_us
                 ))
             }
-            ["costs", count] => costs(count.parse()?),
+            ["costs", "nftables", count] => costs_of_transactions(count.parse()?),
+            ["costs", "ebpf", count, folder @ ..] => {
+                let folder = folder.first().map(PathBuf::from);
+                let folder = folder.unwrap_or_else(|| no_other_ones().bpf_folder);
+                costs_of_writes(count.parse()?, folder)
+            }
             _ => Err(format!("what is {words:?}?").into()),
         }
     }
@@ -145,20 +152,19 @@ impl Host {
         Ok(Arc::clone(gate))
     }
 
-    fn start(&mut self, how: &str, table: Option<&str>) -> Answer {
+    fn start(&mut self, how: &str, folder: Option<&str>) -> Answer {
         let mut config = GateConfig {
-            own_table: how == "owned",
+            own_table: matches!(how, "owned" | "address"),
             kinds: match how {
                 "address" => vec![],
                 "ebpf" => vec![GateKind::Ebpf],
                 _ => vec![GateKind::Nftables],
             },
-            ..GateConfig::default()
+            ..no_other_ones()
         };
-        if let (Some(folder), "ebpf") = (table, how) {
+        if let Some(folder) = folder {
             config.bpf_folder = folder.into();
         }
-
         let (gate, events) = Gate::start(&config)?;
         let said = format!(
             "{:?} {} {} {}",
@@ -297,21 +303,49 @@ fn order(words: &[&str]) -> Result<GateOrder, Box<dyn Error>> {
     })
 }
 
-fn costs(count: usize) -> Answer {
-    let address = "2001:db8::f:1".parse()?;
+/// A gate that leaves alone what a daemon of this machine has in the bpf file system, which network
+/// namespaces do not keep apart.
+fn no_other_ones() -> GateConfig {
+    GateConfig {
+        bpf_folder: PathBuf::from("/mnt/gate"),
+        ..GateConfig::default()
+    }
+}
+
+/// Where costs are measured; no interface has it.
+const COSTLY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xf, 1);
+
+fn costs_of_transactions(count: usize) -> Answer {
     let mut raw = Transactions::begin("shoal_gate_costs")?;
-    raw.guard(address)?;
-    raw.arm(address, 1, 10_000_000)?;
-    raw.open(address, 1, 10_000_000)?;
+    raw.guard(COSTLY)?;
+    raw.arm(COSTLY, 1, 10_000_000)?;
+    raw.open(COSTLY, 1, 10_000_000)?;
+    let costs = costs(count, || raw.refresh(COSTLY, 1, 10_000_000));
+    raw.end()?;
+    costs
+}
+
+fn costs_of_writes(count: usize, folder: PathBuf) -> Answer {
+    // The addresses of a gate that works there would lose their guard in the end.
+    if folder.exists() {
+        return Err(format!("{} is there already", folder.display()).into());
+    }
+    let mut writes = Writes::begin(&folder)?;
+    let costs = costs(count, || writes.open(COSTLY, 1, now_us() + 10_000_000));
+    writes.end(&folder)?;
+    costs
+}
+
+fn costs(count: usize, mut refresh: impl FnMut() -> std::io::Result<()>) -> Answer {
     let mut costs = Vec::with_capacity(count);
     for _ in 0..count {
-        let began = now_us();
-        raw.refresh(address, 1, 10_000_000)?;
-        costs.push(now_us() - began);
+        let began = Instant::now();
+        refresh()?;
+        costs.push(began.elapsed().as_nanos());
     }
-    raw.end()?;
     costs.sort_unstable();
-    let rank = |per_mille: usize| costs.get((count * per_mille / 1_000).min(count - 1));
+    let last = count.checked_sub(1).ok_or("nothing was counted")?;
+    let rank = |per_mille: usize| costs.get((count * per_mille / 1_000).min(last));
     let said = [500, 990, 1_000].map(|per_mille| rank(per_mille).copied().unwrap_or_default());
     Ok(said.map(|cost| cost.to_string()).join(" "))
 }

@@ -20,7 +20,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, MapData},
+    maps::{HashMap, Map, MapData},
     programs::{
         LinkOrder, SchedClassifier,
         links::FdLink,
@@ -164,19 +164,29 @@ impl Deadlines {
         (guarded, living)
     }
 
-    /// Removes what is pinned, which ends the programs; gives the addresses that were known.
-    pub(crate) fn take_down(folder: &Path) -> Result<Vec<Ipv6Addr>, Errno> {
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(errno("read the folder", &error)),
-        };
-        let (known, _) = Self::put_up(folder)?.inherited();
+    /// The addresses that a map in `folder` knows, whoever left it there.
+    pub(crate) fn left_in(folder: &Path) -> Result<Vec<Ipv6Addr>, Errno> {
+        let pin = folder.join(object::MAP);
+        if !pin.exists() {
+            return Ok(Vec::new());
+        }
+        let map = MapData::from_pin(&pin).map_err(|error| refused("take a map", &error))?;
+        let map: HashMap<MapData, [u8; 16], Entry> = HashMap::try_from(Map::HashMap(map))
+            .map_err(|error| refused("open the map", &error))?;
+        Ok(map.keys().flatten().map(Ipv6Addr::from).collect())
+    }
+
+    /// Removes what is pinned in `folder`, which ends the programs. Nothing guards the addresses
+    /// afterwards ([`Self::left_in`]).
+    pub(crate) fn take_down(folder: &Path) -> Result<(), Errno> {
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let entries = fs::read_dir(folder).map_err(|error| errno("read the folder", &error))?;
         for entry in entries.flatten() {
             fs::remove_file(entry.path()).map_err(|error| errno("remove a pin", &error))?;
         }
-        fs::remove_dir(folder).map_err(|error| errno("remove the folder", &error))?;
-        Ok(known.iter().map(|guarded| guarded.address).collect())
+        fs::remove_dir(folder).map_err(|error| errno("remove the folder", &error))
     }
 
     fn write(&mut self, address: Ipv6Addr, entry: Entry) -> Result<(), Errno> {

@@ -19,7 +19,7 @@ use crate::{
     ebpf::Deadlines,
     events::{GateEvent, GateStatus},
     mailbox::Mailbox,
-    nftables::Table,
+    nftables::{Table, lacks_the_parts},
     order::{GateKind, GateOrder, InvalidOrder},
     passage::{Kernel, Line},
     priority::Priority,
@@ -135,7 +135,8 @@ impl Gate {
     pub fn start(config: &GateConfig) -> Result<(Self, mpsc::Receiver<GateEvent>), GateError> {
         let line = put_up(config)?;
         let owned = matches!(&line, Line::Nftables(table) if table.is_owned());
-        let addresses = Addresses::open().map_err(|error| errno(&error))?;
+        let mut addresses = Addresses::open().map_err(|error| errno(&error))?;
+        take_down_others(config, &line, &mut addresses)?;
         let mailbox = Arc::new(Mailbox::new()?);
         let (events, taken) = mpsc::channel(EVENTS_MAX);
         let (said, status) = watch::channel(BTreeMap::new());
@@ -262,7 +263,7 @@ fn put_up(config: &GateConfig) -> Result<Line, GateError> {
             GateKind::Ebpf => match Deadlines::put_up(&config.bpf_folder) {
                 Ok(deadlines) => Some(Line::Ebpf(Box::new(deadlines))),
                 Err(errno) => {
-                    tracing::info!(%errno, "this kernel offers no eBPF gate");
+                    tracing::warn!(%errno, "this kernel offers no eBPF gate");
                     None
                 }
             },
@@ -284,8 +285,7 @@ fn put_up_table(config: &GateConfig) -> Result<Option<Line>, GateError> {
     };
     match table {
         Ok(table) => Ok(Some(Line::Nftables(table))),
-        // No such protocol, no such subsystem, no such expression: a kernel without the parts.
-        Err(Errno::PROTONOSUPPORT | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+        Err(errno) if lacks_the_parts(errno) => Ok(None),
         Err(Errno::PERM) if may_administer() => Err(GateError::Owned(name.clone())),
         Err(errno) => Err(GateError::Refused(errno)),
     }
@@ -297,16 +297,50 @@ fn may_administer() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
-/// Takes down what a gate that no longer runs has left: its addresses, then its table.
-pub fn uninstall(config: &GateConfig) -> Result<(), GateError> {
-    let mut addresses = Deadlines::take_down(&config.bpf_folder)?;
-    if let Some(mut table) = Table::adopt(&config.table)? {
-        let guarded = table.guarded()?;
-        addresses.extend(guarded.iter().map(|guarded| guarded.address));
+/// Takes down what a gate of another kind has left here: as nobody opens it any more, it would drop
+/// the packets of whatever this one opens.
+fn take_down_others(
+    config: &GateConfig,
+    line: &Line,
+    addresses: &mut Addresses,
+) -> Result<(), GateError> {
+    if !matches!(line, Line::Ebpf(_)) {
+        take_down_deadlines(config, addresses)?;
     }
-    let mut links = Addresses::open().map_err(|error| errno(&error))?;
-    links.take_everywhere(&addresses)?;
-    Ok(Table::take_down(&config.table)?)
+    if matches!(line, Line::Nftables(_)) || Table::adopt(&config.table)?.is_none() {
+        return Ok(());
+    }
+    // Refused where a process lives that works with it.
+    if let Some(Line::Nftables(table)) = put_up_table(config)? {
+        // Whoever owns a table lets go of it with its socket.
+        drop(table);
+        take_down_table(config, addresses)?;
+    }
+    Ok(())
+}
+
+/// Takes down what a gate that no longer runs has left, of whichever kind.
+pub fn uninstall(config: &GateConfig) -> Result<(), GateError> {
+    let mut addresses = Addresses::open().map_err(|error| errno(&error))?;
+    take_down_deadlines(config, &mut addresses)?;
+    take_down_table(config, &mut addresses)
+}
+
+/// The addresses go first: nothing guards them afterwards.
+fn take_down_deadlines(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
+    addresses.take_everywhere(&Deadlines::left_in(&config.bpf_folder)?)?;
+    Ok(Deadlines::take_down(&config.bpf_folder)?)
+}
+
+/// The addresses go first, as above.
+fn take_down_table(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
+    let Some(mut table) = Table::adopt(&config.table)? else {
+        return Ok(());
+    };
+    let guarded = table.guarded()?;
+    let guarded: Vec<_> = guarded.iter().map(|guarded| guarded.address).collect();
+    addresses.take_everywhere(&guarded)?;
+    Ok(table.end()?)
 }
 
 fn errno(error: &io::Error) -> Errno {

@@ -10,7 +10,7 @@
 //! - `nftables` is the first line: a set element that lives for [`Timing::gate_us`].
 //! - `ebpf` can stand in for it, with a deadline in absolute time.
 //! - `address` is the second: the address itself has a lifetime of two seconds.
-//! - Where the kernel has no nf_tables, the second line is the only one, and needs longer leases
+//! - Where the kernel has neither, the second line is the only one, and needs longer leases
 //!   ([`GateKind`]).
 //!
 //! Never: judges who holds an address (the lease's work), nor waits for anything but its mailbox.

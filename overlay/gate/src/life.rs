@@ -67,7 +67,8 @@ fn fixed(kind: GateKind, order: &GateOrder, now_us: u64) -> Option<u64> {
         // The deadline keeps the margin; as much again is worth opening for.
         GateKind::Ebpf => (left.saturating_sub(delta), 2 * delta),
         GateKind::Nftables | GateKind::AddressLifetime => {
-            (ADDRESS_LIFE_US, 2 * ADDRESS_LIFE_US + delta)
+            let whole = GateKind::AddressLifetime;
+            (ADDRESS_LIFE_US, whole.lease_left_us(&order.timing))
         }
     };
     (left >= needed).then_some(life)

@@ -2,9 +2,10 @@
 //!
 //! Decides nothing: whoever calls these may open an address without a lease.
 
-use std::{io, net::Ipv6Addr};
+use std::{io, net::Ipv6Addr, path::Path};
 
 use crate::{
+    ebpf::Deadlines,
     gate::GateError,
     nftables::{Guarded, Table},
 };
@@ -53,5 +54,26 @@ impl Transactions {
     /// Takes the table down.
     pub fn end(self) -> io::Result<()> {
         Ok(self.0.end()?)
+    }
+}
+
+/// A map of deadlines, which no interface's packets are held against.
+#[derive(Debug)]
+pub struct Writes(Deadlines);
+
+impl Writes {
+    /// Loads the programs, and keeps the map in a folder of a bpf file system.
+    pub fn begin(folder: &Path) -> Result<Self, GateError> {
+        Ok(Self(Deadlines::put_up(folder)?))
+    }
+
+    /// Opens an address, or prolongs what is open.
+    pub fn open(&mut self, address: Ipv6Addr, epoch: u64, until_us: u64) -> io::Result<()> {
+        Ok(self.0.open(address, epoch, until_us)?)
+    }
+
+    /// Takes everything in the folder down.
+    pub fn end(self, folder: &Path) -> io::Result<()> {
+        Ok(Deadlines::take_down(folder)?)
     }
 }

@@ -112,12 +112,21 @@ impl Table {
 
     /// The table that an earlier process left, to be read; `None` if there is none.
     pub(crate) fn adopt(name: &str) -> Result<Option<Self>, Errno> {
+        let socket = match open(0) {
+            Ok(socket) => socket,
+            Err(errno) if lacks_the_parts(errno) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
         let mut table = Self {
             name: name.to_owned(),
-            socket: open(0)?,
+            socket,
             listener: None,
         };
-        Ok(table.exists()?.then_some(table))
+        match table.exists() {
+            Ok(found) => Ok(found.then_some(table)),
+            Err(errno) if lacks_the_parts(errno) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Whether the kernel keeps others from changing the table.
@@ -332,6 +341,15 @@ impl Table {
         row.acknowledge_last();
         end_batch(&mut self.socket, row)
     }
+}
+
+/// Whether this is how a kernel without nf_tables, or without what the gate's rules are made of, refuses: no
+/// such protocol, no such subsystem, no such expression.
+pub(crate) fn lacks_the_parts(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::PROTONOSUPPORT | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT
+    )
 }
 
 fn open(groups: u32) -> Result<Socket, Errno> {

@@ -42,15 +42,20 @@ impl GateKind {
         }
     }
 
+    /// 2T + delta: with so much left of a lease it opens and is refreshed, each time for a whole life.
+    pub const fn lease_left_us(self, timing: &Timing) -> u64 {
+        2 * self.life_us(timing) + timing.delta_us
+    }
+
     /// What it is, for people.
     pub const fn in_words(self) -> &'static str {
         match self {
             Self::Nftables => "nftables element with a timeout, address lifetime behind it",
             Self::Ebpf => "eBPF program with a deadline, address lifetime behind it",
             Self::AddressLifetime => {
-                "address lifetime only (this kernel has no nf_tables): leases must be longer than \
-                 6 s, and a daemon stopped between its look at the clock and its system call can \
-                 renew an address too late"
+                "address lifetime only: leases must be longer than 6 s, and a daemon that is stopped \
+                 for longer than 3 s between its look at the clock and its system call can renew an \
+                 address too late"
             }
         }
     }

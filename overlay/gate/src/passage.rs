@@ -182,6 +182,19 @@ impl Kernel {
         Ok(())
     }
 
+    /// Gives an open address another lifetime. Its interface may have been made anew since, and then
+    /// has no programs yet.
+    pub(crate) fn renew_address(
+        &mut self,
+        interface: &str,
+        address: Ipv6Addr,
+    ) -> Result<(), StepError> {
+        if let Line::Ebpf(deadlines) = &mut self.line {
+            deadlines.attach(interface).map_err(StepError::Kernel)?;
+        }
+        Ok(self.addresses.put(interface, address)?)
+    }
+
     /// Closes at once, then takes the address away, even if the first was refused.
     pub(crate) fn close(
         &mut self,

@@ -280,21 +280,14 @@ impl Worker {
         let Err(error) = done else {
             return;
         };
-        let why = match error {
-            StepError::Over => {
-                self.delay(address);
-                if self.rules_are_gone() {
-                    self.restore_rules();
-                } else if let Err(errno) = self.shut(address, epoch, ClosedWhy::Late) {
-                    self.complain(address, epoch, RefusedWhy::Kernel(errno));
-                }
-                return;
-            }
-            StepError::Address(error) => RefusedWhy::Address(error),
-            StepError::Kernel(errno) => RefusedWhy::Kernel(errno),
-        };
         self.delay(address);
-        self.complain(address, epoch, why);
+        if !matches!(error, StepError::Over) {
+            self.complain(address, epoch, refused(error));
+        } else if self.rules_are_gone() {
+            self.restore_rules();
+        } else if let Err(errno) = self.shut(address, epoch, ClosedWhy::Late) {
+            self.complain(address, epoch, RefusedWhy::Kernel(errno));
+        }
     }
 
     /// Leaves an address alone for a moment, whatever is due: this thread comes before all others.
@@ -345,10 +338,10 @@ impl Worker {
         let (epoch, interface) = (order.epoch, order.interface.clone());
         vip.interface = Some(interface.clone());
         vip.address_put_us = now;
-        let put = self.kernel.addresses().put(&interface, address);
+        let put = self.kernel.renew_address(&interface, address);
         vip.advertise(address);
         if let Err(error) = put {
-            self.complain(address, epoch, RefusedWhy::Address(error));
+            self.complain(address, epoch, refused(error));
         }
         Some(now + ADDRESS_RENEWED_EVERY_US)
     }
@@ -470,6 +463,14 @@ impl Drop for Worker {
     /// However the thread ends, nobody waits for it in vain.
     fn drop(&mut self) {
         self.mailbox.end();
+    }
+}
+
+fn refused(error: StepError) -> RefusedWhy {
+    match error {
+        StepError::Over => RefusedWhy::Kernel(Errno::NOENT),
+        StepError::Address(error) => RefusedWhy::Address(error),
+        StepError::Kernel(errno) => RefusedWhy::Kernel(errno),
     }
 }
 

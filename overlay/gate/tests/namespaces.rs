@@ -480,6 +480,22 @@ fn without_nf_tables_the_lifetime_of_the_address_is_what_ends_it() {
 }
 
 #[test]
+fn who_goes_over_to_lifetimes_alone_leaves_no_rules_behind() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched("owned");
+    holder.ask(&format!("hold {VIP} {LINK} 1 60000 20000 25"));
+    until_it_answers(&mut observer);
+    holder.ask("stop");
+    holder.ask("start address");
+    assert_eq!(pair.holder.shell("nft list ruleset"), "");
+    let put_up = format!("ip -6 addr show dev {LINK} to {VIP}");
+    assert_eq!(pair.holder.shell(&put_up), "");
+    holder.ask(&format!("renew {VIP} {LINK} 2 60000 150 25"));
+    until_it_answers(&mut observer);
+}
+
+#[test]
 fn uninstalling_leaves_neither_table_nor_address() {
     root_or_say_so!();
     let pair = Pair::new();
@@ -659,6 +675,42 @@ fn deadlines_and_epochs_outlive_a_killed_daemon_and_its_programs_stay() {
     holder.ask("stop");
     holder.ask("uninstall /mnt/gate");
     assert_eq!(pair.holder.shell("ls /mnt"), "maps.debug\nprogs.debug");
+}
+
+#[test]
+fn an_interface_that_was_made_anew_knows_the_deadlines_when_it_gets_the_address_back() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched(EBPF);
+    holder.ask(&format!("renew {VIP} {LINK} 1 {SHORT}"));
+    until_it_answers(&mut observer);
+    pair.holder.shell(&format!("ip link del {LINK}"));
+    pair.connect();
+    until_it_answers(&mut observer);
+    holder.signal("STOP");
+    let stopped_us = observer.numbers("now")[0];
+    let seen = until_silent(&mut observer, stopped_us + SHORT_LEASE_US);
+    assert!(seen.last_us <= stopped_us + SHORT_LEASE_US);
+}
+
+#[test]
+fn a_gate_with_deadlines_and_one_without_take_over_from_each_other_and_shut_what_was_open() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let mut observer = pair.peer.stand_in();
+    observer.ask(&format!("observe {VIP}"));
+    for how in ["owned", EBPF, "watched", EBPF] {
+        let mut holder = pair.holder.stand_in();
+        holder.ask(&format!("start {how}"));
+        let started_us = observer.numbers("now")[0];
+        let seen = until_silent(&mut observer, started_us);
+        assert!(seen.last_us <= started_us, "{how}");
+        holder.ask(&format!("hold {VIP} {LINK} 1 60000 20000 25"));
+        until_it_answers(&mut observer);
+        holder.crash();
+    }
+    let tables = pair.holder.shell("nft list tables");
+    assert_eq!(tables, "", "the last gate has none");
 }
 
 #[test]

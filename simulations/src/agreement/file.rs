@@ -197,7 +197,8 @@ fn leases(file: &LeasesFile, source: Source<'_>) -> Result<Leases, ScenarioError
         .as_ref()
         .map_or(Ok(LeaseProfile::Lan), |name| {
             let found = LeaseProfile::from_name(name.get_ref());
-            found.ok_or_else(|| source.wrong(name, "profile", "\"lan\", \"safe\" or \"wan\""))
+            let rule = "\"lan\", \"safe\", \"wan\" or \"slow\"";
+            found.ok_or_else(|| source.wrong(name, "profile", rule))
         })?;
     let bound = file.outage_ms.as_ref();
     Ok(Leases {

@@ -30,6 +30,7 @@ shipped![
     "server_storm",
     "holder_dies",
     "holder_killed",
+    "leader_dies_alone",
     "holder_and_leader_die",
     "holder_and_next_die",
     "holder_cut_off",

@@ -32,6 +32,7 @@ struct ScenarioFile {
     settle_s: Option<Number>,
     wishes_s: Option<[Number; 2]>,
     upgrades: Option<Spanned<i64>>,
+    pod_prefixes: Option<Spanned<i64>>,
     strikes: Option<StrikesFile>,
     post: Option<PostFile>,
 }
@@ -70,6 +71,8 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     let every = Span::micros(2_000_000, 15_000_000);
     let strikes = file.strikes.as_ref();
     let strikes_every = strikes.and_then(|strikes| strikes.every_s.as_ref());
+    let percent =
+        |value: Option<&Spanned<i64>>, key| number(value, key, 100, "from 0 to 100", source);
     let scenario = Scenario {
         name,
         nodes: source.whole(&file.nodes, "nodes", 0..=i64::MAX, "a number")?,
@@ -81,13 +84,8 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
             .map_or(Ok(Span::micros(2_000_000, 30_000_000)), |span| {
                 source.span(span, "wishes_s", 1.0)
             })?,
-        upgrades: number(
-            file.upgrades.as_ref(),
-            "upgrades",
-            100,
-            "from 0 to 100",
-            source,
-        )?,
+        upgrades: percent(file.upgrades.as_ref(), "upgrades")?,
+        pod_prefixes: percent(file.pod_prefixes.as_ref(), "pod_prefixes")?,
         strikes_every: strikes_every.map_or(Ok(every), |span| source.span(span, "every_s", 1.0))?,
         strikes: strikes.map_or(Ok(Strikes::default()), |strikes| weights(strikes, source))?,
         post: file
@@ -161,6 +159,7 @@ mod tests {
             ("nodes = 2\n", "5 nodes"),
             ("nodes = 99\n", "99"),
             ("nodes = 6\n[post]\nlost = 100\n", "`lost` is 100"),
+            ("nodes = 6\npod_prefixes = 101\n", "`pod_prefixes` is 101"),
             ("nodes = 6\n[strikes]\nweather = 1\n", "unknown field"),
         ] {
             let error = read(&format!("{HEAD}{text}")).unwrap_err();

@@ -20,7 +20,7 @@ use crate::node::node_id;
 /// When every command is given; nothing here expires.
 const NOW: WallMs = WallMs(1_700_000_000_000);
 /// The network that clusters are in.
-const NETWORK: &str = "blue";
+pub(super) const NETWORK: &str = "blue";
 /// Of the network; nobody listens there.
 const PORT: u16 = 51_820;
 /// Servers of the mesh. None of them ever leaves it.

@@ -34,7 +34,7 @@ mod wish;
 mod world;
 
 pub use bug::PlantedBug;
-pub use outcome::{Counts, Outcome};
+pub use outcome::{Counts, Outcome, Struck};
 pub use report::Report;
 pub use run::{run, run_with_bug};
 pub use scenario::{Post, Scenario, Strikes, find, shipped};

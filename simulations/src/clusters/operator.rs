@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 
 use consensus_core::{
-    Assignment, BinaryOrigin, ClusterCommand, Cni, Command, K3sBinary, K3sRole, Module,
+    Assignment, BinaryOrigin, ClusterCommand, Cni, Command, IpPrefix, K3sBinary, K3sRole, Module,
+    NetworkChange, PrefixChange,
 };
 
 use super::{
-    mesh::{envelope, name},
+    mesh::{NETWORK, envelope, name},
     world::{Event, World},
 };
 use crate::node::node_id;
@@ -25,6 +26,8 @@ const FIRST: [(usize, K3sRole); 5] = [
     (3, K3sRole::Agent),
     (4, K3sRole::Agent),
 ];
+/// Where K3s puts pods unless it is told otherwise: the one prefix that may come to a cluster later.
+const PODS: &str = "10.42.0.0/16";
 /// Nodes that stay members of the mesh.
 const STAYING: usize = 5;
 
@@ -54,6 +57,10 @@ impl World {
     }
 
     fn wanted(&mut self) -> Command {
+        // A scenario without it draws nothing for it.
+        if self.chance(self.scenario.pod_prefixes) {
+            return self.pod_prefix();
+        }
         if self.chance(self.scenario.upgrades) {
             return self.upgrade(CLUSTERS[0]);
         }
@@ -89,6 +96,24 @@ impl World {
                 }
             }
             _ => self.upgrade(cluster),
+        }
+    }
+
+    /// The network gets a pod prefix. One that it has is taken back, which a cluster with it does not
+    /// allow.
+    fn pod_prefix(&self) -> Command {
+        let network = self.log.agreed().find_network(NETWORK);
+        let has_one = network.is_some_and(|(_, network)| network.pod_subnet_prefix.is_some());
+        let prefix: IpPrefix = PODS.parse().expect("a prefix is well-formed");
+        Command::SetNetwork {
+            network: NETWORK.to_owned(),
+            change: NetworkChange {
+                pod_subnet_prefix: Some(match has_one {
+                    true => PrefixChange::Clear,
+                    false => PrefixChange::Set(prefix),
+                }),
+                ..NetworkChange::default()
+            },
         }
     }
 

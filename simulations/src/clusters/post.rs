@@ -196,6 +196,8 @@ impl World {
             let failed = was.status.as_str() != "error" && now.status.as_str() == "error";
             self.counts.failed += u64::from(failed);
             self.counts.rollouts += u64::from(was.rollout.is_some() && now.rollout.is_none());
+            let prefix_came = was.pod_prefix.is_none() && now.pod_prefix.is_some();
+            self.counts.pod_prefixes += u64::from(prefix_came);
         }
         for (node, now) in after.agreed.k3s_nodes.iter() {
             let was = before.agreed.k3s_nodes.get(node);

@@ -81,6 +81,8 @@ pub struct Scenario {
     /// How many of a hundred wishes are for another K3s of the first cluster; of the others a few are
     /// too.
     pub upgrades: u32,
+    /// How many of a hundred wishes give the network of all clusters a pod prefix, or take it back.
+    pub pod_prefixes: u32,
     /// Between two strikes.
     pub strikes_every: Span,
     /// Which.
@@ -106,6 +108,7 @@ shipped![
     "clusters_disk_lost",
     "clusters_quick_changes",
     "clusters_upgrades",
+    "clusters_pod_prefix",
     "clusters_storm",
 ];
 

@@ -48,7 +48,10 @@ impl World {
         self.tell_story(Happening::Fault, format!("{what:?} of n{node}"));
         match what {
             What::Shoald => self.kill(node, RESTART),
-            What::K3s => self.hosts[node].process = None,
+            What::K3s => {
+                self.note_phase(node);
+                self.hosts[node].process = None;
+            }
             What::Power => {
                 self.kill(node, BOOT);
                 self.hosts[node].process = None;
@@ -119,7 +122,16 @@ impl World {
         among.get(place).copied()
     }
 
+    /// Counts a strike that ends something, by how far its node is.
+    fn note_phase(&mut self, node: usize) {
+        let row = self.log.agreed().k3s_nodes.get(&node_id(node));
+        if let Some(row) = row {
+            self.counts.struck.count(&row.phase);
+        }
+    }
+
     fn kill(&mut self, node: usize, back_after: Span) {
+        self.note_phase(node);
         let mid_step = self.cut_short(node);
         self.counts.mid_step += u64::from(mid_step);
         self.after_some(back_after, Event::Start { node });

@@ -24,11 +24,11 @@ fn rows(host: &Host, args: &[&str]) -> Vec<Value> {
     host.shoal(&command).ok().json_rows()
 }
 
-/// The HTTP status of a request to a host's daemon.
+/// The HTTP status of a request with a body to a host's daemon.
 #[track_caller]
-fn http_status(host: &Host, path: &str) -> String {
+pub(crate) fn http_status(host: &Host, path: &str, body: &str) -> String {
     let url = format!("http://shoal/v1/{path}");
-    let request = ["curl", "-s", "--unix-socket", SOCKET, "-X", "POST", &url];
+    let request = ["curl", "-s", "--unix-socket", SOCKET, "-d", body, &url];
     let shown = ["-o", "/dev/null", "-w", "%{http_code}"];
     let answer = host.run(&[request.as_slice(), &shown].concat()).ok();
     answer.text().to_owned()
@@ -115,10 +115,16 @@ fn nothing_is_told_of_one_that_is_on_its_way(host: &Host) {
             text(&refused, "message").contains("not yet available"),
             "{refused}"
         );
-        let status = http_status(host, &format!("clusters/{CLUSTER}/{what}"));
+        let status = http_status(host, &format!("clusters/{CLUSTER}/{what}"), "");
         assert_eq!(status, "422", "{what}");
     }
-    assert_eq!(http_status(host, "clusters/nothing/kubeconfig"), "404");
+    let unknown = http_status(host, "clusters/nothing/kubeconfig", "");
+    assert_eq!(unknown, "404");
+    // Nor is a node assigned to one that is not there, or is another than was said.
+    let strange = r#"{"module": "k3s-agent", "node": "a1", "cluster": "nothing"}"#;
+    assert_eq!(http_status(host, "modules/assign", strange), "404");
+    let other = format!(r#"{{"role": "agent", "cluster": "{CLUSTER}", "network": "blue"}}"#);
+    assert_eq!(http_status(host, "k3s/a1/provision", &other), "409");
     let upgrade = ["cluster", "upgrade", CLUSTER, "--binary", "/k3s"];
     let refused = host.shoal_refused(&[upgrade.as_slice(), &["--version", "v1.33.1"]].concat());
     assert_eq!(refused["code"], "ClusterBusyError", "{refused}");

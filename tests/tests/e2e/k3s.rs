@@ -26,15 +26,31 @@ impl Told {
         Self { host: host.clone() }
     }
 
-    /// The kinds that were told of a node, in the order in which they came, without what they share.
-    fn of(&self, node: &str) -> Vec<String> {
+    /// What was told of a node, in the order in which it came.
+    fn rows(&self, node: &str) -> Vec<Value> {
         let told = std::fs::read_to_string(self.host.disk(TOLD)).unwrap_or_default();
         let rows = told
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let own = rows.filter(|row| row["node"] == node);
-        own.map(|row| text(&row, "kind").replace("system.k3s.", ""))
-            .collect()
+        rows.filter(|row| row["node"] == node).collect()
+    }
+
+    /// The kinds of it.
+    fn of(&self, node: &str) -> Vec<String> {
+        self.rows(node).iter().map(kind_of).collect()
+    }
+
+    /// How long after the one kind the other was told of a node, by the events' own times. Both are of
+    /// this machine's clock, which all hosts of a lab share.
+    #[track_caller]
+    fn between(&self, node: &str, one: &str, other: &str) -> Duration {
+        let rows = self.rows(node);
+        let at = |kind: &str| {
+            let row = rows.iter().find(|row| kind_of(row) == kind);
+            let row = row.unwrap_or_else(|| panic!("no {kind} of {node}: {rows:?}"));
+            time_of_day_ms(row)
+        };
+        Duration::from_millis((DAY_MS + at(other) - at(one)) % DAY_MS)
     }
 
     /// These kinds come in this order, each of them once, and nothing else: no failure either, whatever
@@ -57,6 +73,29 @@ impl Told {
     }
 }
 
+/// Without what all of them share.
+fn kind_of(event: &Value) -> String {
+    text(event, "kind").replace("system.k3s.", "")
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Of an event's time, such as `2026-01-01T00:00:00.123Z`.
+#[track_caller]
+fn time_of_day_ms(event: &Value) -> u64 {
+    let time = text(event, "time");
+    let clock = time.split_once('T').expect("a date and a time").1;
+    let parts = clock.trim_end_matches('Z').split([':', '.']);
+    let parts = parts.map(|part| part.parse::<u64>().expect("digits"));
+    let units = [3_600_000, 60_000, 1_000, 1];
+    parts.zip(units).map(|(part, unit)| part * unit).sum()
+}
+
+/// Who only looks now and then looks every two seconds, and repeats what was lost every thirty. A push takes
+/// milliseconds, and longer on a machine that builds at the same time.
+const PUSHED_WITHIN: Duration = Duration::from_millis(1500);
+const ASKED: &str = "handshake.join_request";
+const ANSWERED: &str = "handshake.join_token_issued";
 const READY: &str = "handshake.ready";
 const FOUNDED: [&str; 5] = [
     "module.assigned",
@@ -68,8 +107,8 @@ const FOUNDED: [&str; 5] = [
 const JOINED: [&str; 5] = [
     "module.assigned",
     "runtime.installing",
-    "handshake.join_request",
-    "handshake.join_token_issued",
+    ASKED,
+    ANSWERED,
     READY,
 ];
 
@@ -119,6 +158,11 @@ fn a_server_founds_a_cluster_others_join_and_kubectl_works_through_the_virtual_i
     }
     told.wait_for("s1", &FOUNDED);
     told.wait_for("a1", &JOINED);
+    let waited = told.between("a1", ASKED, ANSWERED);
+    assert!(
+        waited < PUSHED_WITHIN,
+        "a token came {waited:?} after it was asked for"
+    );
 }
 
 /// Kills the daemon of a node and starts it again.

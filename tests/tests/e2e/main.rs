@@ -22,6 +22,7 @@ mod k3s_second_thoughts;
 mod k3s_servers;
 mod k3s_trouble;
 mod lab;
+mod lifetime;
 mod mesh;
 mod nat;
 mod networks;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use shoal_tests::{Host, K3S, Lab, Mesh, Process, patient, text, wait_until};
 
+use crate::cluster_operating::http_status;
+
 const SOON: Duration = Duration::from_secs(60);
 /// A change goes round three nodes, each of which is emptied, restarted and waited for.
 const ROUND: Duration = Duration::from_secs(240);
@@ -473,6 +475,8 @@ fn a_cluster_that_cannot_be_meant_is_refused_by_name() {
     let cni = |cluster: &str| text(&server.shoal_json(&["cluster", "show", cluster]), "cni");
     assert_eq!([cni("ovn"), cni("small")], ["ovn_kubernetes", "flannel"]);
     refused("a1 --role agent", "ClusterAmbiguousError", "ovn, small");
+    let unnamed = http_status(&server, "k3s/a1/provision", r#"{"role": "agent"}"#);
+    assert_eq!(unnamed, "422");
     refused(nowhere, "ClusterNotFoundError", "nowhere");
     let weak = "weak --role agent --cluster ovn";
     refused(weak, "CniProfileMismatchError", "ovn_kubernetes");
@@ -525,4 +529,6 @@ fn a_founder_that_is_gone_before_it_was_ready_ends_its_cluster(mesh: &mut Mesh) 
     });
     let late = "s1 --role agent --cluster small";
     refuses(&server, late, "ClusterInErrorError", "small");
+    let late = r#"{"role": "agent", "cluster": "small"}"#;
+    assert_eq!(http_status(&server, "k3s/s1/provision", late), "409");
 }

@@ -327,6 +327,40 @@ fn a_vip_moves_although_a_voter_cannot_write_a_processor_is_taken_or_rules_are_r
     web.judge("pressure");
 }
 
+/// Starts a server's daemon again with an eBPF gate, or says that the kernel is too old for one.
+#[track_caller]
+fn guard_by_ebpf(mesh: &mut Mesh, name: &str) {
+    let node = mesh.node_mut(name);
+    let host = node.host.clone();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
+    let numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let version: Vec<u32> = numbers.take(2).map_while(Result::ok).collect();
+    let offered = version.as_slice() >= [6, 6].as_slice();
+    if offered {
+        // Network namespaces share the machine's.
+        host.sh("mount -t bpf bpf /sys/fs/bpf").ok();
+    }
+    let status = node.daemon.stop();
+    assert!(status.success(), "{status}");
+    let stood = |log: &str| log.matches("the gate stands").count();
+    let before = stood(&host.log("shoald"));
+    node.daemon = host.daemon(&["--vip-gate", "ebpf"]);
+    wait_until(SOON, "its gate stands", || {
+        stood(&host.log("shoald")) > before
+    });
+    let log = host.log("shoald");
+    let mut lines = log.lines().rev();
+    let stands = lines.find(|line| line.contains("the gate stands"));
+    let stands = stands.expect("it was waited for");
+    if offered {
+        assert!(stands.contains("eBPF program"), "{stands}");
+    } else {
+        say("  SKIPPED: this kernel (before 6.6) takes no eBPF gate; all candidates have nftables");
+        assert!(stands.contains("nftables element"), "{stands}");
+    }
+    mesh.wait_until_settled(CANDIDATES.len());
+}
+
 /// Serves pages on a host.
 fn serve_pages(host: &Host) -> Process {
     let port = format!("[::]:{PAGES}");
@@ -338,7 +372,11 @@ fn a_vip_moves_on_request_and_with_readiness_and_never_refuses_a_connection() {
     let Some(lab) = Lab::for_test("vip-planned") else {
         return;
     };
-    let mut web = Watched::new(Mesh::new(&lab, 3, 1), "a1", "s1,s2,s3", "safe");
+    let mut mesh = Mesh::new(&lab, 3, 1);
+    guard_by_ebpf(&mut mesh, "s2");
+    let mut web = Watched::new(mesh, "a1", "s1,s2,s3", "safe");
+    web.moves_on_request("moved to the gate with deadlines", Some("s2"));
+    web.moves_on_request("moved from the gate with deadlines", Some("s1"));
     let mut servers = CANDIDATES.map(|name| serve_pages(&web.host(name)));
     refuses_no_connection_while_it_moves(&mut web);
 

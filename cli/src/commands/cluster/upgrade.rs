@@ -1,13 +1,13 @@
 //! `shoal cluster upgrade`: another K3s for a whole cluster.
 //!
-//! Decides: what of its progress is news, and when it is over. Never: how far it is; the mesh
-//! carries it out whether or not anybody looks on.
+//! Decides: which cluster is meant where none is named, what of its progress is news, and when it is
+//! over. Never: how far it is; the mesh carries it out whether or not anybody looks on.
 
 use std::time::Duration;
 
 use node_api::{
-    Answer,
-    types::{Changed, ClusterDetails, ClusterUpgradeRequest},
+    Answer, Route,
+    types::{Changed, ClusterDetails, ClusterUpgradeRequest, ClusterView},
 };
 
 use super::{One, show::change};
@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     failure::{Exit, Explained, Failure},
     looking_on::{News, until_over},
+    values,
 };
 
 /// Between two looks. A node's turn takes seconds; a person sees half of one.
@@ -30,8 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Upgrade {
-    #[command(flatten)]
-    one: One,
+    /// The cluster's name or id [default: the only one]
+    #[arg(value_parser = values::name)]
+    cluster: Option<String>,
     #[command(flatten)]
     source: Binary,
     /// What it must say its version is, such as v1.32.0+k3s1
@@ -60,6 +62,33 @@ struct Binary {
     /// What the file there must hash to
     #[arg(long, value_name = "HEX", requires = "url")]
     sha256: Option<String>,
+}
+
+/// No cluster was named, and there is not just one. The codes are those of an assignment that names none.
+#[derive(Debug, thiserror::Error)]
+enum NotNamedError {
+    #[error("there is no cluster in this mesh to upgrade")]
+    Nothing,
+    #[error("there are several clusters, and none was named: {clusters}")]
+    Several { clusters: String },
+}
+
+impl Explained for NotNamedError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Nothing => "NoClusterError",
+            Self::Several { .. } => "ClusterAmbiguousError",
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Nothing => {
+                "found one first: `shoal k3s provision NODE --role server --cluster NAME`".into()
+            }
+            Self::Several { .. } => "name one: `shoal cluster upgrade CLUSTER`".into(),
+        }
+    }
 }
 
 /// It is not over and does not go on, or is over without having been done.
@@ -98,23 +127,27 @@ impl Explained for UpgradeError {
 
 impl Upgrade {
     pub(super) async fn run(self, context: &Context<'_>) -> Result<Exit, Failure> {
+        let one = match self.cluster {
+            Some(cluster) => One { cluster },
+            None => only(context).await?,
+        };
         let Binary { path, url, sha256 } = self.source;
         let source = Source { path, url, sha256 };
         let request = ClusterUpgradeRequest {
             binary: source.request(Some(self.version.clone()), self.images),
             batch: self.batch,
         };
-        let route = self.one.part("upgrade");
+        let route = one.part("upgrade");
         let begun = context.client.post::<Changed>(&route, &request).await;
         if self.no_wait {
-            let name = &self.one.cluster;
+            let name = &one.cluster;
             let said = format!(
                 "{name} is upgraded, one server after another; `shoal cluster show {name}` tells how far it is"
             );
             return context.changed(begun, &said);
         }
         begun?;
-        let answer = follow(context, &self.one).await?;
+        let answer = follow(context, &one).await?;
         // It may have been over before the first look.
         let details = &answer.value;
         if details.version.as_deref() != Some(self.version.as_str()) {
@@ -125,6 +158,22 @@ impl Upgrade {
             .into());
         }
         context.show(Ok(answer), words)
+    }
+}
+
+/// The cluster that is meant where none is named (SPEC 5.4): the only one, and of several none.
+async fn only(context: &Context<'_>) -> Result<One, Failure> {
+    // One that this node has not heard of yet may make two of them.
+    let client = context.client.clone().stale(false);
+    let listed: Answer<Vec<ClusterView>> = client.get(&Route::to(&["clusters"])).await?;
+    let names: Vec<String> = listed.value.into_iter().map(|one| one.name).collect();
+    match <[String; 1]>::try_from(names) {
+        Ok([cluster]) => Ok(One { cluster }),
+        Err(names) if names.is_empty() => Err(NotNamedError::Nothing.into()),
+        Err(names) => Err(NotNamedError::Several {
+            clusters: names.join(", "),
+        }
+        .into()),
     }
 }
 

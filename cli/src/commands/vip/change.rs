@@ -60,6 +60,8 @@ pub(crate) enum Profile {
     Safe,
     /// In some 3.5 s; for sites far apart, with losses in bursts
     Wan,
+    /// In some 8 s; for machines whose kernel has no nf_tables
+    Slow,
 }
 
 impl Profile {
@@ -68,6 +70,7 @@ impl Profile {
             Self::Lan => "lan",
             Self::Safe => "safe",
             Self::Wan => "wan",
+            Self::Slow => "slow",
         }
     }
 }
@@ -186,6 +189,7 @@ mod tests {
         for good in [
             "shoal vip create web --network n --candidates a",
             "shoal vip create web --network n --candidates a,b,c --check tcp:80 --profile lan",
+            "shoal vip create web --network n --candidates a --profile slow",
             "shoal vip candidates web b,a",
             "shoal vip check web none",
             "shoal vip delete web --yes",

@@ -61,9 +61,13 @@ fn state(details: &VipDetails) -> String {
 }
 
 fn lease_left(details: &VipDetails) -> String {
+    let by = match details.held_by.as_deref() {
+        Some("lifetime") => ", held by the address's lifetime alone",
+        Some(_) | None => "",
+    };
     match (&details.vip.holder, details.lease_left_ms, details.open) {
         (_, Some(ms), Some(false)) => format!("{ms} ms, and not open yet"),
-        (_, Some(ms), _) => format!("{ms} ms"),
+        (_, Some(ms), _) => format!("{ms} ms{by}"),
         (Some(holder), None, _) => format!("unknown: {holder} does not tell"),
         (None, None, _) => NOTHING.into(),
     }
@@ -138,6 +142,7 @@ mod tests {
             check_timeout_ms: Some(1000),
             lease_left_ms: Some(371),
             open: Some(true),
+            held_by: Some("nftables".into()),
             lease_voters: vec!["n1".into(), "n2".into(), "n3".into()],
             lease_voters_next: None,
             wanted_on: None,
@@ -174,6 +179,7 @@ mod tests {
         vip.check_interval_ms = None;
         vip.lease_left_ms = None;
         vip.open = None;
+        vip.held_by = None;
         vip.lease_voters_next = Some(vec!["n4".into()]);
         vip.wanted_on = Some("n1".into());
         vip.moves.clear();
@@ -227,8 +233,14 @@ mod tests {
         let mut opening = web();
         opening.open = Some(false);
         assert_eq!(lease_left(&opening), "371 ms, and not open yet");
+        let mut alone = web();
+        alone.held_by = Some("lifetime".into());
+        assert_eq!(
+            lease_left(&alone),
+            "371 ms, held by the address's lifetime alone"
+        );
         let mut silent = web();
-        (silent.lease_left_ms, silent.open) = (None, None);
+        (silent.lease_left_ms, silent.open, silent.held_by) = (None, None, None);
         assert_eq!(lease_left(&silent), "unknown: n2 does not tell");
     }
 

@@ -98,6 +98,7 @@ enum WireProfile {
     Lan,
     Safe,
     Wan,
+    Slow,
 }
 
 type WireRenewal = (VipId, Epoch, WireProfile);
@@ -127,6 +128,7 @@ impl From<LeaseProfile> for WireProfile {
             LeaseProfile::Lan => Self::Lan,
             LeaseProfile::Safe => Self::Safe,
             LeaseProfile::Wan => Self::Wan,
+            LeaseProfile::Slow => Self::Slow,
         }
     }
 }
@@ -137,6 +139,7 @@ impl From<WireProfile> for LeaseProfile {
             WireProfile::Lan => Self::Lan,
             WireProfile::Safe => Self::Safe,
             WireProfile::Wan => Self::Wan,
+            WireProfile::Slow => Self::Slow,
         }
     }
 }

@@ -43,8 +43,8 @@ fn the_bytes_of_every_kind_stay_what_they_are() {
     let one = |kind: u8, rest: &[u8]| [&[1, kind][..], &id, &[0xac, 0x02], rest].concat();
     let mut renew = vec![1, 0];
     renew.extend([0xff; 9]);
-    renew.extend([1, 0xac, 0x02, 3]);
-    for profile in 0..3 {
+    renew.extend([1, 0xac, 0x02, 4]);
+    for profile in 0..4 {
         renew.extend(id);
         renew.extend([0xac, 0x02, profile]);
     }

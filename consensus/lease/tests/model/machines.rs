@@ -87,6 +87,7 @@ const fn all(timing: LeaseTiming) -> Timings {
         lan: timing,
         safe: timing,
         wan: timing,
+        slow: timing,
         renewals_open_max: 1,
         // A holder may be asked to let go at any time: that includes the time at which it would.
         leases_without_majority: u64::MAX,

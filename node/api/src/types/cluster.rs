@@ -99,7 +99,8 @@ pub struct K3sRequest {
     /// With which K3s.
     #[serde(default)]
     pub binary: K3sBinaryRequest,
-    /// How fast the API's address of a new cluster moves: `lan`, `safe` or `wan`; `lan` unless given.
+    /// How fast the API's address of a new cluster moves: `lan`, `safe`, `wan` or `slow`; `lan`
+    /// unless given.
     pub vip_profile: Option<String>,
     /// Even if it wipes K3s off the node. Left out unless it is said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -32,7 +32,7 @@ pub struct VipDetails {
     pub vip: VipView,
     /// Its id.
     pub id: String,
-    /// The durations of its lease: `lan`, `safe` or `wan`.
+    /// The durations of its lease: `lan`, `safe`, `wan` or `slow`.
     pub profile: String,
     /// What candidates are asked: `tcp:80`, `https:6443/readyz`, `command:/usr/bin/check`.
     pub check: Option<String>,
@@ -45,6 +45,9 @@ pub struct VipDetails {
     pub lease_left_ms: Option<u64>,
     /// Whether the holder says that the address is open there; none where it did not tell.
     pub open: Option<bool>,
+    /// By what the holder's kernel ends that with the lease: `nftables`, `ebpf`, or `lifetime`, where
+    /// there is nothing but the lifetime of the address; none where the holder did not tell.
+    pub held_by: Option<String>,
     /// The servers that vouch for the holder, by name.
     pub lease_voters: Vec<String>,
     /// The servers that are to vouch for it instead, while that changes.
@@ -100,7 +103,7 @@ pub struct VipRequest {
     /// What candidates are asked; nothing unless given.
     #[serde(default)]
     pub check: VipCheckRequest,
-    /// `lan`, `safe` (default) or `wan`.
+    /// `lan`, `safe` (default), `wan` or `slow`.
     pub profile: Option<String>,
 }
 

@@ -193,7 +193,7 @@ pub(super) async fn provision(
         Cni::from_name(name).ok_or_else(|| invalid_text("CNI", name, "flannel or ovn_kubernetes"))
     });
     let profile = request.vip_profile.as_deref().map(|name| {
-        let rule = "lan, safe or wan";
+        let rule = "lan, safe, wan or slow";
         LeaseProfile::from_name(name).ok_or_else(|| invalid_text("lease profile", name, rule))
     });
     let reachable = heard_servers(&mesh, Some(&id.to_string()));

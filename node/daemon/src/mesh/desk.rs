@@ -23,6 +23,7 @@ use super::{
     probe::probe,
     proposer::{Proposer, propose},
     rotation::Rotator,
+    views::View,
     vip_desk::VipDesk,
 };
 
@@ -250,9 +251,8 @@ async fn let_in(
         let message = "this node was removed from the mesh and lets nobody in";
         return Err(ApiError::new(NOT_ISSUING, message, "ask another server"));
     }
-    let member = view.agreed.nodes.get(&request.from);
-    let votes = member.is_some_and(|node| node.role == Role::Server);
-    let returns = votes && matches!(asked, GateRequest::Return { .. });
+    let servers = is_server(&view, &proposer.me) && is_server(&view, &request.from);
+    let returns = servers && matches!(asked, GateRequest::Return { .. });
     let passed_on = PeerRequest::Gate {
         node: request.from.clone(),
         request: asked,
@@ -269,11 +269,21 @@ async fn let_in(
         }
         Ok(_) => Err(misunderstood()),
         Err(error) if returns => {
+            let view = proposer.views.view();
+            // It is no member any more, and is told so.
+            if !is_server(&view, &request.from) {
+                return Err(error);
+            }
             tracing::info!(node = request.from.short(), code = error.code, %error, "nothing can be signed for a server; it is told what is agreed");
-            Ok(encode(&EnrolAnswer::news(&proposer.views.view())))
+            Ok(encode(&EnrolAnswer::news(&view)))
         }
         Err(error) => Err(error),
     }
+}
+
+fn is_server(view: &View, node: &NodeId) -> bool {
+    let row = view.agreed.nodes.get(node);
+    row.is_some_and(|row| row.role == Role::Server)
 }
 
 /// The role of the operator who has shown this leaf, as it is now; none if it is not remembered.

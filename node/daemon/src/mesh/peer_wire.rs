@@ -173,7 +173,7 @@ pub(crate) struct EnrolAnswer {
     /// Its certificates, DER: leaf first. None where nothing can be agreed, for a server that wants to be let
     /// in again: what it is told may let it help itself.
     pub(crate) chain: Vec<Vec<u8>>,
-    /// The log index of its admission.
+    /// The log index of its admission, or of what it is told.
     pub(crate) revision: LogIndex,
     /// The agreed state with the node in it.
     pub(crate) agreed: Agreed,

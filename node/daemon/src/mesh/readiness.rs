@@ -15,7 +15,7 @@ use std::{
 };
 
 use consensus_core::{
-    Command, NetworkId, NodeId, Probe, ReadinessCheck, ReadinessCount, VipId,
+    Command, LeaseProfile, NetworkId, NodeId, Probe, ReadinessCheck, ReadinessCount, VipId,
     limits::TEXT_BYTES_MAX,
 };
 use http_body_util::Empty;
@@ -62,6 +62,7 @@ pub(crate) struct Readiness {
 struct Question {
     vip: VipId,
     network: NetworkId,
+    profile: LeaseProfile,
     check: Option<ReadinessCheck>,
 }
 
@@ -109,6 +110,7 @@ impl Readiness {
                     let question = Question {
                         vip: *vip,
                         network: row.network,
+                        profile: row.profile,
                         check: row.check.clone(),
                     };
                     (*vip, question)
@@ -145,7 +147,7 @@ impl Readiness {
         loop {
             let obstacle = obstacles
                 .borrow_and_update()
-                .to(question.vip)
+                .to(question.vip, question.profile)
                 .map(str::to_owned);
             let seen = place.verdict(self.holds(question.vip));
             let verdict = verdict(obstacle.as_deref(), seen, &answers);
@@ -417,10 +419,15 @@ impl ServerCertVerifier for Anybody {
 mod tests {
     use std::{io::Read as _, net::Ipv6Addr};
 
+    use rustls::{
+        ServerConfig,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    };
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
     };
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
 
@@ -551,6 +558,72 @@ mod tests {
             let ((), outcome) = tokio::join!(server, ask(&probe, HERE));
             assert_eq!(outcome.is_ok(), ready, "{head}: {outcome:?}");
         }
+    }
+
+    /// Takes TLS connections as somebody whom nobody knows.
+    fn acceptor() -> TlsAcceptor {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["somebody.else".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap();
+        let certificate = certificate.self_signed(&key).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    #[tokio::test]
+    async fn over_tls_the_status_counts_too_and_the_certificate_does_not() {
+        for (head, ready) in [
+            ("HTTP/1.1 200 OK", true),
+            ("HTTP/1.1 500 Internal Server Error", false),
+        ] {
+            let (listener, port) = listening().await;
+            let answer = format!("{head}\r\nContent-Length: 0\r\n\r\n");
+            let server = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = acceptor().accept(stream).await.unwrap();
+                let mut request = [0; 1024];
+                let read = stream.read(&mut request).await.unwrap();
+                assert!(request[..read].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+            };
+            let path = "/readyz".to_owned();
+            let probe = Probe::Http {
+                port,
+                path,
+                tls: true,
+            };
+            let ((), outcome) = tokio::join!(server, ask(&probe, HERE));
+            let said = outcome.as_ref().err().cloned().unwrap_or_default();
+            assert_eq!(outcome.is_ok(), ready, "{head}: {said}");
+            assert_eq!(said.contains("500"), !ready, "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_speak_tls_is_not_ready_over_it() {
+        let (listener, port) = listening().await;
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream
+        };
+        let path = "/readyz".to_owned();
+        let probe = Probe::Http {
+            port,
+            path,
+            tls: true,
+        };
+        let (_stream, outcome) = tokio::join!(server, ask(&probe, HERE));
+        outcome.unwrap_err();
     }
 
     #[tokio::test]

@@ -156,15 +156,13 @@ impl Renewal {
         if let Some(chain) = self.own_return() {
             return Ok(chain);
         }
-        match self.come_back(csr).await {
-            Ok(answer) => {
-                let agreed = Arc::new(answer.agreed);
-                self.proposer.views.offer(answer.revision, agreed);
-                Ok(answer.chain)
-            }
-            // It may have been told there why nobody lets it in.
-            Err(refused) => self.own_return().ok_or_else(|| refused.unwrap_or(error)),
-        }
+        let answer = self
+            .come_back(csr)
+            .await
+            .map_err(|refused| refused.unwrap_or(error))?;
+        let agreed = Arc::new(answer.agreed);
+        self.proposer.views.offer(answer.revision, agreed);
+        Ok(answer.chain)
     }
 
     /// Where nobody is left who is let in or can have anything agreed, a server signs for itself.
@@ -198,8 +196,11 @@ impl Renewal {
                     }
                     // Nothing can be agreed there. What it knows is news to a server that was cut off in the
                     // moment in which its certificate was revoked.
-                    let agreed = Arc::new(answer.agreed);
+                    let agreed = Arc::new(answer.agreed.clone());
                     self.proposer.views.offer(answer.revision, agreed);
+                    if let Some(chain) = self.own_return() {
+                        return Ok(EnrolAnswer { chain, ..answer });
+                    }
                 }
                 Err(error) => {
                     tracing::info!(%node, %address, %error, "not taken back here");

@@ -143,6 +143,7 @@ impl VipDesk {
             epoch: lease.epoch,
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             open: lease.open,
+            by: lease.by.map(Into::into),
         })
     }
 

@@ -3,6 +3,7 @@
 //! Decides nothing.
 
 use consensus_core::{Epoch, VipId};
+use overlay_gate::GateKind;
 use serde::{Deserialize, Serialize};
 
 /// One drill, so that its observers are told to stop and no others.
@@ -65,6 +66,40 @@ pub(crate) struct HeldHere {
     pub(crate) left_ms: u64,
     /// Whether the kernel's gate lets packets through.
     pub(crate) open: bool,
+    /// By what it is held.
+    pub(crate) by: Option<HeldBy>,
+}
+
+/// What ends a holder's permission with its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HeldBy {
+    /// An element of nf_tables.
+    Nftables,
+    /// A deadline in an eBPF program.
+    Ebpf,
+    /// Nothing but the lifetime of the address.
+    Lifetime,
+}
+
+impl HeldBy {
+    /// Its name in answers; the settings have the same.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Ebpf => "ebpf",
+            Self::Lifetime => "lifetime",
+        }
+    }
+}
+
+impl From<GateKind> for HeldBy {
+    fn from(kind: GateKind) -> Self {
+        match kind {
+            GateKind::Nftables => Self::Nftables,
+            GateKind::Ebpf => Self::Ebpf,
+            GateKind::AddressLifetime => Self::Lifetime,
+        }
+    }
 }
 
 /// What one peer saw of an address.

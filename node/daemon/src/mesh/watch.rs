@@ -11,7 +11,7 @@ use std::{
 };
 
 use consensus_core::NodeId;
-use consensus_raft::Role;
+use consensus_raft::{RaftStatus, Role};
 use overlay_core::membership::Condition;
 use overlay_net::{CallError, Channel, FrameStream, Net, Refused};
 use tokio::{
@@ -158,9 +158,14 @@ fn keeps_up(agreement: &AgreementRx) -> bool {
         // A group that another era has left behind is not the mesh any more.
         let fenced = agreement.fenced().borrow().is_some();
         let status = agreement.status();
-        let status = status.borrow();
-        !fenced && status.leader.is_some() && matches!(status.role, Role::Leader | Role::Follower)
+        !fenced && is_led(&status.borrow())
     })
+}
+
+/// Whether a leader and this server hear each other, or it leads and hears a majority.
+fn is_led(status: &RaftStatus) -> bool {
+    let serves = matches!(status.role, Role::Leader | Role::Follower);
+    serves && status.leader.is_some() && !status.deaf
 }
 
 /// Follows servers as long as this node's own replica does not keep up.
@@ -332,8 +337,7 @@ impl Follower {
     }
 
     /// Whether this node can do with its own replica. One that serves no more is not told when the
-    /// group has let it go, and goes on naming the leader that it had: a follower that asks for
-    /// pre-votes stays in its term.
+    /// group has let it go.
     fn keeps_up(&self) -> bool {
         let view = self.views.view();
         let node = view.agreed.nodes.get(&self.me);
@@ -344,6 +348,25 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_a_leader_and_a_leader_without_a_majority_keep_nobody() {
+        let leader: NodeId = format!("12D3KooW{}", "a".repeat(44)).parse().unwrap();
+        let led = |role, leader: Option<&NodeId>, deaf| RaftStatus {
+            role,
+            leader: leader.cloned(),
+            deaf,
+            ..RaftStatus::default()
+        };
+        for role in [Role::Leader, Role::Follower] {
+            assert!(is_led(&led(role, Some(&leader), false)), "{role:?}");
+            assert!(!is_led(&led(role, None, false)), "{role:?}");
+        }
+        assert!(!is_led(&led(Role::Leader, Some(&leader), true)));
+        for role in [Role::Learner, Role::Candidate, Role::Stopped] {
+            assert!(!is_led(&led(role, Some(&leader), false)), "{role:?}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_subscriber_that_does_not_read_holds_a_push_for_a_while_only() {

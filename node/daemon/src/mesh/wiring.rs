@@ -256,6 +256,7 @@ impl Wiring {
             proposer: proposer.clone(),
             members: proposer.members.clone(),
             streams,
+            gate: self.host.config.vip_gate,
             held,
             obstacles: obstacles_tx,
             leaving: leaving.clone(),

@@ -224,12 +224,22 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new() -> Self {
-        let (holder, peer) = (Namespace::new(), Namespace::new());
+        let pair = Self {
+            holder: Namespace::new(),
+            peer: Namespace::new(),
+        };
+        pair.connect();
+        pair
+    }
+
+    /// Makes the link between them, with their addresses and routes.
+    pub(crate) fn connect(&self) {
+        let (holder, peer) = (&self.holder, &self.peer);
         holder.shell(&format!(
             "ip link add {LINK} type veth peer name {LINK} netns {}",
             peer.id()
         ));
-        for (host, number) in [(&holder, 1), (&peer, 2)] {
+        for (host, number) in [(holder, 1), (peer, 2)] {
             host.shell(&format!(
                 "ip addr add fd5a::{number}/64 dev {LINK} nodad && ip link set {LINK} up"
             ));
@@ -238,7 +248,6 @@ impl Pair {
             "ip -6 route add {VIP}/128 via fd5a::1 dev {LINK} && \
              until ping -c 1 -W 1 fd5a::1 >/dev/null; do :; done"
         ));
-        Self { holder, peer }
     }
 
     /// A holder whose gate is of the kind `how`, and an observer that asks the virtual address

@@ -540,7 +540,21 @@ fn a_node_is_given_one_role_at_a_time() {
     assert_eq!(refusal.code(), "K3sRoleTakenError");
 }
 
-/// SPEC 5.6: profile of the machine, what was asked for, and what becomes of it.
+/// A node founds `prod`, or joins the only cluster there is.
+fn with_cni(n: u32, role: K3sRole, founds: bool, cni: Option<Cni>) -> Command {
+    Command::Cluster(ClusterCommand::Assign {
+        assignment: Assignment::to_node(role.module(), id(n)),
+        cluster: founds.then(|| "prod".into()),
+        network: None,
+        cni,
+        binary: K3sBinary::INSTALLED,
+        profile: None,
+        reachable: everybody(),
+        consent: true,
+    })
+}
+
+/// SPEC 5.6: profile of the machine, what was asked for, and what becomes of it; then who may join.
 #[test]
 fn a_cni_goes_with_the_machines() {
     use NetworkProfile::{Heavyweight, Lightweight};
@@ -556,20 +570,16 @@ fn a_cni_goes_with_the_machines() {
         (Lightweight, Some(Cni::Flannel), Some(Cni::Flannel)),
         (Lightweight, Some(Cni::OvnKubernetes), None),
     ];
+    let joiners = [
+        (3, Heavyweight, K3sRole::Server),
+        (4, Heavyweight, K3sRole::Agent),
+        (5, Lightweight, K3sRole::Server),
+        (6, Lightweight, K3sRole::Agent),
+    ];
     for (profile, asked, gets) in rows {
         let mut world = World::founded();
         world.profiled(2, profile);
-        world.profiled(3, Lightweight);
-        let found = Command::Cluster(ClusterCommand::Assign {
-            assignment: Assignment::to_node(K3sRole::Server.module(), id(2)),
-            cluster: Some("prod".into()),
-            network: None,
-            cni: asked,
-            binary: K3sBinary::INSTALLED,
-            profile: None,
-            reachable: everybody(),
-            consent: true,
-        });
+        let found = with_cni(2, K3sRole::Server, true, asked);
         let Some(cni) = gets else {
             let refusal = world.refused(1, found);
             assert_eq!(refusal.code(), "CniProfileMismatchError");
@@ -577,21 +587,19 @@ fn a_cni_goes_with_the_machines() {
         };
         world.ok(1, found);
         assert_eq!(world.prod().cni, cni, "{profile:?}, {asked:?}");
-        let join = Command::Cluster(ClusterCommand::Assign {
-            assignment: Assignment::to_node(K3sRole::Agent.module(), id(3)),
-            cluster: None,
-            network: None,
-            cni: None,
-            binary: K3sBinary::INSTALLED,
-            profile: None,
-            reachable: everybody(),
-            consent: true,
-        });
-        if cni == Cni::OvnKubernetes {
-            let refusal = world.refused(1, join);
-            assert_eq!(refusal.code(), "CniProfileMismatchError");
-        } else {
-            world.ok(1, join);
+        for (n, joiner, role) in joiners {
+            world.profiled(n, joiner);
+            // Whether or not it is said once more which one it is.
+            for said in [None, Some(cni)] {
+                let join = with_cni(n, role, false, said);
+                if (joiner, cni) == (Lightweight, Cni::OvnKubernetes) {
+                    let refusal = world.refused(1, join);
+                    assert_eq!(refusal.code(), "CniProfileMismatchError");
+                } else {
+                    world.ok(1, join);
+                    assert_eq!(world.row(n).role, role, "{joiner:?}, {cni:?}");
+                }
+            }
         }
     }
 }

@@ -15,23 +15,19 @@ use std::{
 use consensus_core::{Agreed, Epoch, LeaseProfile, NodeId, VipId};
 use consensus_lease::GateOrder;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use overlay_gate::{Gate, GateConfig, GateError, GateEvent, GateKind, GateStatus, Timing};
+use overlay_gate::{Gate, GateError, GateEvent, GateKind, GateStatus};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
 
-use super::obstacles::Obstacles;
+use super::{kinds, obstacles::Obstacles};
+use crate::config::VipGate;
 
 /// After an order to shut that the kernel refused.
 const SHUT_AGAIN: Duration = Duration::from_millis(100);
-/// Whatever a gate that is gone had opened has run out by then: an element lives a second at most,
-/// an address without anybody to renew it two, an eBPF deadline as long as the longest lease.
-const RUN_OUT: Duration = Duration::from_secs(4);
 /// A gate opens within milliseconds, and within a second when the kernel is busy.
 const OPENS_WITHIN: Duration = Duration::from_secs(2);
-/// Orders further apart are of another lease: the longest R, several times.
-const SAME_LEASE: Duration = Duration::from_secs(1);
 /// How long a node that could not open an address says so of itself: it may be asked to hold it
 /// again after that, and the address was seldom away for longer until somebody looked.
 const REFUSAL_KEPT: Duration = Duration::from_secs(30);
@@ -104,6 +100,8 @@ pub(super) enum GateNews {
 /// The gate, and what is being shut.
 pub(super) struct Gates {
     kernel: Option<Arc<dyn Kernel>>,
+    /// By what it holds.
+    kind: Option<GateKind>,
     /// Since when there is none.
     gone: Option<Instant>,
     events: Option<mpsc::Receiver<GateEvent>>,
@@ -122,17 +120,16 @@ pub(super) struct Gates {
 
 impl Gates {
     /// The host's gate, or none with the reason told as an obstacle.
-    pub(super) fn start(obstacles: watch::Sender<Obstacles>) -> Self {
-        let reason = match Gate::start(&GateConfig::default()) {
-            // Its lifetime alone wants longer leases than any profile has.
-            Ok((gate, _)) if gate.kind() == GateKind::AddressLifetime => {
-                let reason = "its kernel has no nf_tables, which the gate needs";
-                tracing::warn!(reason, "this node can hold no virtual IP");
-                reason.to_owned()
-            }
+    pub(super) fn start(wanted: VipGate, obstacles: watch::Sender<Obstacles>) -> Self {
+        let reason = match Gate::start(&wanted.config()) {
             Ok((gate, events)) => {
-                let status = gate.status();
-                return Self::with(Arc::new(gate), events, status, obstacles);
+                let (kind, status) = (gate.kind(), gate.status());
+                let profiles = kinds::too_short(kind, wanted);
+                if let Some(reason) = profiles.values().next() {
+                    tracing::warn!(reason, "this node cannot hold every virtual IP");
+                }
+                obstacles.send_modify(|obstacles| obstacles.profiles = profiles);
+                return Self::with(Arc::new(gate), kind, events, status, obstacles);
             }
             Err(error) => {
                 let (code, hint) = (error.code(), error.hint());
@@ -149,6 +146,7 @@ impl Gates {
     pub(super) fn none(obstacles: watch::Sender<Obstacles>) -> Self {
         Self {
             kernel: None,
+            kind: None,
             gone: Some(Instant::now()),
             events: None,
             status: None,
@@ -164,12 +162,14 @@ impl Gates {
 
     fn with(
         kernel: Arc<dyn Kernel>,
+        kind: GateKind,
         events: mpsc::Receiver<GateEvent>,
         status: watch::Receiver<BTreeMap<Ipv6Addr, GateStatus>>,
         obstacles: watch::Sender<Obstacles>,
     ) -> Self {
         Self {
             kernel: Some(kernel),
+            kind: Some(kind),
             gone: None,
             events: Some(events),
             status: Some(status),
@@ -180,6 +180,11 @@ impl Gates {
     /// Whether nothing can be held here.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.is_some()
+    }
+
+    /// By what addresses are held here.
+    pub(super) fn kind(&self) -> Option<GateKind> {
+        self.kind
     }
 
     /// Whether the kernel lets packets through, for this epoch.
@@ -237,16 +242,12 @@ impl Gates {
         let (Some(place), Some(kernel)) = (self.places.get(&vip), &self.kernel) else {
             return;
         };
-        let timing = place.profile.timing();
         let told = kernel.order(overlay_gate::GateOrder {
             address: place.address,
             interface: place.interface.clone(),
             epoch: epoch.0,
             lease_until_us: order.lease_until_us,
-            timing: Timing {
-                gate_us: timing.gate_us,
-                delta_us: timing.margin_us,
-            },
+            timing: kinds::timing(place.profile),
         });
         if let Err(error) = told {
             let (vip, code) = (&place.name, error.code());
@@ -269,7 +270,8 @@ impl Gates {
             since: now,
             ordered: now,
         });
-        if now - opening.ordered > SAME_LEASE {
+        let profile = self.places.get(&vip).map(|place| place.profile);
+        if now - opening.ordered > kinds::same_lease(profile.unwrap_or_default()) {
             opening.since = now;
         }
         opening.ordered = now;
@@ -302,7 +304,8 @@ impl Gates {
     /// Has it shut, after a pause if that was in vain before. What belongs nowhere here was shut when
     /// it was forgotten.
     fn shut(&mut self, vip: VipId, epoch: Epoch, attempt: u32) {
-        let place = self.places.get(&vip).map(|place| place.address);
+        let place = self.places.get(&vip);
+        let place = place.map(|place| (place.address, kinds::run_out(place.profile)));
         let (kernel, gone) = (self.kernel.clone(), self.gone);
         self.shutting.push(Box::pin(async move {
             if attempt > 0 {
@@ -310,10 +313,10 @@ impl Gates {
             }
             let outcome = match (kernel, place) {
                 (_, None) => Ok(()),
-                (Some(kernel), Some(address)) => kernel.close(address, epoch.0).await,
-                (None, Some(_)) => {
+                (Some(kernel), Some((address, _))) => kernel.close(address, epoch.0).await,
+                (None, Some((_, run_out))) => {
                     if let Some(since) = gone {
-                        sleep_until(since + RUN_OUT).await;
+                        sleep_until(since + run_out).await;
                     }
                     Ok(())
                 }
@@ -378,7 +381,7 @@ impl Gates {
     /// The gate's thread is no more. What it opened runs out.
     fn lose(&mut self) {
         tracing::error!("the virtual IPs' gate has ended; restart shoald");
-        self.kernel = None;
+        (self.kernel, self.kind) = (None, None);
         self.events = None;
         self.status = None;
         self.gone = Some(Instant::now());

@@ -72,7 +72,7 @@ fn set() -> Set {
     let (events, taken) = mpsc::channel(8);
     let (status, said) = watch::channel(BTreeMap::new());
     let (told, obstacles) = watch::channel(Obstacles::default());
-    let mut gates = Gates::with(kernel.clone(), taken, said, told);
+    let mut gates = Gates::with(kernel.clone(), GateKind::Nftables, taken, said, told);
     let place = Place {
         name: "web".into(),
         address: address(),
@@ -99,7 +99,8 @@ fn order(lease_until_us: u64) -> GateOrder {
 
 impl Set {
     fn obstacle(&self) -> Option<String> {
-        self.obstacles.borrow().to(vip()).map(str::to_owned)
+        let obstacles = self.obstacles.borrow();
+        obstacles.to(vip(), LeaseProfile::Safe).map(str::to_owned)
     }
 
     /// As long as a lease is renewed and the kernel does what it does.
@@ -109,6 +110,11 @@ impl Set {
             self.gates.order(order(LEASE_US));
             let _ = tokio::time::timeout(Duration::from_millis(100), self.gates.news()).await;
         }
+    }
+
+    fn is_of(&mut self, profile: LeaseProfile) {
+        let place = self.gates.places.get_mut(&vip());
+        place.expect("it has a place").profile = profile;
     }
 
     fn opens(&self, open: bool) {
@@ -157,7 +163,7 @@ async fn what_a_gate_that_is_gone_had_opened_counts_as_shut_when_all_of_it_has_r
     set.gates.order(order(LEASE_US));
     set.gates.order(order(0));
     assert_eq!(set.gates.news().await, GateNews::Shut(vip(), EPOCH));
-    assert!(gone.elapsed() >= RUN_OUT, "{:?}", gone.elapsed());
+    assert!(gone.elapsed() >= kinds::RUN_OUT, "{:?}", gone.elapsed());
     assert_eq!(set.kernel.orders.lock().unwrap().len(), 0);
 }
 
@@ -169,6 +175,31 @@ async fn a_gate_that_ends_while_it_is_to_shut_is_noticed_by_that() {
     assert_eq!(set.gates.news().await, GateNews::Gone);
     assert_eq!(set.gates.news().await, GateNews::Shut(vip(), EPOCH));
     assert_eq!(set.kernel.closed.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_open_under_a_longer_lease_counts_as_shut_when_that_has_ended() {
+    let mut set = set();
+    set.is_of(LeaseProfile::Slow);
+    set.kernel.ended.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    set.gates.order(order(0));
+    assert_eq!(set.gates.news().await, GateNews::Gone);
+    assert_eq!(set.gates.news().await, GateNews::Shut(vip(), EPOCH));
+    let lease = Duration::from_micros(LeaseProfile::Slow.timing().lease_us);
+    assert!(begun.elapsed() > lease, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_of_a_slow_lease_of_which_some_are_lost_are_of_one_lease() {
+    let mut set = set();
+    set.is_of(LeaseProfile::Slow);
+    let lost = Duration::from_micros(3 * LeaseProfile::Slow.timing().renew_every_us);
+    for _ in 0..3 {
+        set.gates.order(order(LEASE_US));
+        let _ = tokio::time::timeout(lost, set.gates.news()).await;
+    }
+    assert!(set.obstacle().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +231,7 @@ async fn a_lease_that_comes_and_goes_is_no_gate_that_does_not_open() {
     let mut set = set();
     for _ in 0..5 {
         set.renews_for(Duration::from_millis(500)).await;
-        let quiet = SAME_LEASE + Duration::from_millis(10);
+        let quiet = kinds::SAME_LEASE + Duration::from_millis(10);
         let _ = tokio::time::timeout(quiet, set.gates.news()).await;
     }
     assert_eq!(set.obstacle(), None);

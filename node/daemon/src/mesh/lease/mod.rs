@@ -8,6 +8,7 @@
 
 mod candidates;
 mod gates;
+mod kinds;
 mod obstacles;
 mod outputs;
 mod proposals;
@@ -25,6 +26,7 @@ use consensus_lease::{
     candidates, wire::v1,
 };
 use consensus_raft::RaftStatus;
+use overlay_gate::GateKind;
 use overlay_net::{Channel, FrameStream, Inbox, Letters, Net};
 use tokio::{
     runtime::Handle,
@@ -48,7 +50,7 @@ use super::{
     proposer::{AgreementRx, Proposer},
     views::View,
 };
-use crate::data_dir::DataDir;
+use crate::{config::VipGate, data_dir::DataDir};
 
 /// A lease that this node holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub(crate) struct HeldLease {
     pub(crate) until: Time,
     /// Whether the kernel's gate lets packets through.
     pub(crate) open: bool,
+    /// By what it is held; none where there is no gate any more.
+    pub(crate) by: Option<GateKind>,
 }
 
 /// The leases that this node holds.
@@ -78,6 +82,8 @@ pub(crate) struct Leases {
     pub(crate) members: MembersRx,
     /// Streams that other nodes open for their letters.
     pub(crate) streams: mpsc::Receiver<(NodeId, FrameStream)>,
+    /// By what the operator wants addresses held.
+    pub(crate) gate: VipGate,
     /// What the others of this daemon see of it.
     pub(crate) held: watch::Sender<HeldLeases>,
     /// What keeps this node from holding any.
@@ -215,7 +221,7 @@ impl Leases {
         };
         let held = records.as_ref().map(Records::held).unwrap_or_default();
         let gates = match &records {
-            Some(_) => Gates::start(self.obstacles.clone()),
+            Some(_) => Gates::start(self.gate, self.obstacles.clone()),
             None => Gates::none(self.obstacles.clone()),
         };
         let voter = records

@@ -52,6 +52,7 @@ impl Driver {
                             epoch: order.epoch,
                             until: Time::from_micros(order.lease_until_us),
                             open: self.gates.is_open(order.vip, order.epoch),
+                            by: self.gates.kind(),
                         };
                         held.insert(order.vip, lease);
                     }
