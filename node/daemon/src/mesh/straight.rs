@@ -60,9 +60,7 @@ impl Overlay {
             }
             let counted = self.counted(agreed, *id, &stats);
             let now = Time::ZERO + looks.began.elapsed();
-            let asked = looks
-                .ways
-                .look(*id, &counted, pings_pass(agreed, *id), now);
+            let asked = looks.ways.look(*id, &counted, pings_pass(agreed, *id), now);
             self.ask(agreed, *id, &asked);
         }
         self.say(agreed, looks.ways.unreachable());
@@ -132,7 +130,10 @@ impl Overlay {
                 new.map(|node| agreed.name_of(node)).collect::<Vec<_>>()
             };
             for node in new(&paths, said) {
-                tracing::info!(node, "it does not answer straight; a hub is used if there is one");
+                tracing::info!(
+                    node,
+                    "it does not answer straight; a hub is used if there is one"
+                );
             }
             for node in new(said, &paths) {
                 tracing::info!(node, "no hub is needed for it any more");
