@@ -154,7 +154,10 @@ fn peer_messages() -> Seeds {
         named("vip-die", message(0, &(9_u8, 3_u8, vip, Epoch(4)))),
         named(
             "vip-is-held",
-            message(1, &(10_u8, 0_u8, Some((Epoch(4), 371_u64, true)))),
+            message(
+                1,
+                &(10_u8, 0_u8, Some((Epoch(4), 371_u64, true, Some(2_u8)))),
+            ),
         ),
         named("vip-observing", message(1, &(10_u8, 1_u8, true))),
         named(
