@@ -58,7 +58,7 @@ pub(crate) enum VipGate {
     /// By nf_tables; by an eBPF program where the kernel has none.
     #[default]
     Auto,
-    /// By nf_tables, or not at all.
+    /// By nf_tables, and by no eBPF program.
     Nftables,
     /// By an eBPF program on the overlay's interface; by nf_tables where the kernel takes none.
     Ebpf,

@@ -45,6 +45,8 @@ type Entry = [u64; 3];
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     folder: PathBuf,
+    /// Says to others that somebody works with what is there.
+    _lock: fs::File,
     programs: Ebpf,
     map: HashMap<MapData, [u8; 16], Entry>,
 }
@@ -57,6 +59,7 @@ impl Deadlines {
         SchedClassifier::query_tcx("lo", TcAttachType::Ingress)
             .map_err(|error| refused("list an interface's programs", &error))?;
         fs::create_dir_all(folder).map_err(|error| errno("make the folder", &error))?;
+        let lock = lock(folder)?.ok_or(Errno::BUSY)?;
         let addresses_max = u32::try_from(ADDRESSES_MAX).unwrap_or(u32::MAX);
         let mut programs = EbpfLoader::new()
             .default_map_pin_directory(folder)
@@ -71,6 +74,7 @@ impl Deadlines {
         let map = HashMap::try_from(map).map_err(|error| refused("open the map", &error))?;
         Ok(Self {
             folder: folder.to_owned(),
+            _lock: lock,
             programs,
             map,
         })
@@ -176,6 +180,12 @@ impl Deadlines {
         Ok(map.keys().flatten().map(Ipv6Addr::from).collect())
     }
 
+    /// Whether a process that lives works with what is in `folder`: one of another container, where several
+    /// share a bpf file system.
+    pub(crate) fn are_in_use(folder: &Path) -> bool {
+        folder.is_dir() && matches!(lock(folder), Ok(None))
+    }
+
     /// Removes what is pinned in `folder`, which ends the programs. Nothing guards the addresses
     /// afterwards ([`Self::left_in`]).
     pub(crate) fn take_down(folder: &Path) -> Result<(), Errno> {
@@ -193,6 +203,16 @@ impl Deadlines {
         self.map
             .insert(address.octets(), entry, 0)
             .map_err(|error| refused("write a deadline", &error))
+    }
+}
+
+/// The folder, for one process at a time; none where another one has it.
+fn lock(folder: &Path) -> Result<Option<fs::File>, Errno> {
+    let file = fs::File::open(folder).map_err(|error| errno("open the folder", &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(errno("lock the folder", &error)),
     }
 }
 

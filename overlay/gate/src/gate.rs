@@ -304,13 +304,13 @@ fn take_down_others(
     line: &Line,
     addresses: &mut Addresses,
 ) -> Result<(), GateError> {
-    if !matches!(line, Line::Ebpf(_)) {
+    if !matches!(line, Line::Ebpf(_)) && !Deadlines::are_in_use(&config.bpf_folder) {
         take_down_deadlines(config, addresses)?;
     }
     if matches!(line, Line::Nftables(_)) || Table::adopt(&config.table)?.is_none() {
         return Ok(());
     }
-    // Refused where a process lives that works with it.
+    // From Linux 6.9 on refused where a process lives that works with it.
     if let Some(Line::Nftables(table)) = put_up_table(config)? {
         // Whoever owns a table lets go of it with its socket.
         drop(table);
