@@ -13,6 +13,8 @@
 //!   hands anew, by a node that did not stand still meanwhile.
 //! - A silent peer is asked as long as it is one, and is straight again only after a time in which it
 //!   was heard; each return that does not last makes the next one later.
+//! - What is known of a silent way holds in its network alone, and outlasts a time in which its peer is
+//!   not looked at: it may only be restarting.
 //! - No more than [`UNREACHABLE_MAX`] peers are named.
 
 use std::{
@@ -96,6 +98,8 @@ struct Way {
     returned_at: Option<Time>,
     /// How long a return takes.
     hold: Duration,
+    /// Whether its peer was among those that the network's last look was at.
+    is_present: bool,
     state: State,
 }
 
@@ -111,13 +115,15 @@ impl Straight {
         self.ways.retain(|network, _| kept(network));
     }
 
-    /// Takes over what a network's device has counted for the peers that are alive; others are
-    /// forgotten. Gives back whom to ask now. `pings_pass` tells whether a peer that hears a ping is
-    /// sure to answer it.
+    /// Takes over what a network's device has counted for the peers that are alive. Others are
+    /// forgotten, but for those that are or were silent and belong to the network still, as `is_peer`
+    /// says. Gives back whom to ask now. `pings_pass` tells whether a peer that hears a ping is sure to
+    /// answer it.
     pub fn look(
         &mut self,
         network: NetworkId,
         counted: &BTreeMap<NodeId, Counters>,
+        is_peer: impl Fn(&NodeId) -> bool,
         pings_pass: bool,
         now: Time,
     ) -> Vec<NodeId> {
@@ -127,7 +133,10 @@ impl Straight {
             SILENT_AFTER_UNASKED
         };
         let ways = self.ways.entry(network).or_default();
-        ways.retain(|node, _| counted.contains_key(node));
+        ways.retain(|node, way| {
+            way.is_present = counted.contains_key(node);
+            way.is_present || (is_peer(node) && way.outlasts_absence())
+        });
         let mut asked = Vec::new();
         for (node, counters) in counted {
             let way = ways
@@ -141,19 +150,24 @@ impl Straight {
         asked
     }
 
-    /// Whom this node cannot reach straight, in order; of too many, those that are silent the longest.
-    pub fn unreachable(&self) -> Vec<NodeId> {
-        let ways = self.ways.values().flatten();
-        let silent: BTreeSet<(Time, &NodeId)> = ways
-            .filter_map(|(node, way)| Some((way.silent_since()?, node)))
-            .collect();
-        let mut named = BTreeSet::new();
-        for (_, node) in silent {
-            if named.len() < UNREACHABLE_MAX {
-                named.insert(node.clone());
+    /// Whom this node cannot reach straight, per network and in order. Of too many, those come first
+    /// that are looked at, and of these the ones that are silent the longest.
+    pub fn unreachable(&self) -> Vec<(NetworkId, Vec<NodeId>)> {
+        let mut silent = BTreeSet::new();
+        for (network, ways) in &self.ways {
+            for (node, way) in ways {
+                if let Some(since) = way.silent_since() {
+                    silent.insert((!way.is_present, since, *network, node));
+                }
             }
         }
-        named.into_iter().collect()
+        let mut named: BTreeMap<NetworkId, BTreeSet<NodeId>> = BTreeMap::new();
+        for (_, _, network, node) in silent.into_iter().take(UNREACHABLE_MAX) {
+            named.entry(network).or_default().insert(node.clone());
+        }
+        let named = named.into_iter();
+        let named = named.map(|(network, nodes)| (network, nodes.into_iter().collect()));
+        named.collect()
     }
 }
 
@@ -165,6 +179,7 @@ impl Way {
             asked_at: None,
             returned_at: None,
             hold: Duration::ZERO,
+            is_present: true,
             state: State::Answers,
         }
     }
@@ -204,6 +219,13 @@ impl Way {
                 heard_at: now,
             },
             State::Silent { since } => State::Silent { since },
+            State::Returning {
+                since, heard_at, ..
+            } if stood_still => State::Returning {
+                since,
+                from: now,
+                heard_at: if heard { now } else { heard_at },
+            },
             State::Returning {
                 since,
                 from,
@@ -258,6 +280,16 @@ impl Way {
             self.asked_at = Some(now);
         }
         due
+    }
+
+    /// Whether anything of it is to be kept while its peer is not looked at. A doubt is not: who does
+    /// not look has not listened.
+    fn outlasts_absence(&mut self) -> bool {
+        if self.silent_since().is_some() {
+            return true;
+        }
+        self.state = State::Answers;
+        self.returned_at.is_some()
     }
 
     const fn silent_since(&self) -> Option<Time> {

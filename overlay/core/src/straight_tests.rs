@@ -1,5 +1,7 @@
 //! Claims about who is silent, and how long.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -47,7 +49,7 @@ impl Device {
         let counted = [(self.peer.clone(), self.counted)].into();
         let asked = self
             .straight
-            .look(NETWORK, &counted, self.pings_pass, self.now);
+            .look(NETWORK, &counted, |_| true, self.pings_pass, self.now);
         assert!(asked.iter().all(|node| *node == self.peer));
         self.asked += u32::try_from(asked.len()).unwrap();
     }
@@ -61,9 +63,18 @@ impl Device {
         }
     }
 
+    /// A look at which the peer is believed dead.
+    fn look_without(&mut self, is_peer: bool) {
+        let nobody = BTreeMap::new();
+        let asked = self
+            .straight
+            .look(NETWORK, &nobody, |_| is_peer, self.pings_pass, self.now);
+        assert!(asked.is_empty());
+    }
+
     fn is_silent(&self) -> bool {
         let silent = self.straight.unreachable();
-        assert!(silent.is_empty() || silent == [self.peer.clone()]);
+        assert!(silent.is_empty() || silent == [(NETWORK, vec![self.peer.clone()])]);
         !silent.is_empty()
     }
 
@@ -147,6 +158,16 @@ fn a_node_that_stood_still_judges_nobody() {
 }
 
 #[test]
+fn a_standstill_is_no_time_in_which_a_returning_peer_was_heard() {
+    let mut device = Device::new();
+    device.seconds_until(true, HANDSHAKE_BYTES, 0);
+    device.pass(10, HANDSHAKE_BYTES, 100);
+    device.look(Duration::from_secs(60));
+    assert!(device.is_silent());
+    assert_eq!(device.seconds_until(false, HANDSHAKE_BYTES, 100), 40);
+}
+
+#[test]
 fn a_pair_that_heals_returns_and_each_return_that_does_not_last_makes_the_next_later() {
     let mut device = Device::new();
     let mut waits = Vec::new();
@@ -173,13 +194,12 @@ fn a_silent_way_is_asked_for_as_long_as_it_is_silent() {
 }
 
 #[test]
-fn a_peer_that_is_gone_or_whose_network_is_is_named_no_more() {
+fn a_peer_that_left_its_network_or_whose_network_is_gone_is_named_no_more() {
     let mut device = Device::new();
     device.seconds_until(true, HANDSHAKE_BYTES, 0);
     device.straight.keep(|network| *network == NETWORK);
     assert!(device.is_silent());
-    let nobody = BTreeMap::new();
-    device.straight.look(NETWORK, &nobody, true, device.now);
+    device.look_without(false);
     assert!(!device.is_silent());
     device.look(Duration::ZERO);
     device.seconds_until(true, HANDSHAKE_BYTES, 0);
@@ -188,28 +208,69 @@ fn a_peer_that_is_gone_or_whose_network_is_is_named_no_more() {
 }
 
 #[test]
-fn of_too_many_silent_peers_those_are_named_that_are_silent_the_longest() {
+fn a_peer_that_was_believed_dead_is_as_silent_as_before_and_returns_no_sooner() {
+    let mut device = Device::new();
+    device.seconds_until(true, HANDSHAKE_BYTES, 0);
+    device.look_without(true);
+    assert!(device.is_silent());
+    device.look(Duration::from_secs(15));
+    assert!(device.is_silent(), "nothing was heard since");
+    assert_eq!(device.seconds_until(false, HANDSHAKE_BYTES, 100), 41);
+    device.look_without(true);
+    device.seconds_until(true, HANDSHAKE_BYTES, 0);
+    assert_eq!(device.seconds_until(false, HANDSHAKE_BYTES, 100), 81);
+}
+
+#[test]
+fn a_peer_that_is_silent_in_one_network_is_not_named_in_another() {
+    let other = NetworkId::from_bytes([8; 16]);
+    let mut device = Device::new();
+    for second in 1..100 {
+        device.pass(1, HANDSHAKE_BYTES, 0);
+        let answered = Counters {
+            sent_bytes: 1000 * second,
+            received_bytes: 1000 * second,
+        };
+        let counted = [(device.peer.clone(), answered)].into();
+        device
+            .straight
+            .look(other, &counted, |_| true, true, device.now);
+    }
+    assert!(device.is_silent());
+}
+
+#[test]
+fn of_too_many_silent_peers_those_are_named_that_are_there_and_silent_the_longest() {
     let mut straight = Straight::default();
-    let look = |straight: &mut Straight, second: u64, peers: usize| {
+    let look = |straight: &mut Straight, second: u64, peers: Range<usize>| {
         let counted = Counters {
             sent_bytes: 1000 * second,
             received_bytes: 1,
         };
-        let counted = (10..10 + peers).map(|n| (node(n), counted)).collect();
+        let counted = peers.map(|n| (node(n), counted)).collect();
         let now = Time::from_micros(1_000_000 * second);
-        straight.look(NETWORK, &counted, true, now);
+        straight.look(NETWORK, &counted, |_| true, true, now);
+    };
+    let named = |straight: &Straight| {
+        let mut named = straight.unreachable();
+        assert_eq!(named.len(), 1);
+        named.remove(0).1
     };
     for second in 0..40 {
-        look(&mut straight, second, 5);
+        look(&mut straight, second, 10..15);
     }
     let first: Vec<NodeId> = (10..15).map(node).collect();
-    assert_eq!(straight.unreachable(), first);
+    assert_eq!(named(&straight), first);
     for second in 40..80 {
-        look(&mut straight, second, 30);
+        look(&mut straight, second, 10..40);
     }
-    let named = straight.unreachable();
-    assert_eq!(named.len(), UNREACHABLE_MAX);
-    assert!(first.iter().all(|node| named.contains(node)));
+    let most = named(&straight);
+    assert_eq!(most.len(), UNREACHABLE_MAX);
+    assert!(first.iter().all(|node| most.contains(node)));
+    look(&mut straight, 80, 15..40);
+    let present = named(&straight);
+    assert_eq!(present.len(), UNREACHABLE_MAX);
+    assert!(!first.iter().any(|node| present.contains(node)));
 }
 
 #[test]

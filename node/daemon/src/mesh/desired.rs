@@ -16,7 +16,8 @@ use std::{
 };
 
 use consensus_core::{
-    AccessGrant, Agreed, IpPrefix, Network, NetworkId, Node, NodeId, Peer, RoutingMode, WallMs,
+    AccessGrant, Agreed, IpPrefix, Network, NetworkId, Node, NodeId, Peer, Role, RoutingMode,
+    WallMs,
 };
 use overlay_core::{
     membership::Condition,
@@ -45,6 +46,8 @@ impl Overlay {
         let mut routes: BTreeSet<Cidr> = prefixes(network).into();
         let keepalive_s = self.is_behind_nat().then_some(KEEPALIVE_S);
         let pods = Pods::seen_by(agreed, &self.me, id);
+        let members = self.members.borrow().clone();
+        let forwarders = forwarders(agreed, id, network, &members);
         for (node, peer) in agreed.peers_of(id).filter(|(node, _)| **node != self.me) {
             let Some(row) = agreed.nodes.get(node) else {
                 continue;
@@ -71,7 +74,7 @@ impl Overlay {
             if network.routing_mode == RoutingMode::Hub && !own.hub && !peer.hub {
                 let hub = self.hub_of_spokes(agreed, id, node);
                 spokes.insert(key, hub.map(key_of));
-            } else if let Some(detour) = self.detour_to(agreed, id, network, node)
+            } else if let Some(detour) = self.detour_to(agreed, id, &members, &forwarders, node)
                 && let Some(hub) = agreed.nodes.get(&detour.hub)
             {
                 let tried_by = detour.retried.then(|| probe_address(peer.ipv6));
@@ -124,9 +127,9 @@ impl Overlay {
     ) -> Option<&'a Node> {
         let members = self.members.borrow().clone();
         let hubs = agreed.peers_of(network).filter(|(_, peer)| peer.hub);
-        let spokes = [end(&members, &self.me), end(&members, to)];
+        let spokes = [&self.me, to].map(|spoke| end(&members, spoke, network));
         let usable = |hub: &NodeId| {
-            let joins = |spoke: &End<'_>| !end(&members, hub).is_apart_from(spoke);
+            let joins = |spoke: &End<'_>| !end(&members, hub, network).is_apart_from(spoke);
             !is_dead(&members, hub) && spokes.iter().all(joins)
         };
         let hub = spoke_hub(&self.me, to, hubs.map(|(hub, _)| hub), usable)?;
@@ -143,36 +146,28 @@ impl Overlay {
         &self,
         agreed: &Agreed,
         id: NetworkId,
-        network: &Network,
+        members: &Members,
+        forwarders: &[End<'_>],
         to: &NodeId,
     ) -> Option<Detour> {
-        let members = self.members.borrow().clone();
-        let (one, other) = (end(&members, &self.me), end(&members, to));
+        let (one, other) = (end(members, &self.me, id), end(members, to, id));
         if !one.is_apart_from(&other) && !one.is_hidden_from(&other) {
             return None;
         }
-        let is_server = |hub: &NodeId| agreed.servers().any(|(id, _)| id == hub);
-        let forwards = |hub: &NodeId, peer: &Peer| match network.routing_mode {
-            RoutingMode::Hub => peer.hub,
-            RoutingMode::Mesh => {
-                let member = members.get(hub);
-                is_server(hub) && member.is_some_and(|member| member.record.forwards)
-            }
+        let relays = |hub: &NodeId| {
+            is_server(agreed, hub) && agreed.peers.contains_key(&(id, hub.clone()))
         };
-        let peers = agreed.peers_of(id);
-        let hubs = peers.filter(|(hub, peer)| forwards(hub, peer) && !is_dead(&members, hub));
-        let hubs: Vec<End<'_>> = hubs.map(|(hub, _)| end(&members, hub)).collect();
-        let relays = |hub: &NodeId| is_server(hub) && agreed.peers.contains_key(&(id, hub.clone()));
-        detour(one, other, &hubs, relays)
+        detour(one, other, forwarders, relays)
     }
 
-    /// Whether others use this one as their hub, and may: a record alone makes nobody forward.
-    pub(super) fn is_hub(&self, agreed: &Agreed) -> bool {
+    /// Whether others use this one as their hub in a network, and may: a record alone makes nobody
+    /// forward. A pair goes by the word of either end, also of one that is believed dead here.
+    pub(super) fn is_hub(&self, agreed: &Agreed, network: NetworkId) -> bool {
         let members = self.members.borrow().clone();
         let needed = |node: &NodeId| {
-            let said = end(&members, node);
-            let apart = said.unreachable.iter().any(|far| *far != self.me);
-            let apart = apart && *node != self.me && !is_dead(&members, node);
+            let said = end(&members, node, network);
+            let is_far = |far: &NodeId| *far != self.me && members.contains_key(far);
+            let apart = *node != self.me && said.unreachable.iter().any(is_far);
             apart || said.relays.contains(&self.me)
         };
         self.may_forward(agreed) && members.keys().any(needed)
@@ -229,18 +224,45 @@ impl Overlay {
     }
 }
 
-/// What a node says of its ways.
-pub(super) fn end<'a>(members: &'a Members, node: &'a NodeId) -> End<'a> {
+/// What a node says of its ways in a network.
+pub(super) fn end<'a>(members: &'a Members, node: &'a NodeId, network: NetworkId) -> End<'a> {
     let record = members.get(node).map(|member| &member.record);
-    let named: [&'a [NodeId]; 2] = record.map_or([&[], &[]], |record| {
-        [record.relays.as_slice(), record.unreachable.as_slice()]
+    let relays: &[NodeId] = record.map_or(&[], |record| &record.relays);
+    let named = record.and_then(|record| {
+        let mut named = record.unreachable.iter();
+        named.find(|(id, _)| *id == network)
     });
-    let [relays, unreachable] = named;
+    let unreachable: &[NodeId] = named.map_or(&[], |(_, nodes)| nodes);
     End {
         node,
         relays,
         unreachable,
     }
+}
+
+/// Who is there to forward between two nodes of a network that do not reach each other.
+fn forwarders<'a>(
+    agreed: &'a Agreed,
+    id: NetworkId,
+    network: &Network,
+    members: &'a Members,
+) -> Vec<End<'a>> {
+    let forwards = |hub: &NodeId, peer: &Peer| match network.routing_mode {
+        RoutingMode::Hub => peer.hub,
+        RoutingMode::Mesh => {
+            let member = members.get(hub);
+            is_server(agreed, hub) && member.is_some_and(|member| member.record.forwards)
+        }
+    };
+    let peers = agreed.peers_of(id);
+    let hubs = peers.filter(|(hub, peer)| forwards(hub, peer) && !is_dead(members, hub));
+    hubs.map(|(hub, _)| end(members, hub, id)).collect()
+}
+
+/// Whether a node is one of [`Agreed::servers`].
+fn is_server(agreed: &Agreed, node: &NodeId) -> bool {
+    let row = agreed.nodes.get(node);
+    row.is_some_and(|row| row.role == Role::Server && row.raft_id.is_some())
 }
 
 /// Whether gossip believes it dead, of which both ends of a pair hear.
@@ -321,4 +343,51 @@ pub(crate) fn own_endpoints(
             Some((*id, endpoints))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use consensus_core::Time;
+    use overlay_core::membership::{Member, Record, Signature, SignedRecord};
+    use overlay_net::membership::Snapshot;
+
+    use super::*;
+
+    fn node(digit: &str) -> NodeId {
+        let text = format!("12D3KooW{}", digit.repeat(44));
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pair_is_apart_in_the_network_that_is_named_and_in_no_other() {
+        let (one, far) = (node("1"), node("2"));
+        let [named, other] = [1, 2].map(|n| NetworkId::from_bytes([n; 16]));
+        let record = Record {
+            node: one.clone(),
+            generation: 1,
+            version: 1,
+            addresses: Vec::new(),
+            wireguard: Vec::new(),
+            relays: Vec::new(),
+            unreachable: vec![(named, vec![far.clone()])],
+            forwards: false,
+        };
+        let signature = Signature([0; 64]);
+        let member = Member {
+            record: Arc::new(SignedRecord { record, signature }),
+            condition: Condition::Alive,
+            left: false,
+            since: Time::ZERO,
+            last_heard: None,
+            rtt: None,
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.members.insert(one.clone(), member);
+        let members: Members = Arc::new(snapshot);
+        let is_apart = |network| {
+            let ends = [&one, &far].map(|node| end(&members, node, network));
+            ends[0].is_apart_from(&ends[1]) && ends[1].is_apart_from(&ends[0])
+        };
+        assert!(is_apart(named) && !is_apart(other));
+    }
 }

@@ -73,7 +73,7 @@ impl Overlay {
             network: id,
             interface: network.interface(),
             prefixes: prefixes(network),
-            hub: by_mode || !devices.is_empty() || self.is_hub(agreed),
+            hub: by_mode || !devices.is_empty() || self.is_hub(agreed, id),
             lan: cidrs(&own.lan_subnets),
             devices,
             own_ports: BTreeSet::new(),

@@ -5,7 +5,7 @@
 //! record.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Instant, SystemTime},
 };
 
@@ -48,7 +48,11 @@ impl Overlay {
         looks: &mut Looks,
         status: &mut OverlayStatus,
     ) {
-        looks.ways.keep(|network| interfaces.contains_key(network));
+        let is_peer = |network: NetworkId, node: &NodeId| {
+            agreed.peers.contains_key(&(network, node.clone()))
+        };
+        // An interface that has to begin anew is no reason to forget what was seen.
+        looks.ways.keep(|network| is_peer(*network, &self.me));
         for (id, up) in interfaces {
             // One that is late with its answer has said nothing against anybody.
             let Ok(stats) = up.interface.stats().await else {
@@ -59,8 +63,10 @@ impl Overlay {
                 status.peers.insert((*id, *key.as_bytes()), contact);
             }
             let counted = self.counted(agreed, *id, &stats);
+            let is_peer = |node: &NodeId| is_peer(*id, node);
+            let pings_pass = pings_pass(agreed, *id);
             let now = Time::ZERO + looks.began.elapsed();
-            let asked = looks.ways.look(*id, &counted, pings_pass(agreed, *id), now);
+            let asked = looks.ways.look(*id, &counted, is_peer, pings_pass, now);
             self.ask(agreed, *id, &asked);
         }
         self.say(agreed, looks.ways.unreachable());
@@ -75,7 +81,7 @@ impl Overlay {
         stats: &BTreeMap<PublicKey, PeerStats>,
     ) -> BTreeMap<NodeId, Counters> {
         let members = self.members.borrow().clone();
-        let me = end(&members, &self.me);
+        let me = end(&members, &self.me, network);
         let others = agreed.peers_of(network).map(|(node, _)| node);
         let counted = others.filter(|node| **node != self.me).filter_map(|node| {
             let lives = match members.get(node)?.condition {
@@ -88,7 +94,7 @@ impl Overlay {
                 sent_bytes: peer.tx_bytes,
                 received_bytes: peer.rx_bytes,
             };
-            let hidden = me.is_hidden_from(&end(&members, node));
+            let hidden = me.is_hidden_from(&end(&members, node, network));
             (lives && !hidden && peer.endpoint.is_some()).then(|| (node.clone(), counters))
         });
         counted.collect()
@@ -115,7 +121,7 @@ impl Overlay {
     }
 
     /// Gossips what is new.
-    fn say(&self, agreed: &Agreed, unreachable: Vec<NodeId>) {
+    fn say(&self, agreed: &Agreed, unreachable: Vec<(NetworkId, Vec<NodeId>)>) {
         let paths = LocalPaths {
             unreachable,
             forwards: self.may_forward(agreed),
@@ -124,24 +130,34 @@ impl Overlay {
             if *said == paths {
                 return false;
             }
-            let new = |one: &LocalPaths, other: &LocalPaths| {
-                let nodes = one.unreachable.iter();
-                let new = nodes.filter(|node| !other.unreachable.contains(node));
-                new.map(|node| agreed.name_of(node)).collect::<Vec<_>>()
+            let name = |network: &NetworkId| {
+                let network = agreed.networks.get(network);
+                network.map_or("", |network| network.name.as_str())
             };
-            for node in new(&paths, said) {
+            let (before, after) = (named(said), named(&paths));
+            for (network, node) in after.difference(&before) {
+                let (network, node) = (name(network), agreed.name_of(node));
                 tracing::info!(
                     node,
+                    network,
                     "it does not answer straight; a hub is used if there is one"
                 );
             }
-            for node in new(said, &paths) {
-                tracing::info!(node, "no hub is needed for it any more");
+            for (network, node) in before.difference(&after) {
+                let (network, node) = (name(network), agreed.name_of(node));
+                tracing::info!(node, network, "no hub is needed for it any more");
             }
             *said = paths;
             true
         });
     }
+}
+
+/// Whom a node names, and in which network.
+fn named(paths: &LocalPaths) -> BTreeSet<(NetworkId, &NodeId)> {
+    let lists = paths.unreachable.iter();
+    let named = lists.flat_map(|(network, nodes)| nodes.iter().map(move |node| (*network, node)));
+    named.collect()
 }
 
 /// Seconds since the last handshake, in steps of five, so that a mere passing of time is no news. A

@@ -106,7 +106,12 @@ impl Membership {
     }
 
     /// Takes over whose overlay packets do not come straight, and whether this node passes on others'.
-    pub fn handle_paths(&mut self, unreachable: Vec<NodeId>, forwards: bool, now: Time) {
+    pub fn handle_paths(
+        &mut self,
+        unreachable: Vec<(NetworkId, Vec<NodeId>)>,
+        forwards: bool,
+        now: Time,
+    ) {
         let next = Record {
             unreachable,
             forwards,

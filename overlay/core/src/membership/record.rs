@@ -22,8 +22,9 @@ pub const NETWORKS_MAX: usize = 32;
 pub const ENDPOINTS_MAX: usize = 4;
 /// Relays in one record: a node that needs them keeps two, so that one may fail.
 pub const RELAYS_MAX: usize = 2;
-/// Unreachable peers in one record: a few pairs between two sites. Sixteen of the largest records must
-/// fit into a message, which leaves room for ten. Who reaches nobody has no use for a hub either.
+/// Unreachable peers in one record, those of all networks counted: a few pairs between two sites.
+/// Sixteen of the largest records must fit into a message, which leaves room for eight, each in a
+/// network of its own. Who reaches nobody has no use for a hub either.
 pub const UNREACHABLE_MAX: usize = 8;
 
 /// What a node says about itself.
@@ -42,9 +43,9 @@ pub struct Record {
     pub wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
     /// The nodes through which it is reached when it cannot be dialled; at most [`RELAYS_MAX`].
     pub relays: Vec<NodeId>,
-    /// The nodes whose overlay packets do not reach it straight, or its not them; at most
-    /// [`UNREACHABLE_MAX`].
-    pub unreachable: Vec<NodeId>,
+    /// The nodes whose overlay packets do not reach it straight, or its not them, per network; at
+    /// most [`UNREACHABLE_MAX`] in all.
+    pub unreachable: Vec<(NetworkId, Vec<NodeId>)>,
     /// Whether it passes on overlay packets between nodes that do not reach each other.
     pub forwards: bool,
 }
@@ -62,7 +63,12 @@ impl Record {
     pub(super) fn bounded(mut self) -> Self {
         self.addresses.truncate(ADDRESSES_MAX);
         self.relays.truncate(RELAYS_MAX);
-        self.unreachable.truncate(UNREACHABLE_MAX);
+        let mut left = UNREACHABLE_MAX;
+        for (_, nodes) in &mut self.unreachable {
+            nodes.truncate(left);
+            left -= nodes.len();
+        }
+        self.unreachable.retain(|(_, nodes)| !nodes.is_empty());
         self.wireguard.truncate(NETWORKS_MAX);
         for (_, endpoints) in &mut self.wireguard {
             endpoints.truncate(ENDPOINTS_MAX);

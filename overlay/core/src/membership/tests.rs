@@ -62,11 +62,22 @@ fn strangers_and_facts_about_strangers_change_nothing() {
 fn what_a_node_says_of_its_paths_is_a_later_record_and_bounded() {
     let mut one = Fixture::with_alive(3);
     let before = one.core.record().incarnation();
-    let many: Vec<NodeId> = (10..30).map(node).collect();
+    let names = |range: std::ops::Range<usize>| range.map(node).collect::<Vec<NodeId>>();
+    let network = |n| NetworkId::from_bytes([n; 16]);
+    let many = vec![
+        (network(1), names(10..13)),
+        (network(2), Vec::new()),
+        (network(3), names(10..30)),
+        (network(4), names(10..11)),
+    ];
     one.core.handle_paths(many.clone(), true, one.now);
     let record = one.core.record().clone();
     assert!(record.incarnation() > before && record.forwards);
-    assert_eq!(record.unreachable, many[..UNREACHABLE_MAX]);
+    let bounded = [
+        (network(1), names(10..13)),
+        (network(3), names(10..10 + UNREACHABLE_MAX - 3)),
+    ];
+    assert_eq!(record.unreachable, bounded);
     one.core.handle_paths(many, true, one.now);
     assert_eq!(*one.core.record(), record, "the same is no news");
 }

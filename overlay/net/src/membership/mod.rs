@@ -71,8 +71,8 @@ pub struct LocalAddresses {
 /// What this node says of its overlay's paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalPaths {
-    /// The nodes that it does not reach straight.
-    pub unreachable: Vec<NodeId>,
+    /// The nodes that it does not reach straight, per network.
+    pub unreachable: Vec<(NetworkId, Vec<NodeId>)>,
     /// Whether it passes on packets between others.
     pub forwards: bool,
 }

@@ -114,17 +114,15 @@ fn gossip_seeds() -> Seeds {
         let by = (id(3), &keys(3) as &dyn Keys);
         Accusation::sign(verdict, id(n), incarnation, by, Pace::Lan)
     };
+    let network = consensus_core::NetworkId::from_bytes([7; 16]);
     let record = Record {
         node: id(1),
         generation: 9,
         version: 8,
         addresses: vec!["10.1.2.3:4001".parse().unwrap()],
-        wireguard: vec![(
-            consensus_core::NetworkId::from_bytes([7; 16]),
-            vec!["[fd00::1]:51891".parse().unwrap()],
-        )],
+        wireguard: vec![(network, vec!["[fd00::1]:51891".parse().unwrap()])],
         relays: vec![id(6)],
-        unreachable: vec![id(7)],
+        unreachable: vec![(network, vec![id(7)])],
         forwards: true,
     };
     let updates = vec![

@@ -100,7 +100,7 @@ struct WireRecord {
     addresses: Vec<SocketAddr>,
     wireguard: Vec<(NetworkId, Vec<SocketAddr>)>,
     relays: Vec<NodeId>,
-    unreachable: Vec<NodeId>,
+    unreachable: Vec<(NetworkId, Vec<NodeId>)>,
     forwards: bool,
 }
 
@@ -311,7 +311,9 @@ impl TryFrom<WireRecord> for Record {
         within("addresses", wire.addresses.len(), ADDRESSES_MAX)?;
         within("networks", wire.wireguard.len(), NETWORKS_MAX)?;
         within("relays", wire.relays.len(), RELAYS_MAX)?;
-        within("unreachable", wire.unreachable.len(), UNREACHABLE_MAX)?;
+        // A list without names takes the place of one.
+        let named = wire.unreachable.iter().map(|(_, nodes)| nodes.len().max(1));
+        within("unreachable", named.sum(), UNREACHABLE_MAX)?;
         for (_, endpoints) in &wire.wireguard {
             within("endpoints", endpoints.len(), ENDPOINTS_MAX)?;
         }

@@ -53,7 +53,7 @@ fn the_bytes_of_a_record_stay_what_they_are() {
     ]);
     golden.extend([1, 52]);
     golden.extend(node(7).as_str().bytes());
-    golden.extend([1, 52]);
+    golden.extend([1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 1, 52]);
     golden.extend(node(8).as_str().bytes());
     golden.push(1);
     golden.extend(MARK);
@@ -126,6 +126,29 @@ fn lists_beyond_their_limits_are_refused() {
             ..
         })
     ));
+}
+
+#[test]
+fn unreachable_nodes_are_counted_over_all_networks_and_an_empty_list_as_one() {
+    let network = NetworkId::from_bytes([7; 16]);
+    let read = |unreachable| {
+        let mut record = sample(0, 0);
+        record.unreachable = unreachable;
+        let updates = vec![named(record)];
+        decode(&encode(&Message::Gossip { updates })).map(drop)
+    };
+    let refused = DecodeError::TooMany {
+        what: "unreachable",
+        count: UNREACHABLE_MAX + 1,
+        limit: UNREACHABLE_MAX,
+    };
+    let most = (network, vec![node(8); UNREACHABLE_MAX - 1]);
+    let one = (network, vec![node(8)]);
+    assert_eq!(read(vec![most.clone(), one.clone()]), Ok(()));
+    assert_eq!(read(vec![most, one.clone(), one]), Err(refused.clone()));
+    let empty = (network, Vec::new());
+    assert_eq!(read(vec![empty.clone(); UNREACHABLE_MAX]), Ok(()));
+    assert_eq!(read(vec![empty; UNREACHABLE_MAX + 1]), Err(refused));
 }
 
 #[test]
@@ -218,7 +241,11 @@ fn sample(addresses: usize, networks: usize) -> Record {
             networks
         ],
         relays: vec![node(7); networks.min(RELAYS_MAX)],
-        unreachable: vec![node(8); networks.min(UNREACHABLE_MAX)],
+        // Nothing is longer than a network for each name.
+        unreachable: vec![
+            (NetworkId::from_bytes([7; 16]), vec![node(8)]);
+            networks.min(UNREACHABLE_MAX)
+        ],
         forwards: networks > 0,
     }
 }
