@@ -154,9 +154,8 @@ impl Overlay {
         if !one.is_apart_from(&other) && !one.is_hidden_from(&other) {
             return None;
         }
-        let relays = |hub: &NodeId| {
-            is_server(agreed, hub) && agreed.peers.contains_key(&(id, hub.clone()))
-        };
+        let relays =
+            |hub: &NodeId| is_server(agreed, hub) && agreed.peers.contains_key(&(id, hub.clone()));
         detour(one, other, forwarders, relays)
     }
 

@@ -48,9 +48,8 @@ impl Overlay {
         looks: &mut Looks,
         status: &mut OverlayStatus,
     ) {
-        let is_peer = |network: NetworkId, node: &NodeId| {
-            agreed.peers.contains_key(&(network, node.clone()))
-        };
+        let is_peer =
+            |network: NetworkId, node: &NodeId| agreed.peers.contains_key(&(network, node.clone()));
         // An interface that has to begin anew is no reason to forget what was seen.
         looks.ways.keep(|network| is_peer(*network, &self.me));
         for (id, up) in interfaces {
