@@ -22,6 +22,7 @@ use super::{
     peer_wire::{EnrolAnswer, GateRequest, PeerAnswer, PeerRequest, decode, encode, misunderstood},
     probe::probe,
     proposer::{Proposer, propose},
+    renewal::REMOVED,
     rotation::Rotator,
     views::View,
     vip_desk::VipDesk,
@@ -270,8 +271,8 @@ async fn let_in(
         Ok(_) => Err(misunderstood()),
         Err(error) if returns => {
             let view = proposer.views.view();
-            // It is no member any more, and is told so.
-            if !is_server(&view, &request.from) {
+            // It is no member any more, and is told so, also where only the leader knows of it yet.
+            if error.code == REMOVED || !is_server(&view, &request.from) {
                 return Err(error);
             }
             tracing::info!(node = request.from.short(), code = error.code, %error, "nothing can be signed for a server; it is told what is agreed");

@@ -34,7 +34,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The code of the refusal of a node that was removed.
-const REMOVED: &str = "NodeRemovedError";
+pub(super) const REMOVED: &str = "NodeRemovedError";
 /// A view takes moments to reach a node that hears a server at all.
 const VIEW_WITHIN: Duration = Duration::from_secs(30);
 
