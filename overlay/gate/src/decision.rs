@@ -37,6 +37,8 @@ pub enum ClosedWhy {
     Overdue,
     /// Somebody removed the gate's rules; they were put back.
     RulesRemoved,
+    /// The kernel refused to give the address another lifetime until there was nothing left of the last.
+    AddressLost,
 }
 
 /// What is to be done next.

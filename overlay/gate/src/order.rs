@@ -17,6 +17,8 @@ pub(crate) const ADDRESS_LIFETIME_S: u32 = 2;
 /// How long an address lives at most with [`ADDRESS_LIFETIME_S`]: the kernel counts lifetimes in
 /// whole seconds and looks once a second (`addrconf_verify_rtnl`).
 pub(crate) const ADDRESS_LIFE_US: u64 = 3_000_000;
+/// How long it lives at least, unless somebody takes it away.
+pub(crate) const ADDRESS_SURE_US: u64 = 2_000_000;
 /// An address whose lifetime is renewed this often outlives two lost renewals.
 pub(crate) const ADDRESS_RENEWED_EVERY_US: u64 = 500_000;
 

@@ -28,7 +28,7 @@ use crate::{
     events::{GateEvent, GateStatus, RefusedWhy},
     mailbox::{ADDRESSES_MAX, Mail, Mailbox},
     nftables::Table,
-    order::{ADDRESS_RENEWED_EVERY_US, GateKind, GateOrder},
+    order::{ADDRESS_RENEWED_EVERY_US, ADDRESS_SURE_US, GateKind, GateOrder},
     passage::{Kernel, StepError},
     priority::{self, Priority},
 };
@@ -206,7 +206,7 @@ impl Worker {
             vip.decision.note_arm(life_us, now);
         }
         written?;
-        vip.address_put_us = now;
+        (vip.address_put_us, vip.address_given_us) = (now, now);
         if let Step::Open {
             previous, life_us, ..
         } = vip.decision.armed(order.epoch, life_us, now)
@@ -323,7 +323,8 @@ impl Worker {
         Ok(at_us)
     }
 
-    /// Gives an open address another lifetime when it is due.
+    /// Gives an open address another lifetime when it is due. One that nobody can reach any more,
+    /// because the kernel refused for so long, is not held.
     fn renew_address(&mut self, address: Ipv6Addr, now: u64) -> Option<u64> {
         let vip = self.vips.get_mut(&address)?;
         vip.decision.open_epoch()?;
@@ -340,8 +341,14 @@ impl Worker {
         vip.address_put_us = now;
         let put = self.kernel.renew_address(&interface, address);
         vip.advertise(address);
-        if let Err(error) = put {
-            self.complain(address, epoch, refused(error));
+        let Err(error) = put else {
+            vip.address_given_us = now;
+            return Some(now + ADDRESS_RENEWED_EVERY_US);
+        };
+        let gone = now.saturating_sub(vip.address_given_us) >= ADDRESS_SURE_US;
+        self.complain(address, epoch, refused(error));
+        if gone && let Err(errno) = self.shut(address, epoch, ClosedWhy::AddressLost) {
+            self.complain(address, epoch, RefusedWhy::Kernel(errno));
         }
         Some(now + ADDRESS_RENEWED_EVERY_US)
     }

@@ -109,6 +109,38 @@ fn an_address_that_the_kernel_would_not_guard_is_guarded_later_and_not_put_up_be
 }
 
 #[test]
+fn an_address_that_its_interface_does_not_take_back_is_given_up_and_held_again_when_it_does() {
+    root_or_say_so!();
+    is_given_up_while_its_interface_refuses_it("owned");
+}
+
+#[test]
+fn an_address_behind_a_deadline_that_its_interface_does_not_take_back_is_given_up() {
+    root_or_say_so!();
+    is_given_up_while_its_interface_refuses_it(EBPF);
+}
+
+fn is_given_up_while_its_interface_refuses_it(how: &str) {
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched(how);
+    holder.ask(&format!("renew {VIP} {LINK} 1 {LAN}"));
+    until_it_answers(&mut observer);
+    let ipv6_off = |off: u8| {
+        let switch = format!("/proc/sys/net/ipv6/conf/{LINK}/disable_ipv6");
+        pair.holder.shell(&format!("echo {off} >{switch}"));
+    };
+    // Takes all addresses of IPv6 away, and permits no other.
+    ipv6_off(1);
+    holder.await_event(&["Refused", "Address"]);
+    holder.await_event(&["Closed", "AddressLost"]);
+    ipv6_off(0);
+    pair.holder
+        .shell(&format!("ip -6 addr add fd5a::1/64 dev {LINK} nodad"));
+    holder.await_event(&["Opened"]);
+    until_it_answers(&mut observer);
+}
+
+#[test]
 fn a_stopped_daemon_loses_the_address_within_the_lease_and_cannot_prolong_it() {
     root_or_say_so!();
     let pair = Pair::new();

@@ -14,7 +14,9 @@ pub(super) struct Vip {
     pub(super) guarded: bool,
     /// The interface that was given the address.
     pub(super) interface: Option<String>,
+    /// When the kernel was last asked to give the address a lifetime, and when it last did.
     pub(super) address_put_us: u64,
+    pub(super) address_given_us: u64,
     /// The link to advertise on, and how often still.
     pub(super) neighbours: Option<(u32, [u8; 6])>,
     pub(super) advertisements_left: u8,
@@ -32,6 +34,8 @@ impl Vip {
             guarded: false,
             interface: None,
             address_put_us: 0,
+            // Of one that is taken over, as well as is known.
+            address_given_us: now,
             neighbours: None,
             advertisements_left: 0,
             retry_us: 0,
