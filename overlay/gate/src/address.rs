@@ -162,7 +162,8 @@ impl Addresses {
             .put(1, &address.octets())
             .put(2, &address.octets());
         match self.socket.carry_out(&row) {
-            Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => Ok(()),
+            // Without IPv6 (ENXIO: its MTU is too small for that) an interface has no such address.
+            Err(Errno::ADDRNOTAVAIL | Errno::NODEV | Errno::NXIO) => Ok(()),
             other => other,
         }
     }

@@ -70,8 +70,8 @@ pub enum RefusedWhy {
     #[error("its kernel takes so long to open that too little of the lease is left")]
     TooSlow,
     /// The address cannot be put on the interface.
-    #[error("the address cannot be put on its interface")]
-    Address(#[source] AddressError),
+    #[error("the address cannot be put on its interface: {0}")]
+    Address(AddressError),
     /// The kernel refused a transaction.
     #[error("the kernel refused: {0}")]
     Kernel(Errno),

@@ -263,7 +263,7 @@ fn put_up(config: &GateConfig) -> Result<Line, GateError> {
             GateKind::Ebpf => match Deadlines::put_up(&config.bpf_folder) {
                 Ok(deadlines) => Some(Line::Ebpf(Box::new(deadlines))),
                 Err(errno) => {
-                    tracing::warn!(%errno, "this kernel offers no eBPF gate");
+                    tracing::warn!(%errno, "there is no eBPF gate to be had");
                     None
                 }
             },
@@ -304,7 +304,7 @@ fn take_down_others(
     line: &Line,
     addresses: &mut Addresses,
 ) -> Result<(), GateError> {
-    if !matches!(line, Line::Ebpf(_)) && !Deadlines::are_in_use(&config.bpf_folder) {
+    if !matches!(line, Line::Ebpf(_)) {
         take_down_deadlines(config, addresses)?;
     }
     if matches!(line, Line::Nftables(_)) || Table::adopt(&config.table)?.is_none() {
@@ -326,8 +326,11 @@ pub fn uninstall(config: &GateConfig) -> Result<(), GateError> {
     take_down_table(config, &mut addresses)
 }
 
-/// The addresses go first: nothing guards them afterwards.
+/// The addresses go first: nothing guards them afterwards. What a process that lives works with stays.
 fn take_down_deadlines(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
+    if Deadlines::are_in_use(&config.bpf_folder) {
+        return Ok(());
+    }
     addresses.take_everywhere(&Deadlines::left_in(&config.bpf_folder)?)?;
     Ok(Deadlines::take_down(&config.bpf_folder)?)
 }

@@ -139,7 +139,7 @@ impl Worker {
                 return earliest(until_us, self.renew_address(address, now));
             }
             if now < vip.retry_us {
-                return earliest(Some(vip.retry_us), vip.decision.dead_by_us());
+                return Some(vip.retry_us);
             }
             self.perform(address, step, now);
         }
@@ -309,6 +309,8 @@ impl Worker {
         // Overdue and released gates stay in mind until the kernel has closed them.
         closed?;
         vip.decision.closed(why);
+        // What keeps it from opening again is told, though it was told before.
+        vip.complaint = None;
         vip.since_us = at_us;
         vip.address_put_us = 0;
         self.changed = true;
@@ -356,18 +358,15 @@ impl Worker {
     /// Puts the rules back if somebody has removed them.
     fn look_after_rules(&mut self) {
         let heard = self.kernel.table().is_some_and(Table::hear);
-        if (heard || self.unguarded) && self.rules_are_gone() {
+        if self.unguarded || (heard && self.rules_are_gone()) {
             self.restore_rules();
         }
     }
 
     fn rules_are_gone(&mut self) -> bool {
-        let gone = self
-            .kernel
+        self.kernel
             .table()
-            .is_some_and(|table| !matches!(table.stands(), Ok(true)));
-        self.unguarded &= gone;
-        gone
+            .is_some_and(|table| !matches!(table.stands(), Ok(true)))
     }
 
     fn restore_rules(&mut self) {
@@ -431,8 +430,8 @@ impl Worker {
         });
     }
 
+    /// Whoever takes it logs it: this thread waits for no reader of a log.
     fn tell(&self, event: GateEvent) {
-        tracing::info!(?event, "gate");
         if self.events.try_send(event).is_err() {
             // The status says how things are; only how they came about is lost.
             tracing::warn!("nobody takes the gate's events");

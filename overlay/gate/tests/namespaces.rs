@@ -121,23 +121,32 @@ fn an_address_behind_a_deadline_that_its_interface_does_not_take_back_is_given_u
 }
 
 fn is_given_up_while_its_interface_refuses_it(how: &str) {
-    let pair = Pair::new();
-    let (mut holder, mut observer) = pair.watched(how);
-    holder.ask(&format!("renew {VIP} {LINK} 1 {LAN}"));
-    until_it_answers(&mut observer);
-    let ipv6_off = |off: u8| {
-        let switch = format!("/proc/sys/net/ipv6/conf/{LINK}/disable_ipv6");
-        pair.holder.shell(&format!("echo {off} >{switch}"));
-    };
-    // Takes all addresses of IPv6 away, and permits no other.
-    ipv6_off(1);
-    holder.await_event(&["Refused", "Address"]);
-    holder.await_event(&["Closed", "AddressLost"]);
-    ipv6_off(0);
-    pair.holder
-        .shell(&format!("ip -6 addr add fd5a::1/64 dev {LINK} nodad"));
-    holder.await_event(&["Opened"]);
-    until_it_answers(&mut observer);
+    // Each takes all addresses of IPv6 away, and permits no other.
+    for (refuse, permit) in [
+        (
+            format!("echo 1 >/proc/sys/net/ipv6/conf/{LINK}/disable_ipv6"),
+            format!("echo 0 >/proc/sys/net/ipv6/conf/{LINK}/disable_ipv6"),
+        ),
+        (
+            format!("ip link set {LINK} mtu 1200"),
+            format!("ip link set {LINK} mtu 1500"),
+        ),
+    ] {
+        let pair = Pair::new();
+        let (mut holder, mut observer) = pair.watched(how);
+        holder.ask(&format!("renew {VIP} {LINK} 1 {LAN}"));
+        until_it_answers(&mut observer);
+        pair.holder.shell(&refuse);
+        holder.await_event(&["Refused", "Address"]);
+        holder.await_event(&["Closed", "AddressLost"]);
+        // Once more, now as what keeps it from opening.
+        holder.await_event(&["Refused", "Address"]);
+        pair.holder.shell(&permit);
+        pair.holder
+            .shell(&format!("ip -6 addr add fd5a::1/64 dev {LINK} nodad"));
+        holder.await_event(&["Opened"]);
+        until_it_answers(&mut observer);
+    }
 }
 
 #[test]
@@ -743,6 +752,25 @@ fn a_gate_with_deadlines_and_one_without_take_over_from_each_other_and_shut_what
     }
     let tables = pair.holder.shell("nft list tables");
     assert_eq!(tables, "", "the last gate has none");
+}
+
+#[test]
+fn deadlines_that_a_living_daemon_writes_are_left_alone_by_another() {
+    root_or_say_so!();
+    let pair = Pair::new();
+    let (mut holder, mut observer) = pair.watched(EBPF);
+    holder.ask(&format!("renew {VIP} {LINK} 1 {SHORT}"));
+    until_it_answers(&mut observer);
+    for (how, kind) in [(EBPF, "AddressLifetime"), ("watched /mnt/gate", "Nftables")] {
+        let mut other = pair.holder.stand_in();
+        let started = other.ask(&format!("start {how}"));
+        assert!(started.starts_with(kind), "{started}");
+        until_it_answers(&mut observer);
+    }
+    holder.signal("STOP");
+    let stopped_us = observer.numbers("now")[0];
+    let seen = until_silent(&mut observer, stopped_us + SHORT_LEASE_US);
+    assert!(seen.last_us <= stopped_us + SHORT_LEASE_US, "still guarded");
 }
 
 #[test]

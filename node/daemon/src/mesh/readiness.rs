@@ -232,7 +232,7 @@ impl Readiness {
         let own = up.ok_or("its interface is not up")?.ipv6;
         match is_up(own) {
             Ok(true) => Ok(own),
-            Ok(false) => Err("its interface is down".to_owned()),
+            Ok(false) => Err("its interface is down, or IPv6 is off there".to_owned()),
             Err(error) => Err(format!("its interface is not known: {error}")),
         }
     }
