@@ -178,6 +178,8 @@ impl Coordinator {
             return;
         }
         self.revision = revision;
+        // What was late before is neither held against nor excused of an epoch that begins now.
+        self.excuse_stall(now);
         self.watched.retain(|vip, _| agreed.contains_key(vip));
         for (vip, assignment) in agreed {
             let timing = self.timings.of(assignment.profile);

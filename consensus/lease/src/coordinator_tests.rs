@@ -131,7 +131,10 @@ fn three_missed_renewals_close_the_epoch_and_a_majority_of_closures_moves_it() {
     let agreed = assigned(Some(2), 6, stable(&[1, 2, 3]), 2);
     coordinator.handle_assignments(LogIndex(2), &agreed, ms(1500));
     assert_eq!(said(&mut coordinator), []);
-    assert_eq!(coordinator.poll_timeout(), Some(ms(1500 + 3 * R)));
+    // The next one has to learn of it first.
+    assert_eq!(coordinator.poll_timeout(), Some(ms(1500 + 6 * R)));
+    coordinator.handle_renewed(VIP, Epoch(6), ms(1600));
+    assert_eq!(coordinator.poll_timeout(), Some(ms(1600 + 3 * R)));
 }
 
 #[test]
@@ -313,7 +316,8 @@ fn where_the_next_holder_is_as_dead_as_the_last_the_one_after_it_has_the_third_e
     let mut given = Vec::new();
     for epoch in EPOCH.0..EPOCH.0 + 5 {
         // Nobody renews, and membership has noticed nothing.
-        now = later(now, 3 * R * 1000);
+        let missed = if epoch == EPOCH.0 { 3 } else { 6 };
+        now = later(now, missed * R * 1000);
         let to = after_silence(&mut coordinator, epoch, [5, 6], now);
         let to = to.expect("it is given to one of them");
         given.push(to);
@@ -343,16 +347,30 @@ fn whoever_was_closed_out_and_is_heard_again_or_was_long_ago_has_its_place_again
     let mut coordinator = leader_among_others();
     next(&mut coordinator, 5, missed);
     give(&mut coordinator, 2, 6, VOTERS, missed);
-    let second = later(missed, 3 * R * 1000);
+    let second = later(missed, 6 * R * 1000);
     assert_eq!(next(&mut coordinator, 6, second), Some(3));
     give(&mut coordinator, 1, 7, VOTERS, second);
     coordinator.handle_renewed(VIP, Epoch(7), second);
     let third = later(second, 3 * R * 1000);
     assert_eq!(next(&mut coordinator, 7, third), Some(3));
     give(&mut coordinator, 3, 8, VOTERS, third);
-    let fourth = later(third, 3 * R * 1000);
+    let fourth = later(third, 6 * R * 1000);
     // The second was unheard the longest ago; the first, once heard, later than that.
     assert_eq!(next(&mut coordinator, 8, fourth), Some(2));
+}
+
+#[test]
+fn a_leader_that_stood_still_when_it_learned_of_an_epoch_has_not_used_its_excuse_for_it() {
+    let mut coordinator = leader_among_others();
+    let learned = ms(1000 + 3 * R + 2 * R);
+    // It is late already when the state says so.
+    give(&mut coordinator, 2, 6, &[4, 5, 6], learned);
+    let missed = later(learned, 6 * R * 1000);
+    assert_eq!(coordinator.poll_timeout(), Some(missed));
+    // It stands still once more, and the new holder gets its time all the same.
+    let late = later(missed, 2 * R * 1000);
+    assert_eq!(after_silence(&mut coordinator, 6, [5, 6], late), None);
+    assert!(coordinator.poll_timeout() > Some(late));
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Watched {
     pub(crate) heard: Time,
     /// Whether this epoch's holder was heard at all.
     renewed: bool,
+    /// Whether this leader saw the epoch begin, and has not heard its holder yet.
+    begun: bool,
     /// Whether a stall of this node was held against nobody since the holder was last heard.
     pub(crate) excused: bool,
     /// Whether the holder's renewals come here: whether this node is one of the lease's voters.
@@ -81,6 +83,7 @@ impl Watched {
             timing,
             heard: now,
             renewed: false,
+            begun: true,
             excused: false,
             hears: false,
             majority: None,
@@ -101,6 +104,7 @@ impl Watched {
     pub(crate) fn start_over(&mut self, now: Time) {
         self.heard = now;
         self.renewed = false;
+        self.begun = false;
         self.excused = false;
         self.judged_at = Time::ZERO;
         self.effort = Effort::Watching;
@@ -145,6 +149,7 @@ impl Watched {
                     .extend(before.holder.map(|holder| (holder, now)));
             }
             self.start_over(now);
+            self.begun = true;
         } else if before.voters_since != assignment.voters_since {
             self.change_at = now;
         }
@@ -154,6 +159,7 @@ impl Watched {
     pub(crate) fn renewed(&mut self, now: Time) {
         self.heard = self.heard.max(now);
         self.renewed = true;
+        self.begun = false;
         self.excused = false;
         if let Some(holder) = &self.assignment.holder {
             self.unheard.remove(holder);
@@ -163,8 +169,11 @@ impl Watched {
         }
     }
 
+    /// Who was only just given it has to learn of that first, and then to reach its voters: a busy one
+    /// would be passed over for another that is no less busy.
     const fn missed_at(&self) -> Time {
-        later(self.heard, self.timing.missed_us())
+        let times = if self.begun { 2 } else { 1 };
+        later(self.heard, times * self.timing.missed_us())
     }
 
     const fn abandoned_at(&self) -> Time {
