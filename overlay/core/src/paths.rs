@@ -61,9 +61,9 @@ pub struct Detour {
 }
 
 /// The detour of a pair; `None` where it needs none or there is none. Hidden nodes have one of their
-/// relays that is `usable`. Others that are apart have one of `hubs`, who are there to forward, alive
-/// and fit: the pair draws it. Nobody is chosen who is apart from either end. What is handed in must be
-/// the same at both ends.
+/// relays that is `usable`. Without such a one, and where others are apart, it is one of `hubs`, who are
+/// there to forward, alive and fit: the pair draws it. Nobody is chosen who is apart from either end.
+/// What is handed in must be the same at both ends.
 pub fn detour(
     one: End<'_>,
     other: End<'_>,
@@ -79,7 +79,8 @@ pub fn detour(
         let retried = false;
         return Some(Detour { hub, retried });
     }
-    if !one.is_apart_from(&other) {
+    let is_hidden = one.is_hidden_from(&other);
+    if !is_hidden && !one.is_apart_from(&other) {
         return None;
     }
     let fit = hubs.iter().filter(|hub| hub.relays.is_empty());
@@ -88,7 +89,8 @@ pub fn detour(
     let hub = spoke_hub(one.node, other.node, fit, joins)?;
     Some(Detour {
         hub: hub.clone(),
-        retried: true,
+        // Who cannot be dialled is not knocked at.
+        retried: !is_hidden,
     })
 }
 
@@ -371,6 +373,27 @@ mod tests {
     }
 
     #[test]
+    fn hidden_nodes_whose_relays_are_of_no_use_have_another_hub_and_do_not_knock() {
+        let nodes: Vec<NodeId> = (0..5).map(node).collect();
+        let open = Said::default();
+        let hidden = Said {
+            relays: vec![node(7), node(8)],
+            ..Said::default()
+        };
+        let hubs: Vec<End<'_>> = nodes[2..].iter().map(|hub| end(hub, &open)).collect();
+        let ends = [end(&nodes[0], &hidden), end(&nodes[1], &hidden)];
+        let way = |hubs: &[End<'_>], usable: bool| detour(ends[0], ends[1], hubs, |_| usable);
+        let chosen = way(&hubs, false).unwrap();
+        assert!(!chosen.retried && nodes[2..].contains(&chosen.hub));
+        assert_eq!(
+            way(&hubs, true).unwrap().hub,
+            node(7),
+            "its own relay first"
+        );
+        assert_eq!(way(&[], false), None);
+    }
+
+    #[test]
     fn a_hub_that_dies_is_replaced_and_without_any_the_pair_stays_straight() {
         let nodes: Vec<NodeId> = (0..5).map(node).collect();
         let open = Said::default();
@@ -426,12 +449,10 @@ mod tests {
                     prop_assert!(!one.unreachable.contains(&hub));
                     prop_assert!(!other.unreachable.contains(&hub));
                     prop_assert!(one.is_apart_from(other) || one.is_hidden_from(other));
-                    if retried {
-                        let fits = |end: &End<'_>| *end.node == hub && end.relays.is_empty();
-                        prop_assert!(hubs.iter().any(fits));
-                    } else {
-                        prop_assert!(one.relays.contains(&hub) || other.relays.contains(&hub));
-                    }
+                    let relays = one.relays.contains(&hub) || other.relays.contains(&hub);
+                    let fits = |end: &End<'_>| *end.node == hub && end.relays.is_empty();
+                    prop_assert_eq!(retried, !one.is_hidden_from(other));
+                    prop_assert!((relays && !retried) || hubs.iter().any(fits));
                 }
             }
         }

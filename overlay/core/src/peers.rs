@@ -353,13 +353,24 @@ fn peer_steps(desired: &InterfacePlan, observed: &ObservedInterface) -> Vec<Step
             giving.push(Step::AddPeer { key, peer });
             continue;
         };
-        let change = peer_change(&peer, seen);
-        if change == PeerChange::default() {
-            continue;
+        let mut change = peer_change(&peer, seen);
+        if !change.lost_ips.is_empty() {
+            // Everybody loses before anybody gets: what a peer gets may be another's still, whose loss
+            // would take it along.
+            let kept = &seen.allowed_ips & &peer.allowed_ips;
+            if kept == peer.allowed_ips {
+                change.allowed_ips = None;
+            }
+            let change = PeerChange {
+                allowed_ips: Some(kept),
+                lost_ips: std::mem::take(&mut change.lost_ips),
+                ..PeerChange::default()
+            };
+            steps.push(Step::UpdatePeer { key, change });
         }
-        let gives_only = change.lost_ips.is_empty();
-        let step = Step::UpdatePeer { key, change };
-        if gives_only { &mut giving } else { &mut steps }.push(step);
+        if change != PeerChange::default() {
+            giving.push(Step::UpdatePeer { key, change });
+        }
     }
     steps.extend(giving);
     steps
@@ -478,6 +489,34 @@ mod tests {
                 })
                 .collect();
             assert_eq!(touched, [key(old), key(new)]);
+        }
+    }
+
+    #[test]
+    fn peers_that_exchange_addresses_lose_theirs_before_any_gets_one() {
+        let (moved, only) = (cidr("fd00::7/128"), cidr("fd00:0:0:0:8000::7/128"));
+        for (hub, peer) in [(2, 3), (3, 2)] {
+            let mut desired = desired();
+            peer_mut(&mut desired, hub).allowed_ips.insert(moved);
+            peer_mut(&mut desired, peer).allowed_ips.insert(only);
+            let observed = settled(&desired);
+            peer_mut(&mut desired, hub).allowed_ips.remove(&moved);
+            peer_mut(&mut desired, peer).allowed_ips.remove(&only);
+            peer_mut(&mut desired, peer).allowed_ips.insert(moved);
+            let steps = plan(&desired, &observed);
+            let (losing, getting) = steps.split_at(2);
+            let change = |step: &Step| match step {
+                Step::UpdatePeer { key, change } => (*key, change.clone()),
+                other => panic!("{other:?}"),
+            };
+            let lost: BTreeMap<_, _> = losing.iter().map(change).collect();
+            assert_eq!(lost[&key(hub)].lost_ips, [moved].into());
+            assert_eq!(lost[&key(peer)].lost_ips, [only].into());
+            assert_eq!(getting.len(), 1);
+            let (gets, change) = change(&getting[0]);
+            assert_eq!((gets, change.lost_ips), (key(peer), [].into()));
+            let whole = desired.peers[&key(peer)].allowed_ips.clone();
+            assert_eq!(change.allowed_ips, Some(whole));
         }
     }
 

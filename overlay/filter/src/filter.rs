@@ -122,6 +122,12 @@ impl Filter {
         let mut filter = Self::default();
         filter.bring_in_line(Host::default()).await?;
         run("nft", &["-f", "-"], &absence()).await?;
+        if filter.transit_shut.is_some_and(|shut| shut.contains(&true)) {
+            tracing::warn!(
+                "forwarding was switched on for the overlay and stays on, for others may rely on it by \
+                 now; nothing of shoal's keeps packets from passing this host any more"
+            );
+        }
         Ok(())
     }
 

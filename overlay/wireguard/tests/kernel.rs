@@ -267,17 +267,18 @@ fn by_a_hub() {
         if seen.contains("ttl=63") { 1 } else { 0 }
     };
     assert_eq!(hops(&hosts), 0);
-    for _ in 0..2 {
+    // With nothing left of the straight way, and with an address by which it is tried.
+    for (left, steps) in [("-", "2"), ("fd5a::8000:0:0:9/128", "3")] {
         for (host, far) in [(0, 3), (2, 1)] {
             hosts[host].ask(&line(2, &format!("fd5a::2/128,fd5a::{far}/128")));
-            hosts[host].ask(&line(far, "-"));
-            assert_eq!(hosts[host].ask("apply"), "2");
+            hosts[host].ask(&line(far, left));
+            assert_eq!(hosts[host].ask("apply"), steps);
         }
         assert_eq!(hops(&hosts), 1, "by the hub");
         for (host, far) in [(0, 3), (2, 1)] {
             hosts[host].ask(&line(2, "fd5a::2/128"));
             hosts[host].ask(&line(far, &format!("fd5a::{far}/128")));
-            assert_eq!(hosts[host].ask("apply"), "2");
+            assert_eq!(hosts[host].ask("apply"), steps);
         }
         assert_eq!(hops(&hosts), 0, "straight");
     }

@@ -48,6 +48,7 @@ impl Overlay {
         let pods = Pods::seen_by(agreed, &self.me, id);
         let members = self.members.borrow().clone();
         let forwarders = forwarders(agreed, id, network, &members);
+        let lans = lans(agreed, id);
         for (node, peer) in agreed.peers_of(id).filter(|(node, _)| **node != self.me) {
             let Some(row) = agreed.nodes.get(node) else {
                 continue;
@@ -56,7 +57,8 @@ impl Overlay {
             behind.extend(peer.container_subnet.map(cidr));
             routes.extend(&behind);
             routes.extend(pods.routed_to(node));
-            let endpoint = self.endpoint(talked, id, node, network.wireguard_port, &row.addresses);
+            let port = network.wireguard_port;
+            let endpoint = self.endpoint(talked, (id, node), port, &row.addresses, &lans);
             let plan = PeerPlan {
                 endpoint,
                 allowed_ips: [Cidr::host(peer.ipv6.into()), Cidr::host(peer.ipv4.into())]
@@ -147,16 +149,15 @@ impl Overlay {
         agreed: &Agreed,
         id: NetworkId,
         members: &Members,
-        forwarders: &[End<'_>],
+        forwarders: &Forwarders<'_>,
         to: &NodeId,
     ) -> Option<Detour> {
         let (one, other) = (end(members, &self.me, id), end(members, to, id));
         if !one.is_apart_from(&other) && !one.is_hidden_from(&other) {
             return None;
         }
-        let relays =
-            |hub: &NodeId| is_server(agreed, hub) && agreed.peers.contains_key(&(id, hub.clone()));
-        detour(one, other, forwarders, relays)
+        let relays = |hub: &NodeId| relays_in(agreed, id, hub);
+        forwarders.between(one, other, relays)
     }
 
     /// Whether others use this one as their hub in a network, and may: a record alone makes nobody
@@ -167,7 +168,12 @@ impl Overlay {
             let said = end(&members, node, network);
             let is_far = |far: &NodeId| *far != self.me && members.contains_key(far);
             let apart = *node != self.me && said.unreachable.iter().any(is_far);
-            apart || said.relays.contains(&self.me)
+            // One whose relays have no place in the network draws its hubs from all that forward.
+            let relayed = |relay| relays_in(agreed, network, relay);
+            let stranded = !said.relays.is_empty()
+                && agreed.peers.contains_key(&(network, node.clone()))
+                && !said.relays.iter().any(relayed);
+            apart || said.relays.contains(&self.me) || (*node != self.me && stranded)
         };
         self.may_forward(agreed) && members.keys().any(needed)
     }
@@ -181,10 +187,10 @@ impl Overlay {
     fn endpoint(
         &self,
         talked: &mut BTreeMap<NodeId, IpAddr>,
-        network: NetworkId,
-        node: &NodeId,
+        (network, node): (NetworkId, &NodeId),
         port: u16,
         agreed: &[SocketAddr],
+        lans: &BTreeSet<Cidr>,
     ) -> Option<SocketAddr> {
         let members = self.members.borrow().clone();
         let gossiped: &[SocketAddr] = members
@@ -214,13 +220,25 @@ impl Overlay {
             let port = known.or(gossiped.first()).map_or(port, SocketAddr::port);
             return Some(SocketAddr::new(*ip, port));
         }
-        let first = gossiped.first().copied();
+        // An address in a LAN behind a peer is that peer's to reach; as an endpoint it would keep the
+        // LAN from being routed there.
+        let in_lan = |ip: IpAddr| lans.iter().any(|lan| lan.contains(ip));
+        let outside = gossiped.iter().find(|endpoint| !in_lan(endpoint.ip()));
+        let first = outside.or(gossiped.first()).copied();
         first.or_else(|| {
             agreed
                 .first()
                 .map(|address| SocketAddr::new(address.ip(), port))
         })
     }
+}
+
+/// The LANs that lie behind a network's peers.
+fn lans(agreed: &Agreed, network: NetworkId) -> BTreeSet<Cidr> {
+    let peers = agreed.peers_of(network);
+    peers
+        .flat_map(|(_, peer)| cidrs(&peer.lan_subnets))
+        .collect()
 }
 
 /// What a node says of its ways in a network.
@@ -239,13 +257,31 @@ pub(super) fn end<'a>(members: &'a Members, node: &'a NodeId, network: NetworkId
     }
 }
 
-/// Who is there to forward between two nodes of a network that do not reach each other.
+/// Who forwards between two nodes of a network that do not reach each other: those that live, and
+/// others in whose place nobody may be. A daemon that has ended leaves the overlay as it is.
+struct Forwarders<'a> {
+    living: Vec<End<'a>>,
+    dead: Vec<End<'a>>,
+}
+
+impl Forwarders<'_> {
+    fn between(
+        &self,
+        one: End<'_>,
+        other: End<'_>,
+        relays: impl Fn(&NodeId) -> bool,
+    ) -> Option<Detour> {
+        detour(one, other, &self.living, &relays)
+            .or_else(|| detour(one, other, &self.dead, &relays))
+    }
+}
+
 fn forwarders<'a>(
     agreed: &'a Agreed,
     id: NetworkId,
     network: &Network,
     members: &'a Members,
-) -> Vec<End<'a>> {
+) -> Forwarders<'a> {
     let forwards = |hub: &NodeId, peer: &Peer| match network.routing_mode {
         RoutingMode::Hub => peer.hub,
         RoutingMode::Mesh => {
@@ -254,12 +290,22 @@ fn forwarders<'a>(
         }
     };
     let peers = agreed.peers_of(id);
-    let hubs = peers.filter(|(hub, peer)| forwards(hub, peer) && !is_dead(members, hub));
-    hubs.map(|(hub, _)| end(members, hub, id)).collect()
+    let hubs = peers.filter(|(hub, peer)| forwards(hub, peer));
+    let (dead, living) = hubs.partition::<Vec<_>, _>(|(hub, _)| is_dead(members, hub));
+    let [living, dead] = [living, dead].map(|hubs| {
+        let ends = hubs.into_iter().map(|(hub, _)| end(members, hub, id));
+        ends.collect()
+    });
+    Forwarders { living, dead }
+}
+
+/// Whether a node may be the relay of others in a network.
+fn relays_in(agreed: &Agreed, network: NetworkId, node: &NodeId) -> bool {
+    is_server(agreed, node) && agreed.peers.contains_key(&(network, node.clone()))
 }
 
 /// Whether a node is one of [`Agreed::servers`].
-fn is_server(agreed: &Agreed, node: &NodeId) -> bool {
+pub(super) fn is_server(agreed: &Agreed, node: &NodeId) -> bool {
     let row = agreed.nodes.get(node);
     row.is_some_and(|row| row.role == Role::Server && row.raft_id.is_some())
 }
@@ -388,5 +434,33 @@ mod tests {
             ends[0].is_apart_from(&ends[1]) && ends[1].is_apart_from(&ends[0])
         };
         assert!(is_apart(named) && !is_apart(other));
+    }
+
+    #[test]
+    fn a_hub_that_is_believed_dead_is_used_where_no_other_is() {
+        let [one, far, living, dead] = ["1", "2", "3", "4"].map(node);
+        let named = [far.clone()];
+        let open = |node| End {
+            node,
+            relays: &[],
+            unreachable: &[],
+        };
+        let apart = End {
+            unreachable: &named,
+            ..open(&one)
+        };
+        let mut forwarders = Forwarders {
+            living: vec![open(&living)],
+            dead: vec![open(&dead)],
+        };
+        let hub = |forwarders: &Forwarders<'_>| {
+            let detour = forwarders.between(apart, open(&far), |_| true);
+            detour.map(|detour| detour.hub)
+        };
+        assert_eq!(hub(&forwarders), Some(living.clone()));
+        forwarders.living.clear();
+        assert_eq!(hub(&forwarders), Some(dead.clone()));
+        forwarders.dead.clear();
+        assert_eq!(hub(&forwarders), None);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use consensus_core::{Agreed, NetworkId, NodeId, RuleProtocol, Time, Verdict};
+use consensus_core::{Agreed, FirewallRule, NetworkId, NodeId, RuleProtocol, Time, Verdict};
 use overlay_core::{
     membership::Condition,
     peers::PublicKey,
@@ -168,13 +168,15 @@ fn handshake_s(peer: &PeerStats) -> Option<u64> {
 
 /// Whether no rule of the network's firewall may swallow a ping.
 fn pings_pass(agreed: &Agreed, network: NetworkId) -> bool {
-    let swallows = |protocol| match protocol {
-        RuleProtocol::Any | RuleProtocol::Icmp => true,
+    // A rule of any protocol that names ports is about TCP and UDP.
+    let swallows = |rule: &FirewallRule| match rule.protocol {
+        RuleProtocol::Any => rule.ports.is_empty(),
+        RuleProtocol::Icmp => true,
         RuleProtocol::Tcp | RuleProtocol::Udp => false,
     };
     let firewall = agreed.firewall(network);
     let mut rules = firewall.rules.iter();
-    !rules.any(|rule| rule.verdict == Verdict::Deny && swallows(rule.protocol))
+    !rules.any(|rule| rule.verdict == Verdict::Deny && swallows(rule))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::{
     cluster_desk::ClusterDesk,
     containers::{Containers, Served},
     departure::DepartureDesk,
+    desired::is_server,
     desk::{self, Desk},
     docker::{self, DockerStatus},
     drill::Observers,
@@ -80,13 +81,18 @@ pub(super) struct Wiring {
 impl Wiring {
     /// Nothing runs yet.
     pub(super) fn new(host: Arc<Host>, net: Net, views: Views) -> Self {
+        // Its kernel goes on forwarding while a daemon starts again.
+        let paths = LocalPaths {
+            forwards: host.config.relay && is_server(&views.view().agreed, &host.me()),
+            ..LocalPaths::default()
+        };
         Self {
             departure: DepartureDesk::new(host.data.clone()),
             host,
             net,
             views,
             orders: channel::Sender::new(None),
-            paths: channel::Sender::new(LocalPaths::default()),
+            paths: channel::Sender::new(paths),
             removed: channel::Sender::new(false),
             departed: channel::Sender::new(false),
             stop: CancellationToken::new(),
@@ -132,7 +138,7 @@ impl Wiring {
             wireguard: Vec::new(),
             relays: Vec::new(),
             unreachable: Vec::new(),
-            forwards: false,
+            forwards: self.paths.borrow().forwards,
         };
         let (roster, roster_rx) = channel::channel(Roster::default());
         let (local, local_rx) = channel::channel(LocalAddresses::default());
