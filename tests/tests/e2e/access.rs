@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use shoal_tests::{Host, Lab, Mesh, Output, text, wait_until};
+use shoal_tests::{Host, Lab, Mesh, Output, scanned, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Beyond the hour that the grant is good for.
@@ -111,6 +111,21 @@ fn a_device_with_plain_wireguard_is_in_until_it_is_suspended_or_revoked() {
     // What it was nobody else is.
     let next = server.shoal_json(&["access", "grant", "bob"]);
     assert_ne!(next["ipv6"], grant["ipv6"]);
+
+    laptop.run(&["wg-quick", "down", file]).ok();
+    let drawn = agent.shoal(&["access", "grant", "phone", "--qr"]).ok();
+    write_down(&laptop, file, &scanned(drawn.text()));
+    wg_quick(&laptop, file);
+    for node in both {
+        reaches(&laptop, node);
+    }
+}
+
+/// A file that only its owner reads.
+#[track_caller]
+fn write_down(host: &Host, file: &str, text: &str) {
+    let script = format!("umask 077; cat >{file} <<'END'\n{text}\nEND");
+    host.sh(&script).ok();
 }
 
 /// Another gateway: the old one lets it in no more, the new one as soon as it is told of.
@@ -169,9 +184,7 @@ fn a_grant_for_a_key_of_the_devices_own_ends_by_itself() {
         &format!("PrivateKey = {private}"),
     );
     let file = "/run/lab/files/lap0.conf";
-    laptop
-        .sh(&format!("umask 077; cat >{file} <<'END'\n{whole}\nEND"))
-        .ok();
+    write_down(&laptop, file, &whole);
     wg_quick(&laptop, file);
     let nodes = [addresses(&server, "s1"), addresses(&server, "a1")];
     for node in &nodes {
