@@ -505,9 +505,11 @@ mod tests {
             peer_mut(&mut desired, peer).allowed_ips.insert(moved);
             let steps = plan(&desired, &observed);
             let (losing, getting) = steps.split_at(2);
-            let change = |step: &Step| match step {
-                Step::UpdatePeer { key, change } => (*key, change.clone()),
-                other => panic!("{other:?}"),
+            let change = |step: &Step| {
+                let Step::UpdatePeer { key, change } = step else {
+                    panic!("{step:?}");
+                };
+                (*key, change.clone())
             };
             let lost: BTreeMap<_, _> = losing.iter().map(change).collect();
             assert_eq!(lost[&key(hub)].lost_ips, [moved].into());
