@@ -4,10 +4,13 @@
 //! when its voters change. Never: acts without leadership; the [`Coordinator`](crate::Coordinator)
 //! sees to that.
 
+mod effort;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use consensus_core::{Epoch, LeaseTiming, LeaseVoters, LogIndex, NodeId, Time, VipId};
 
+pub(crate) use self::effort::Effort;
 use crate::{
     Assignment, Candidate, CoordinatorOutput, Message, MoveReason, Rejected, Unfit, agreed::later,
     choose,
@@ -20,25 +23,6 @@ const ABANDONED_AFTER_US: u64 = 10_000_000;
 /// So long others come before whom it was taken from unheard. Membership knows of the dead by then,
 /// also where its probes are patient; and whoever lives after all has its place again.
 const PASSED_OVER_FOR_US: u64 = 10_000_000;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// Nothing is to be done, or nothing can be.
-    Watching,
-    /// The holder is asked to let go.
-    Asking {
-        reason: MoveReason,
-        until: Time,
-        again: Time,
-    },
-    /// The voters are asked to close, and the next holder is proposed once enough of them have.
-    Closing {
-        reason: MoveReason,
-        closed: BTreeSet<NodeId>,
-        again: Time,
-        propose_at: Time,
-    },
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Watched {
@@ -480,29 +464,11 @@ impl Watched {
             Effort::Watching => [self.missed_at(), self.abandoned_at()]
                 .into_iter()
                 .find(|at| *at > self.judged_at),
-            Effort::Asking { until, again, .. } => Some(*until.min(again)),
-            Effort::Closing {
-                closed,
-                again,
-                propose_at,
-                ..
-            } => {
-                let closed = self.assignment.voters.close_majority(closed);
-                Some(if closed { *propose_at } else { *again })
+            effort @ (Effort::Asking { .. } | Effort::Closing { .. }) => {
+                effort.due(&self.assignment.voters)
             }
         };
         let changed = self.change_due(wanted).then_some(self.change_at);
         pursued.into_iter().chain(changed).min()
-    }
-}
-
-impl Effort {
-    const fn closing(reason: MoveReason, now: Time) -> Self {
-        Self::Closing {
-            reason,
-            closed: BTreeSet::new(),
-            again: now,
-            propose_at: now,
-        }
     }
 }
