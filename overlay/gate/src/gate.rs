@@ -9,6 +9,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc::sync_channel},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rustix::io::Errno;
@@ -28,6 +29,10 @@ use crate::{
 
 /// Events that wait for somebody to take them.
 const EVENTS_MAX: usize = 256;
+/// How often a table that somebody owns is asked for again, and the pause between: a daemon that has just
+/// ended owns it as long as a program that it was starting has a copy of its socket.
+const OWNER_TRIES: usize = 20;
+const OWNER_PAUSE: Duration = Duration::from_millis(50);
 /// Names of nf_tables tables may be longer; this keeps them readable.
 const TABLE_BYTES_MAX: usize = 32;
 
@@ -278,11 +283,21 @@ fn put_up(config: &GateConfig) -> Result<Line, GateError> {
 
 fn put_up_table(config: &GateConfig) -> Result<Option<Line>, GateError> {
     let name = &config.table;
-    let table = if config.own_table {
-        Table::put_up(name)
-    } else {
-        Table::put_up_unowned(name)
+    let put_up = || {
+        if config.own_table {
+            Table::put_up(name)
+        } else {
+            Table::put_up_unowned(name)
+        }
     };
+    let mut table = put_up();
+    for _ in 0..OWNER_TRIES {
+        if !matches!(table, Err(Errno::PERM)) {
+            break;
+        }
+        thread::sleep(OWNER_PAUSE);
+        table = put_up();
+    }
     match table {
         Ok(table) => Ok(Some(Line::Nftables(table))),
         Err(errno) if lacks_the_parts(errno) => Ok(None),
@@ -312,9 +327,8 @@ fn take_down_others(
     }
     // From Linux 6.9 on refused where a process lives that works with it.
     if let Some(Line::Nftables(table)) = put_up_table(config)? {
-        // Whoever owns a table lets go of it with its socket.
-        drop(table);
-        take_down_table(config, addresses)?;
+        // By its owner: a program that is just being started has a copy of our socket, and would own it on.
+        end_table(table, addresses)?;
     }
     Ok(())
 }
@@ -337,9 +351,13 @@ fn take_down_deadlines(config: &GateConfig, addresses: &mut Addresses) -> Result
 
 /// The addresses go first, as above.
 fn take_down_table(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
-    let Some(mut table) = Table::adopt(&config.table)? else {
-        return Ok(());
-    };
+    match Table::adopt(&config.table)? {
+        Some(table) => end_table(table, addresses),
+        None => Ok(()),
+    }
+}
+
+fn end_table(mut table: Table, addresses: &mut Addresses) -> Result<(), GateError> {
     let guarded = table.guarded()?;
     let guarded: Vec<_> = guarded.iter().map(|guarded| guarded.address).collect();
     addresses.take_everywhere(&guarded)?;

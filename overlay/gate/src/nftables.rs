@@ -160,20 +160,17 @@ impl Table {
         })
     }
 
-    /// Takes the table down; it is no failure if there is none.
-    pub(crate) fn take_down(name: &str) -> Result<(), Errno> {
-        let mut socket = open(0)?;
-        let mut row = begin_batch(&socket);
-        row.begin(kind(DELETE_TABLE), ACK, &INET).put_text(1, name);
-        match end_batch(&mut socket, row) {
+    /// Takes this table down; it is no failure if there is none. From Linux 6.9 on nobody can but the socket
+    /// that owns it, if there is one.
+    pub(crate) fn end(mut self) -> Result<(), Errno> {
+        let name = self.name.clone();
+        let ended = self.transaction(|row| {
+            row.begin(kind(DELETE_TABLE), 0, &INET).put_text(1, &name);
+        });
+        match ended {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
         }
-    }
-
-    /// Takes this table down.
-    pub(crate) fn end(self) -> Result<(), Errno> {
-        Self::take_down(&self.name)
     }
 
     /// Drops packets to and from an address from now on, unless its element lives.
