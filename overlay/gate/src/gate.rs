@@ -322,15 +322,10 @@ fn take_down_others(
     if !matches!(line, Line::Ebpf(_)) {
         take_down_deadlines(config, addresses)?;
     }
-    if matches!(line, Line::Nftables(_)) || Table::adopt(&config.table)?.is_none() {
-        return Ok(());
+    match line {
+        Line::Nftables(_) => Ok(()),
+        Line::Ebpf(_) | Line::Lifetime => take_down_table(config, addresses),
     }
-    // From Linux 6.9 on refused where a process lives that works with it.
-    if let Some(Line::Nftables(table)) = put_up_table(config)? {
-        // By its owner: a program that is just being started has a copy of our socket, and would own it on.
-        end_table(table, addresses)?;
-    }
-    Ok(())
 }
 
 /// Takes down what a gate that no longer runs has left, of whichever kind.
@@ -349,15 +344,16 @@ fn take_down_deadlines(config: &GateConfig, addresses: &mut Addresses) -> Result
     Ok(Deadlines::take_down(&config.bpf_folder)?)
 }
 
-/// The addresses go first, as above.
+/// The addresses go first, as above. From Linux 6.9 on refused where a process lives that works with it; so
+/// its owner takes it down, and no other socket: a program that is just being started has copies of ours,
+/// and what they own stays owned until it runs.
 fn take_down_table(config: &GateConfig, addresses: &mut Addresses) -> Result<(), GateError> {
-    match Table::adopt(&config.table)? {
-        Some(table) => end_table(table, addresses),
-        None => Ok(()),
+    if Table::adopt(&config.table)?.is_none() {
+        return Ok(());
     }
-}
-
-fn end_table(mut table: Table, addresses: &mut Addresses) -> Result<(), GateError> {
+    let Some(Line::Nftables(mut table)) = put_up_table(config)? else {
+        return Ok(());
+    };
     let guarded = table.guarded()?;
     let guarded: Vec<_> = guarded.iter().map(|guarded| guarded.address).collect();
     addresses.take_everywhere(&guarded)?;
